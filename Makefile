@@ -1,0 +1,89 @@
+# Every target that needs Python sets up .venv by itself, from requirements.lock.
+# Paths are relative to this file on purpose: a checkout may have spaces in its path.
+
+PYTHON  ?= python3
+PROFILE ?= toybox
+WORKERS ?= 2
+ARGS    ?=
+
+VENV := .venv/bin/python
+UV   := .venv/bin/uv
+
+# The caller's environment must not leak into ours.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET UV_PYTHON UV_SYSTEM_PYTHON
+
+# pip reads PIP_FIND_LINKS, split at spaces; uv reads only its own, split at commas.
+empty :=
+comma := ,
+ifneq ($(strip $(PIP_FIND_LINKS)),)
+export UV_FIND_LINKS ?= $(subst $(empty) $(empty),$(comma),$(strip $(PIP_FIND_LINKS)))
+endif
+export UV_HTTP_TIMEOUT ?= 180
+
+.DEFAULT_GOAL := help
+.PHONY: help figures test lab train bench lint lock clean distclean
+
+help: ## list the targets
+	@echo 'make TARGET [ARGS="..."]'
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' Makefile | while IFS='|' read -r target does; \
+		do printf '  %-10s %s\n' "$$target" "$$does"; done
+
+figures: .venv/.stamp ## run the notebooks of a profile and draw their figures (PROFILE=toybox)
+	$(VENV) -m regionlab.runs notebooks/$(PROFILE).yaml $(ARGS)
+
+test: .venv/.stamp ## run the tests, offline (ARGS="-k words" for some of them)
+	$(VENV) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+lab: .venv/.stamp ## open the notebooks in JupyterLab
+	$(VENV) -m jupyterlab $(ARGS)
+
+train: .venv/.stamp ## train the Toybox models
+	$(VENV) -m regionlab.toybox.train $(ARGS)
+
+bench: .venv/.stamp ## measure speed and write figures/bench.json
+	$(VENV) -m regionlab.bench $(ARGS)
+
+lint: .venv/.stamp ## check style and format, and that notebooks are stripped
+	$(VENV) -m ruff check
+	$(VENV) -m ruff format --check
+	$(if $(wildcard notebooks/*.ipynb),$(VENV) -m nbstripout --verify --keep-id notebooks/*.ipynb)
+
+lock: ## renew requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)
+	$(create_venv)
+	@$(VENV) -m pip install --quiet uv
+	@cp requirements.lock .venv/lock
+	$(UV) pip compile pyproject.toml --extra dev --python $(VENV) --quiet --no-header \
+		--no-annotate --no-emit-index-url --no-emit-find-links -o .venv/lock $(ARGS)
+	@{ echo '# Made by `make lock` from pyproject.toml and its dev extra; every other target installs it.'; \
+		echo '# No local versions (+cpu): which build of torch arrives, the package index decides.'; \
+		sed -e '/^#/d' -e 's/+[a-z0-9.]*//' .venv/lock; } > requirements.lock
+
+clean: ## remove generated data and caches, but no models and no .venv
+	rm -rf data/runs data/toybox/*/ .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+		-prune -exec rm -rf {} +
+
+distclean: clean ## clean, and remove .venv
+	rm -rf .venv lib/*.egg-info
+
+define create_venv
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	echo 'regionlab needs Python 3.11 or newer: make PYTHON=/path/to/python3' >&2; exit 1; }
+@$(PYTHON) -m venv .venv
+endef
+
+define install_with_uv
+$(VENV) -m pip install --quiet uv \
+	&& $(UV) pip install --python $(VENV) -r requirements.lock \
+	&& $(UV) pip install --python $(VENV) --no-deps -e .
+endef
+
+define install_with_pip
+$(VENV) -m pip install -r requirements.lock && $(VENV) -m pip install --no-deps -e .
+endef
+
+# The stamp comes last, so an interrupted install is taken up again.
+.venv/.stamp: requirements.lock pyproject.toml
+	$(create_venv)
+	@$(install_with_uv) || { echo 'uv did not manage; trying pip' >&2; $(install_with_pip); }
+	@touch $@

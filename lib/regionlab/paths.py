@@ -1,0 +1,37 @@
+"""Where the workspace keeps its things, whatever the working directory."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def find_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the workspace's root folder.
+
+    That is ``REGIONLAB_ROOT`` where it is set, else the checkout that this
+    package is installed from, else (a copy in site-packages) the working directory.
+
+    Parameters
+    ----------
+    environ
+        The environment to read; an empty ``REGIONLAB_ROOT`` counts as unset.
+
+    Raises
+    ------
+    NotADirectoryError
+        If ``REGIONLAB_ROOT`` names no existing folder.
+    """
+    if named := environ.get("REGIONLAB_ROOT"):
+        root = Path(named).expanduser().resolve()
+        if not root.is_dir():
+            raise NotADirectoryError(f"REGIONLAB_ROOT is {named!r}: no such folder")
+        return root
+    checkout = Path(__file__).resolve().parents[2]
+    return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
+
+
+ROOT = find_root()
+NOTEBOOKS = ROOT / "notebooks"
+FIGURES = ROOT / "figures"
+DATA = ROOT / "data"
+RUNS = DATA / "runs"
