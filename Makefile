@@ -55,8 +55,8 @@ lock: ## renew requirements.lock from pyproject.toml (ARGS=--upgrade for newer v
 	$(UV) pip compile pyproject.toml --extra dev --python $(VENV) --quiet --no-header \
 		--no-annotate --no-emit-index-url --no-emit-find-links -o .venv/lock $(ARGS)
 	@{ echo '# Made by `make lock` from pyproject.toml and its dev extra; every other target installs it.'; \
-		echo '# No local versions (+cpu): which build of torch arrives, the package index decides.'; \
-		sed -e '/^#/d' -e 's/+[a-z0-9.]*//' .venv/lock; } > requirements.lock
+		echo '# Neither +cpu nor CUDA libraries: the package index decides which build of torch arrives.'; \
+		sed -E -e '/^(#|cuda-|nvidia-|triton)/d' -e 's/\+[a-z0-9.]+//' .venv/lock; } > requirements.lock
 
 clean: ## remove generated data and caches, but no models and no .venv
 	rm -rf data/runs data/toybox/*/ .pytest_cache .ruff_cache

@@ -49,9 +49,14 @@ def pip_section():
     return next(item["pip"] for item in dependencies if isinstance(item, dict))
 
 
-def test_lock_pins_exact_versions_and_names_no_host_or_local_build():
+def test_lock_pins_exact_versions_and_names_no_host():
     strange = [line for line in lock_lines() if not re.fullmatch(r"[a-z0-9.-]+==[\w.]+", line)]
     assert strange == []
+
+
+def test_lock_leaves_the_build_of_torch_open():
+    builds = ("cuda", "nvidia", "triton")
+    assert [line for line in lock_lines() if "+" in line or line.startswith(builds)] == []
 
 
 def test_lock_holds_every_direct_dependency():
