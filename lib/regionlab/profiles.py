@@ -1,0 +1,272 @@
+"""Read a profile: which notebooks to run, with which parameters, in which order.
+
+    name: toybox
+    timeout_s: 1800                   # for each notebook; none by default
+    parameters: {seed: 0}             # for every notebook that declares them
+    notebooks:
+      - notebook: 01_build_index
+        parameters: {encoder: toyclip}
+      - notebook: 02_search_text_and_image
+        needs: [01_build_index]       # not run if that one failed
+        parameters: {seed: [0, 1, 2]} # a list is a sweep: one run a value
+
+The notebooks are those of `notebooks/`, and run in the order written.
+"""
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from regionlab import paths
+from regionlab.parameters import (
+    Parameter,
+    check_names,
+    check_value,
+    read_notebook,
+    read_parameters,
+    sweep_values,
+)
+
+PROFILE_KEYS = ("name", "timeout_s", "parameters", "notebooks")
+ENTRY_KEYS = ("notebook", "needs", "parameters")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one notebook, with the complete set of its parameters.
+
+    `name` is the notebook's, followed by what varies: `02_search-seed=1`.
+    """
+
+    notebook: str
+    name: str
+    parameters: dict[str, Any]
+    declared: dict[str, Parameter]
+    needs: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> Path:
+        """The notebook's file."""
+        return paths.NOTEBOOKS / f"{self.notebook}.ipynb"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A checked profile: every notebook exists and takes every parameter it is given.
+
+    `as_written` is False when values were set from outside, so that what comes out
+    does not pass for the profile's own results.
+    """
+
+    name: str
+    runs: tuple[Run, ...]
+    timeout_s: float | None = None
+    as_written: bool = True
+
+    @property
+    def notebooks(self) -> tuple[str, ...]:
+        """The names of the notebooks, in order."""
+        return tuple(dict.fromkeys(run.notebook for run in self.runs))
+
+
+def find_profile(name: str) -> Path:
+    """Return the profile file for a path, or for the bare name of one in `notebooks/`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is none; the message lists those there are.
+    """
+    path = Path(name)
+    if path.suffix not in (".yaml", ".yml"):
+        path = paths.NOTEBOOKS / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in paths.NOTEBOOKS.glob("*.yaml"))) or "none"
+        raise FileNotFoundError(f"no profile {name!r}; profiles in notebooks/: {known}")
+    return path
+
+
+def load_profile(
+    path: Path, *, only: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+) -> Profile:
+    """Read and check a complete profile, so that nothing runs before all of it is right.
+
+    Parameters
+    ----------
+    path
+        The YAML file.
+    only
+        The notebooks to keep; all by default. Others are checked, but no longer needed.
+    settings
+        Values that take precedence over the file's, for every notebook that declares them.
+
+    Raises
+    ------
+    ValueError
+        If a key, notebook, parameter or type is wrong; the message names it.
+    FileNotFoundError
+        If a notebook does not exist.
+    """
+    document = _read_yaml(path)
+    name = str(document.get("name", path.stem))
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"{path.name}: name must be letters, digits, - and _, got {name!r}")
+    shared = _mapping(document.get("parameters"), f"{path.name}: parameters")
+    entries = [_read_entry(item, path.name) for item in document["notebooks"]]
+    _check_order(entries)
+    declared = {entry["notebook"]: _declared(entry["notebook"]) for entry in entries}
+    settings = dict(settings or {})
+    selected = _select(only, list(declared), path.name)
+    _check_declared(shared, declared.values())
+    _check_declared(settings, [declared[name] for name in selected])
+    runs = [run for e in entries for run in _expand(e, declared[e["notebook"]], shared, settings)]
+    return Profile(name, _keep(runs, selected), _timeout(document), as_written=not settings)
+
+
+def _select(only: Sequence[str], known: Sequence[str], where: str) -> Sequence[str]:
+    for name in only:
+        if name not in known:
+            raise ValueError(f"{where} has no notebook {name!r}; it has {', '.join(known)}")
+    return only or known
+
+
+def _keep(runs: Sequence[Run], notebooks: Sequence[str]) -> tuple[Run, ...]:
+    return tuple(
+        replace(run, needs=tuple(need for need in run.needs if need in notebooks))
+        for run in runs
+        if run.notebook in notebooks
+    )
+
+
+def _check_declared(names: Iterable[str], notebooks: Iterable[Mapping[str, Parameter]]) -> None:
+    check_names(names, dict.fromkeys(name for declared in notebooks for name in declared))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        document = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
+    except yaml.YAMLError as e:
+        raise ValueError(f"{path.name} is not YAML: {e}") from e
+    _check_keys(document, PROFILE_KEYS, path.name)
+    if not isinstance(document.get("notebooks"), list) or not document["notebooks"]:
+        raise ValueError(f"{path.name}: notebooks must be a list with at least one entry")
+    return document
+
+
+def _read_entry(item: Any, where: str) -> dict[str, Any]:
+    if not isinstance(item, dict) or not isinstance(item.get("notebook"), str):
+        raise ValueError(f"{where}: an entry must be like {{notebook: NAME}}, got {item!r}")
+    name = item["notebook"]
+    _check_keys(item, ENTRY_KEYS, name)
+    if not re.fullmatch(r"[\w-]+", name):
+        raise ValueError(f"{where}: notebook is a name without folder or .ipynb, got {name!r}")
+    needs = item.get("needs") or []
+    if not isinstance(needs, list):
+        raise ValueError(f"{name}: needs must be a list of notebooks, got {needs!r}")
+    parameters = _mapping(item.get("parameters"), f"{name}: parameters")
+    return {"notebook": name, "needs": tuple(needs), "parameters": parameters}
+
+
+def _check_order(entries: Sequence[Mapping[str, Any]]) -> None:
+    seen = []
+    for entry in entries:
+        name = entry["notebook"]
+        if name in seen:
+            raise ValueError(f"{name} is listed twice: list values to run it more than once")
+        for need in entry["needs"]:
+            if need not in seen:
+                raise ValueError(f"{name} needs {need!r}, which is not listed before it")
+        seen.append(name)
+
+
+def _declared(name: str) -> dict[str, Parameter]:
+    notebook = read_notebook(paths.NOTEBOOKS / f"{name}.ipynb")
+    try:
+        return read_parameters(notebook)
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
+
+
+def _expand(
+    entry: Mapping[str, Any],
+    declared: dict[str, Parameter],
+    shared: Mapping[str, Any],
+    settings: Mapping[str, Any],
+) -> list[Run]:
+    """Return one run for each combination of swept values, in the order written."""
+    name = entry["notebook"]
+    try:
+        check_names(entry["parameters"], declared)
+        own = {**shared, **entry["parameters"], **settings}
+        given = {key: value for key, value in own.items() if key in declared}
+        choices, swept = _choices(given, declared)
+        varying = [key for key in given if key in swept or key in settings]
+        combinations = [
+            dict(zip(choices, values, strict=True))
+            for values in itertools.product(*choices.values())
+        ]
+    except ValueError as e:
+        raise ValueError(f"{name}: {e}") from e
+    defaults = {key: parameter.default for key, parameter in declared.items()}
+    runs = [
+        Run(name, _run_name(name, varying, c), {**defaults, **c}, declared, entry["needs"])
+        for c in combinations
+    ]
+    _check_distinct(runs)
+    return runs
+
+
+def _choices(
+    given: Mapping[str, Any], declared: Mapping[str, Parameter]
+) -> tuple[dict[str, list], set[str]]:
+    choices, swept = {}, set()
+    for key, value in given.items():
+        values = sweep_values(value, declared[key].default)
+        if values is not None:
+            swept.add(key)
+        choices[key] = [value] if values is None else values
+        for one in choices[key]:
+            check_value(declared[key], one)
+        if not choices[key]:
+            raise ValueError(f"parameter {key!r} is an empty sweep")
+    return choices, swept
+
+
+def _run_name(notebook: str, varying: Sequence[str], values: Mapping[str, Any]) -> str:
+    parts = [key + "=" + re.sub(r"[^\w.+-]+", "-", str(values[key]))[:60] for key in varying]
+    return "-".join([notebook, ",".join(parts)]) if parts else notebook
+
+
+def _check_distinct(runs: Sequence[Run]) -> None:
+    name, count = Counter(run.name.casefold() for run in runs).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"{count} runs of a sweep would share the folder {name!r}")
+
+
+def _timeout(document: Mapping[str, Any]) -> float | None:
+    value = document.get("timeout_s")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
+        raise ValueError(f"timeout_s must be a positive number of seconds, got {value!r}")
+    return float(value)
+
+
+def _mapping(value: Any, where: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{where} must be `key: value` pairs, got {value!r}")
+    return value
+
+
+def _check_keys(mapping: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    for key in mapping:
+        if key not in allowed:
+            raise ValueError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}")

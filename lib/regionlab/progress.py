@@ -1,0 +1,66 @@
+"""Progress of a loop: a bar where somebody looks on, plain lines where nobody does.
+
+A bar in a saved notebook stays at 0 % forever, so headless runs print lines instead.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def progress(
+    iterable: Iterable[T], desc: str, total: int | None = None, *, every_s: float = 10.0
+) -> Iterator[T]:
+    """Yield the items of `iterable` and show how far along it is.
+
+    Parameters
+    ----------
+    iterable
+        What to go through.
+    desc
+        What is being done, such as "embed images".
+    total
+        Number of items; by default its length, where it has one.
+    every_s
+        In a headless run, seconds between two lines at least.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    if _somebody_looks_on():
+        from tqdm.auto import tqdm
+
+        yield from tqdm(iterable, desc=desc, total=total)
+    else:
+        yield from _with_lines(iterable, desc, total, every_s)
+
+
+def _somebody_looks_on() -> bool:
+    if os.environ.get("REGIONLAB_RUN"):
+        return False
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _with_lines(iterable: Iterable[T], desc: str, total: int | None, every_s: float) -> Iterator[T]:
+    started = reported = time.perf_counter()
+    done = 0
+    for done, item in enumerate(iterable, 1):
+        yield item
+        now = time.perf_counter()
+        if now - reported >= every_s and done != total:
+            print(f"{desc}: {_of(done, total)} ({_rate(done, now - started)})", flush=True)
+            reported = now
+    seconds = time.perf_counter() - started
+    print(f"{desc}: {_of(done, total)} in {seconds:.1f} s ({_rate(done, seconds)})", flush=True)
+
+
+def _of(done: int, total: int | None) -> str:
+    return f"{done}" if total is None else f"{done}/{total}"
+
+
+def _rate(done: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"

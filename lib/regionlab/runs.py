@@ -1,0 +1,254 @@
+"""Run the notebooks of a profile, strictly, each with a record: `python -m regionlab.runs`.
+
+Nothing runs before the complete profile is checked: every notebook has one parameters
+cell, every parameter is known to it and of the right type. Each run leaves its executed
+notebook, an HTML page, results and `record.json` in `data/runs/<profile>/<run>/`. Kernels
+start in `notebooks/`, as JupyterLab's do. A failed notebook stops only those that need it.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from tqdm import tqdm
+
+from regionlab import paths
+from regionlab.execution import check_kernel, describe_error, execute
+from regionlab.parameters import read_notebook
+from regionlab.profiles import Profile, Run, find_profile, load_profile
+from regionlab.provenance import library_sha256, versions
+from regionlab.records import Record, begin, publish, write_text
+from regionlab.reports import make_gallery, read_saved, update_marked_tables, write_html
+
+MAIN_PROFILE = "toybox"  # its results go to figures/ itself and into the README
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: "ok", "failed", "skipped" or, when resuming, "kept"."""
+
+    run: Run
+    status: str
+    text: str
+
+
+def run_profile(profile: Profile, *, resume: bool = False) -> list[Outcome]:
+    """Run a checked profile in order and say how each run ended.
+
+    Parameters
+    ----------
+    profile
+        From `load_profile`.
+    resume
+        Keep runs that succeeded before with the same parameters, notebook, library
+        sources and versions, unless a notebook they need runs anew. Changed data and
+        weights are not noticed.
+    """
+    outcomes: list[Outcome] = []
+    with tqdm(total=len(profile.runs), unit="run", disable=not sys.stderr.isatty()) as bar:
+        for number, run in enumerate(profile.runs, 1):
+            label = f"[{number}/{len(profile.runs)}] {run.name} … "
+            bar.set_description(run.name)
+            if bar.disable:
+                print(label, end="", flush=True)
+            outcomes.append(_next_outcome(run, profile, outcomes, resume))
+            bar.update()
+            tqdm.write(("" if bar.disable else label) + outcomes[-1].text)
+    return outcomes
+
+
+def _next_outcome(run: Run, profile: Profile, before: Sequence[Outcome], resume: bool) -> Outcome:
+    needed = [outcome for outcome in before if outcome.run.notebook in run.needs]
+    missing = [outcome.run.name for outcome in needed if outcome.status in ("failed", "skipped")]
+    if missing:
+        return Outcome(run, "skipped", f"skipped: it needs {', '.join(missing)}")
+    record = Record(paths.RUNS / profile.name / run.name)
+    fresh = all(outcome.status == "kept" for outcome in needed)
+    if resume and fresh and _is_done(record, run):
+        _publish(record, profile)  # its figures may have been deleted since
+        return Outcome(run, "kept", "kept from before")
+    return _run_notebook(run, profile, record)
+
+
+def _run_notebook(run: Run, profile: Profile, record: Record) -> Outcome:
+    shutil.rmtree(record.folder, ignore_errors=True)
+    start = begin(run.notebook, run=run.name, profile=profile.name, parameters=run.parameters)
+    record.update(**start, **_sources(run))
+    executed = record.folder / f"{run.name}.ipynb"
+    started = time.perf_counter()
+    try:
+        execute(run, executed, timeout_s=profile.timeout_s)
+        _close(record, started, status="ok", error=None)
+        write_html(executed, executed.with_suffix(".html"))
+        _publish(record, profile)
+    except KeyboardInterrupt as e:
+        _close(record, started, status="failed", error=describe_error(e, executed))
+        raise
+    except Exception as e:  # whatever goes wrong in one notebook, the others go on
+        _close(record, started, status="failed", error=describe_error(e, executed))
+        return Outcome(run, "failed", _failure_text(record, executed))
+    return Outcome(run, "ok", f"ok {record.read()['seconds']:.0f} s")
+
+
+def _publish(record: Record, profile: Profile) -> None:
+    if profile.as_written:
+        publish(record, figures_folder(profile.name))
+
+
+def _close(record: Record, started: float, **values: Any) -> None:
+    record.update(seconds=round(time.perf_counter() - started, 1), **values)
+
+
+def _failure_text(record: Record, executed: Path) -> str:
+    page = executed.with_suffix(".html")
+    with contextlib.suppress(Exception):  # the error matters more than its page
+        write_html(executed, page)
+    place = page if page.is_file() else executed.parent
+    error, seconds = record.read()["error"], record.read()["seconds"]
+    lines = [f"FAILED {seconds:.0f} s", error["message"], f"at {error['cell']}"]
+    return "\n    ".join([*lines, f"see {_shown(place)}"])
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(paths.ROOT) if path.is_relative_to(paths.ROOT) else path)
+
+
+def _sources(run: Run) -> dict[str, str]:
+    """Return hashes of the code that a run depends on."""
+    cells = [[cell.cell_type, cell.source] for cell in read_notebook(run.path).cells]
+    digest = hashlib.sha256(json.dumps(cells).encode())
+    return {"notebook_sha256": digest.hexdigest(), "library_sha256": library_sha256()}
+
+
+def _is_done(record: Record, run: Run) -> bool:
+    before = record.read()
+    wanted = {"status": "ok", "parameters": run.parameters, "versions": versions()}
+    return {**before, **wanted, **_sources(run)} == before
+
+
+def figures_folder(profile: str) -> Path:
+    """Return where a profile's published figures and results are."""
+    return paths.FIGURES if profile == MAIN_PROFILE else paths.FIGURES / profile
+
+
+def write_reports(profile: Profile) -> None:
+    """Write the gallery of a complete profile and, for the main one, the README's tables.
+
+    Raises
+    ------
+    ValueError
+        If a marker in the README names no result file, or is not closed.
+    """
+    folder = figures_folder(profile.name)
+    saved = read_saved(folder)
+    notebooks: dict[Path, list[str]] = {}
+    for run in profile.runs:
+        notebooks.setdefault(run.path, []).append(run.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "README.md", make_gallery(profile.name, notebooks, saved))
+    readme = paths.ROOT / "README.md"
+    if profile.name == MAIN_PROFILE and readme.is_file():
+        results = {name: content for name, content in saved.items() if "results" in content}
+        text = readme.read_text(encoding="utf-8")
+        write_text(readme, update_marked_tables(text, results))
+
+
+def describe(profile: Profile) -> str:
+    """Return the runs of a profile with all their parameters and what these mean."""
+    lines = []
+    for run in profile.runs:
+        lines.append(run.name + (f"  (needs {', '.join(run.needs)})" if run.needs else ""))
+        for name, parameter in run.declared.items():
+            value = run.parameters[name]
+            was = "" if value == parameter.default else f" (default {parameter.default!r})"
+            lines.append(f"    {name} = {value!r}  # {parameter.comment}{was}")
+    return "\n".join(lines)
+
+
+def _read_settings(items: Sequence[str]) -> dict[str, Any]:
+    settings = {}
+    for item in items:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise ValueError(f"--set takes name=value, got {item!r}")
+        try:
+            settings[name] = yaml.safe_load(text)
+        except yaml.YAMLError as e:
+            raise ValueError(f"--set {item!r}: the value is not YAML") from e
+    return settings
+
+
+def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("regionlab.runs", description=__doc__.partition("\n")[0])
+    parser.add_argument("profile", help="a YAML file, or the bare name of one in notebooks/")
+    parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NOTEBOOK")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="parameters that differ from the profile; results then stay in data/runs/",
+    )
+    parser.add_argument("--resume", action="store_true", help="keep what succeeded unchanged")
+    parser.add_argument("--dry-run", action="store_true", help="check and list, run nothing")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a profile from the command line; return 0, or 1 if a notebook failed, 2 if refused."""
+    options = _read_arguments(arguments)
+    try:
+        path = find_profile(options.profile)
+        settings = _read_settings(options.set)
+        profile = load_profile(path, only=options.only, settings=settings)
+        complete = load_profile(path)
+        check_kernel()
+    except (ValueError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    if options.dry_run:
+        print(describe(profile))
+        return 0
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # we report its errors
+    try:
+        outcomes = run_profile(profile, resume=options.resume)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130
+    return max(_report(complete, profile.as_written), _summarise(outcomes))
+
+
+def _report(profile: Profile, as_written: bool) -> int:
+    if not as_written:
+        print(f"results with --set stay in {_shown(paths.RUNS / profile.name)}")
+        return 0
+    try:
+        write_reports(profile)
+    except ValueError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 1
+    print(f"see {_shown(figures_folder(profile.name) / 'README.md')}")
+    return 0
+
+
+def _summarise(outcomes: Sequence[Outcome]) -> int:
+    bad = [outcome for outcome in outcomes if outcome.status in ("failed", "skipped")]
+    if bad:
+        names = ", ".join(f"{outcome.run.name} ({outcome.status})" for outcome in bad)
+        print(f"{len(bad)} of {len(outcomes)} did not succeed: {names}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

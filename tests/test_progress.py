@@ -1,0 +1,43 @@
+import pytest
+
+from regionlab import progress as module
+from regionlab.progress import progress
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch):
+    """Let four seconds pass with every look at the clock, and nobody look on."""
+    times = iter(range(0, 10_000, 4))
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(times))
+    monkeypatch.setenv("REGIONLAB_RUN", "somewhere")
+
+
+def test_items_pass_through_in_order():
+    assert list(progress("abc", "letters")) == ["a", "b", "c"]
+
+
+def test_lines_come_at_most_every_ten_seconds_and_at_the_end(capsys):
+    list(progress(range(5), "count"))
+    assert capsys.readouterr().out.splitlines() == [
+        "count: 3/5 (0.25/s)",  # 12 s
+        "count: 5/5 in 24.0 s (0.21/s)",
+    ]
+
+
+def test_without_a_total_only_what_is_done_is_told(capsys):
+    list(progress(iter("ab"), "read"))
+    assert capsys.readouterr().out == "read: 2 in 12.0 s (0.17/s)\n"
+
+
+def test_nothing_to_do_is_told_too(capsys):
+    list(progress([], "read"))
+    assert capsys.readouterr().out == "read: 0/0 in 4.0 s (0/s)\n"
+
+
+def test_somebody_who_looks_on_sees_a_bar(capsys, monkeypatch):
+    monkeypatch.delenv("REGIONLAB_RUN")
+    monkeypatch.setattr(module.sys.stderr, "isatty", lambda: True, raising=False)
+    assert list(progress(range(2), "count")) == [0, 1]
+    captured = capsys.readouterr()
+    assert "count: 100%" in captured.err
+    assert captured.out == ""

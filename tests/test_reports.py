@@ -1,0 +1,69 @@
+import pytest
+
+from regionlab.reports import results_table, update_marked_tables
+
+HEAD = "| metric | value [95 % interval] | n |\n| --- | --- | --- |\n"
+PAGE = "before\n<!-- results:02_search -->\nold\n<!-- /results -->\nafter\n"
+
+
+def rows(results):
+    return results_table(results).removeprefix(HEAD).splitlines()
+
+
+def test_a_measured_quantity_has_its_interval_and_count():
+    results = {"text": {"hit@1": {"value": 0.7, "ci95": [0.65, 0.75], "n": 1000}}}
+    assert rows(results) == ["| text.hit@1 | 0.700 [0.650, 0.750] | 1,000 |"]
+
+
+def test_further_keys_of_a_measured_quantity_get_rows_of_their_own():
+    results = {"map": {"value": 0.5, "ci95": [0.4, 0.6], "n": 9, "n_undefined": 1}}
+    assert rows(results)[1] == "| map.n_undefined | 1 |  |"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (1234, "1,234"),
+        (0.00012341, "0.0001234"),
+        (1234.6, "1,235"),
+        (0.0, "0.000"),
+        (True, "True"),
+        (None, "–"),
+        ("a|b\nc", "a\\|b c"),
+        ([1, 2], "1, 2"),
+        (list(range(9)), "9 values"),
+        ({"value": 2}, "2"),
+    ],
+)
+def test_other_values_are_shown_as_they_are(value, shown):
+    assert rows({"x": value}) == [f"| x | {shown} |  |"]
+
+
+def test_the_table_replaces_what_stood_between_the_markers():
+    updated = update_marked_tables(PAGE, {"02_search": {"results": {"n": 3}}})
+    assert updated == PAGE.replace("old\n", HEAD + "| n | 3 |  |\n")
+
+
+def test_filling_a_second_time_changes_nothing():
+    results = {"02_search": {"results": {"path": r"a\1"}}}
+    updated = update_marked_tables(PAGE, results)
+    assert update_marked_tables(updated, results) == updated
+
+
+def test_a_marker_that_names_no_results_is_refused():
+    with pytest.raises(ValueError, match="'02_search'; there are results of \\['01'\\]"):
+        update_marked_tables(PAGE, {"01": {"results": {}}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- results:a -->\n",
+        "<!-- /results -->\n",
+        "<!-- results:a -->\n<!-- results:a -->\n<!-- /results -->\n",
+        "<!-- results:a --> in a line <!-- /results -->\n",
+    ],
+)
+def test_a_marker_without_its_partner_is_refused(text):
+    with pytest.raises(ValueError, match="<!-- /results -->"):
+        update_marked_tables(text, {"a": {"results": {}}})
