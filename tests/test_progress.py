@@ -24,6 +24,11 @@ def test_lines_come_at_most_every_ten_seconds_and_at_the_end(capsys):
     ]
 
 
+def test_the_last_item_is_told_once(capsys):
+    list(progress(range(3), "count"))
+    assert capsys.readouterr().out == "count: 3/3 in 16.0 s (0.19/s)\n"
+
+
 def test_without_a_total_only_what_is_done_is_told(capsys):
     list(progress(iter("ab"), "read"))
     assert capsys.readouterr().out == "read: 2 in 12.0 s (0.17/s)\n"
