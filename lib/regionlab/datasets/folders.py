@@ -49,13 +49,13 @@ def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None
     paths, skipped = _relative_paths(root)
     visible = [entry for entry in sorted(root.iterdir()) if not is_hidden(entry.name)]
     folders = [entry.name for entry in visible if entry.is_dir()]
-    wanted = folders if classes is None else _check_classes(root, folders, classes)
+    wanted = set(folders if classes is None else _check_classes(root, folders, classes))
 
     labelled = [(path.split("/")[0], path) for path in paths if "/" in path]
-    rows = sorted(row for row in labelled if row[0] in set(wanted))
-    empty = sorted(set(wanted) - {label for label, _ in rows})
+    rows = sorted(row for row in labelled if row[0] in wanted)
+    empty = sorted(wanted - {label for label, _ in rows})
     if not rows:
-        raise ValueError(f"no images in the class folders of {root}: {wanted}")
+        raise ValueError(f"no images in the class folders of {root}: {sorted(wanted)}")
     skipped |= {e.name: "not in a class folder" for e in visible if not e.is_dir()}
     skipped |= {name: "class folder without images" for name in empty}
     return _make_collection(
