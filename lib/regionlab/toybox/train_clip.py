@@ -1,0 +1,244 @@
+"""Train toyclip: open_clip's CLIP from random weights on Toybox's training scenes.
+
+Three contrastive losses share one batch. Scenes against their captions (CLIP, Radford et al.
+2021, symmetric cross-entropy). Things by themselves (erased, cropped, blurred around) against
+the names of all combinations. And the pooled patch tokens of each thing in a scene against the
+same names, which teaches the patches what they show (RegionCLIP, Zhong et al. 2022, with true
+masks in place of proposals).
+"""
+
+import json
+import math
+import time
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import cross_entropy, normalize
+from tqdm import tqdm
+
+from regionlab.paths import DATA
+from regionlab.toybox.batches import Batches
+from regionlab.toybox.pool import Pool, open_pool
+from regionlab.toybox.toyclip import WEIGHTS, create_toyclip
+
+CACHE = DATA / "toybox" / "cache"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what the weights become."""
+
+    seed: int = 0
+    scenes: int = 40_000
+    steps: int = 2_400
+    batch: int = 120
+    lone_batch: int = 40
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    name_weight: float = 0.5
+    jitter: float = 0.12
+    save_every: int = 100
+
+
+def train(recipe: Recipe, folder: Path = CACHE / "toyclip", weights: Path = WEIGHTS) -> dict:
+    """Train toyclip, or go on where an earlier run was cut off, and write its weights.
+
+    Parameters
+    ----------
+    recipe
+        Data, model-independent settings and seed.
+    folder
+        For checkpoints, each with the loss curve so far.
+    weights
+        Where the finished weights go, as safetensors in fp16.
+
+    Returns
+    -------
+    dict
+        The record: recipe, seconds, device, loss curve, validation hit@1.
+    """
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model, preprocess, tokenizer = create_toyclip()
+    model.to(device)
+    side, grid = model.visual.image_size[0], model.visual.grid_size[0]
+    pools = {
+        split: open_pool(CACHE / f"pool-{split}", seed=recipe.seed, split=split, count=count,
+                         side=side, grid=grid)
+        for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
+    }  # fmt: skip
+    batches = Batches(pools["train"], tokenizer, preprocess, recipe, device)
+    optimizer = _make_optimizer(model, recipe)
+    state = _load_checkpoint(folder, model, optimizer, recipe)
+    progress = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps,
+                    desc="toyclip", mininterval=5)  # fmt: skip
+    started = time.monotonic() - state["seconds"]
+    for step in progress:
+        rate = _learning_rate(recipe, step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        losses = _train_step(model, optimizer, batches.draw(step), recipe)
+        state["curve"].append({"step": step, **losses})
+        progress.set_postfix({name: f"{value:.2f}" for name, value in losses.items()})
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            hit = validate(model, pools["val"], tokenizer, batches)
+            state["validation"].append({"step": step + 1, "hit@1": hit})
+            progress.write(f"step {step + 1}: {losses} val hit@1 {hit:.3f}")
+            state |= {"step": step + 1, "seconds": time.monotonic() - started}
+            _save_checkpoint(folder, model, optimizer, recipe, state)
+    _write_weights(model, weights)
+    return {"recipe": asdict(recipe), "device": str(device), **state}
+
+
+# One step
+
+
+def _train_step(model, optimizer, batch: dict, recipe: Recipe) -> dict[str, float]:
+    model.train()
+    with _fast_attention(), torch.autocast(batch["scenes"].device.type, dtype=torch.bfloat16):
+        with _keep_tokens(model.visual) as kept:
+            scenes = model.visual(batch["scenes"])
+        regions = _pool_tokens(kept[0], batch["covers"]) @ model.visual.proj
+        lone = model.visual(batch["lone"])
+        captions = encode_tokens(model, batch["captions"])
+        names = encode_tokens(model, batch["names"])
+    scale = model.logit_scale.exp()
+    losses = {
+        "captions": _clip_loss(scenes, captions, scale),
+        "lone": cross_entropy(scale * _unit(lone) @ _unit(names).T, batch["lone_names"]),
+        "regions": cross_entropy(scale * _unit(regions) @ _unit(names).T, batch["region_names"]),
+    }
+    total = losses["captions"] + recipe.name_weight * (losses["lone"] + losses["regions"])
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    with torch.no_grad():
+        model.logit_scale.clamp_(0, math.log(100))
+    return {name: round(loss.item(), 4) for name, loss in losses.items()}
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return normalize(vectors.float(), dim=-1)
+
+
+def _clip_loss(images, texts, scale) -> torch.Tensor:
+    logits = scale * _unit(images) @ _unit(texts).T
+    target = torch.arange(len(logits), device=logits.device)
+    return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
+
+
+def encode_tokens(model, tokens: torch.Tensor) -> torch.Tensor:
+    """Encode texts as `model.encode_text` does, but only as far as the longest of them reaches.
+
+    Under the causal mask what follows the end token changes nothing, so it need not be computed.
+
+    Parameters
+    ----------
+    tokens
+        (n, context) int64, zero-padded.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, d), not normalised.
+    """
+    length = int(tokens.argmax(-1).max()) + 1
+    tokens = tokens[:, :length]
+    x = model.token_embedding(tokens) + model.positional_embedding[:length]
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    x = model.ln_final(x)
+    return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
+
+
+@contextmanager
+def _keep_tokens(visual):
+    """Collect the patch tokens of the forward passes within, each (b, patches, width)."""
+    kept: list[torch.Tensor] = []
+    handle = visual.ln_post.register_forward_hook(lambda _, __, out: kept.append(out[:, 1:]))
+    try:
+        yield kept
+    finally:
+        handle.remove()
+
+
+def _pool_tokens(tokens, covers) -> torch.Tensor:
+    """Average the tokens of each thing, weighted by cover; `covers` is (r, 1 + patches)."""
+    rows, weights = covers[:, 0].long(), covers[:, 1:]
+    weights = weights / weights.sum(1, keepdim=True)
+    return torch.einsum("rp,rpw->rw", weights, tokens[rows].float())
+
+
+@contextmanager
+def _fast_attention():
+    """On a CPU the plain attention trains faster than the fused one: its backward is slow."""
+    with ExitStack() as stack:
+        if not torch.cuda.is_available():
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
+
+
+# Validation, schedule and files
+
+
+@torch.inference_mode()
+def validate(model, pool: Pool, tokenizer, batches: Batches) -> float:
+    """Return text-to-image hit@1 on a pool: one caption each, all its scenes as gallery."""
+    model.eval()
+    pictures = [
+        batches.normalize(pool.scenes[i : i + 100]) for i in range(0, len(pool.scenes), 100)
+    ]
+    images = torch.cat([_unit(model.encode_image(p)) for p in pictures])
+    rng = np.random.default_rng(0)
+    texts = [five[int(rng.integers(5))] for five in pool.captions]
+    texts = _unit(encode_tokens(model, tokenizer(texts).to(images.device)))
+    best = (texts @ images.T).argmax(1).cpu()
+    return float((best == torch.arange(len(best))).float().mean())
+
+
+def _make_optimizer(model, recipe: Recipe) -> torch.optim.Optimizer:
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    kept = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay},
+              {"params": kept, "weight_decay": 0.0}]  # fmt: skip
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
+
+
+def _learning_rate(recipe: Recipe, step: int) -> float:
+    """Warm up linearly, then fall along a cosine to zero."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
+    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def _load_checkpoint(folder: Path, model, optimizer, recipe: Recipe) -> dict:
+    path = folder / "checkpoint.pt"
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        if saved["recipe"] == asdict(recipe):
+            model.load_state_dict(saved["model"])
+            optimizer.load_state_dict(saved["optimizer"])
+            return saved["state"]
+    return {"step": 0, "seconds": 0.0, "curve": [], "validation": []}
+
+
+def _save_checkpoint(folder: Path, model, optimizer, recipe: Recipe, state: dict) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = {"recipe": asdict(recipe), "state": state, "model": model.state_dict(),
+             "optimizer": optimizer.state_dict()}  # fmt: skip
+    torch.save(saved, folder / "checkpoint.tmp")
+    (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
+    (folder / "curve.json").write_text(json.dumps(state))
+
+
+def _write_weights(model, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().half().contiguous() for name, t in model.state_dict().items()}
+    save_file(tensors, path, metadata={"format": "pt"})
