@@ -6,7 +6,7 @@ from pathlib import Path
 from regionlab.collection import Collection
 from regionlab.datasets.coco import load_coco
 from regionlab.datasets.folders import load_class_folders
-from regionlab.toybox.disk import ROOT, SIZES, write_class_folders, write_split
+from regionlab.toybox.disk import PER_CLASS, ROOT, SIZES, write_class_folders, write_split
 
 
 def load_toybox(
@@ -19,7 +19,8 @@ def load_toybox(
     Parameters
     ----------
     root
-        Where the world lies or will lie.
+        Where the world lies or will lie. In the usual place another seed or count gets a
+        folder of its own; in any other place it replaces what lies there.
     split
         "val", "test" or "novel" (scenes with combinations held out from training); or "classes",
         the folder-per-class view.
@@ -33,15 +34,15 @@ def load_toybox(
     ValueError
         If the split is unknown or `count` is not positive.
     """
-    root = Path(root)
-    default_size = (root, seed, count) == (ROOT, 0, None)
-    # Another seed or size is another world: it must not overwrite the usual one.
-    folder = root if default_size or root != ROOT else root / f"seed{seed}-{count or 'full'}"
+    sizes = {**SIZES, "classes": PER_CLASS}
+    if split not in sizes:
+        raise ValueError(f"unknown Toybox split {split!r}; on disk are: {', '.join(sizes)}")
+    folder, size = Path(root), sizes[split] if count is None else count
+    if folder == ROOT and (seed, size) != (0, sizes[split]):
+        folder = ROOT / f"seed{seed}-{size}"
     if split == "classes":
-        options = {} if count is None else {"per_class": count}
-        collection = load_class_folders(
-            write_class_folders(folder / "classes", seed=seed, **options)
-        )
-        return replace(collection, name="toybox", split="classes")
-    write_split(folder, split, count or SIZES.get(split, 1), seed=seed)
-    return replace(load_coco(folder, split), name="toybox")
+        write_class_folders(folder / "classes", per_class=size, seed=seed)
+        collection = load_class_folders(folder / "classes")
+    else:
+        collection = load_coco(write_split(folder, split, size, seed=seed), split)
+    return replace(collection, name="toybox", split=split)

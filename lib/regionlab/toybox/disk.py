@@ -5,10 +5,10 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from regionlab.images import write_image
 from regionlab.paths import DATA
+from regionlab.progress import progress
 from regionlab.rle import mask_to_rle
 from regionlab.toybox.captions import describe_scene
 from regionlab.toybox.render import render_scene
@@ -66,7 +66,7 @@ def write_split(root: Path, split: str, count: int, *, seed: int = 0) -> Path:
     Raises
     ------
     ValueError
-        If the split is unknown or `count` is not positive.
+        If the split is unknown, `count` is not positive, or other data lies there.
     """
     if split not in SIZES:
         raise ValueError(f"unknown Toybox split {split!r}; on disk are: {', '.join(SIZES)}")
@@ -79,8 +79,9 @@ def write_split(root: Path, split: str, count: int, *, seed: int = 0) -> Path:
         "split": split,
         "count": count,
     }
+    instances_file = root / "annotations" / f"instances_{split}.json"
     captions_file = root / "annotations" / f"captions_{split}.json"
-    if _is_written(captions_file, info):
+    if all([_is_written(file, info) for file in (instances_file, captions_file)]):
         return root
     captions_file.unlink(missing_ok=True)
     (root / "images" / split).mkdir(parents=True, exist_ok=True)
@@ -98,7 +99,7 @@ def write_split(root: Path, split: str, count: int, *, seed: int = 0) -> Path:
         "images": instances["images"],
         "annotations": [annotation for row in rows for annotation in row["captions"]],
     }
-    _write_json(root / "annotations" / f"instances_{split}.json", instances)
+    _write_json(instances_file, instances)
     _write_json(captions_file, captions)
     return root
 
@@ -110,12 +111,23 @@ def write_class_folders(root: Path, *, per_class: int = PER_CLASS, seed: int = 0
     ----------
     root
         Gets one folder a class, `red_star/0000.jpg` and so on, unless they lie there already.
+    per_class
+        How many pictures a class.
+    seed
+        Which world.
 
     Returns
     -------
     Path
         `root`.
+
+    Raises
+    ------
+    ValueError
+        If `per_class` is not positive.
     """
+    if per_class < 1:
+        raise ValueError(f"a class needs at least one picture, got {per_class}")
     info = {"description": "Toybox classes", "version": VERSION, "seed": seed, "count": per_class}
     marker = root.parent / f"{root.name}.json"
     if _is_written(marker, info):
@@ -124,18 +136,32 @@ def write_class_folders(root: Path, *, per_class: int = PER_CLASS, seed: int = 0
     jobs = []
     for shape in CLASS_SHAPES:
         for color in CLASS_COLORS:
-            (root / f"{color}_{shape}").mkdir(parents=True, exist_ok=True)
+            _make_class_folder(root / f"{color}_{shape}")
             jobs += [(root, shape, color, seed, number) for number in range(per_class)]
     _in_parallel(_write_lone, jobs, "toybox classes")
     _write_json(marker, {"info": info})
     return root
 
 
+def _make_class_folder(folder: Path) -> None:
+    """Make the folder, without the pictures of another world: every file counts in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for leftover in folder.glob("[0-9][0-9][0-9][0-9].jpg"):
+        leftover.unlink()
+
+
 def _is_written(path: Path, info: dict) -> bool:
+    """Tell whether a file is of this world; refuse to go on where it is not of Toybox at all."""
     try:
-        return json.loads(path.read_text())["info"] == info
-    except (FileNotFoundError, ValueError, KeyError):
+        found = json.loads(path.read_text())["info"]
+        ours = found["description"] == info["description"]
+    except FileNotFoundError:
         return False
+    except (ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{path} is not Toybox's: choose another folder")
+    return found == info
 
 
 def _write_json(path: Path, content: dict) -> None:
@@ -148,7 +174,7 @@ def _in_parallel(work, jobs: list, title: str) -> list:
     if len(jobs) < 50:  # not worth starting processes
         return [work(job) for job in jobs]
     with ProcessPoolExecutor() as workers:
-        return list(tqdm(workers.map(work, jobs, chunksize=20), total=len(jobs), desc=title))
+        return list(progress(workers.map(work, jobs, chunksize=20), title, len(jobs)))
 
 
 def _write_scene(job) -> dict:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
-from tqdm import tqdm
 
+from regionlab.progress import progress
+from regionlab.records import write_json
 from regionlab.toybox.captions import describe_scene
 from regionlab.toybox.render import render_scene
-from regionlab.toybox.world import COMBINATIONS, MAX_THINGS, sample_scene, scene_rng
+from regionlab.toybox.world import COMBINATIONS, MAX_THINGS, VERSION, sample_scene, scene_rng
 
 CHUNK = 250  # scenes one worker renders at a time
 LONE_VIEWS = ("erased", "erased crop", "mean crop", "plain crop", "blurred")
@@ -53,7 +54,8 @@ class Pool:
 
 def open_pool(folder: Path, *, seed: int, split: str, count: int, side: int, grid: int) -> Pool:
     """Return the pool in `folder`, rendering it first where it is not there yet, or another's."""
-    wanted = {"seed": seed, "split": split, "count": count, "side": side, "grid": grid}
+    wanted = {"version": VERSION, "seed": seed, "split": split, "count": count,
+              "side": side, "grid": grid}  # fmt: skip
     marker = folder / "pool.json"
     if not marker.exists() or json.loads(marker.read_text())["made"] != wanted:
         _render_pool(folder, wanted)
@@ -81,17 +83,16 @@ def _render_pool(folder: Path, made: dict) -> None:
     }
     starts = range(0, made["count"], CHUNK)
     captions: list[list[str]] = []
-    with ProcessPoolExecutor() as workers, tqdm(total=made["count"], desc="render") as bar:
-        for start, chunk in zip(
-            starts, workers.map(_render_chunk, starts, [made] * len(starts)), strict=True
-        ):
+    with ProcessPoolExecutor() as workers:
+        chunks = workers.map(_render_chunk, starts, [made] * len(starts))
+        title = f"render {made['split']} by {CHUNK} scenes"
+        for start, chunk in zip(starts, progress(chunks, title, len(starts)), strict=True):
             for name, array in arrays.items():
                 array[start : start + len(chunk[name])] = chunk[name]
             captions += chunk["captions"]
-            bar.update(len(chunk["captions"]))
     for array in arrays.values():
         array.flush()
-    (folder / "pool.json").write_text(json.dumps({"made": made, "captions": captions}))
+    write_json(folder / "pool.json", {"made": made, "captions": captions})
 
 
 def _render_chunk(start: int, made: dict) -> dict[str, list]:

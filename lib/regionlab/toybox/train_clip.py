@@ -46,22 +46,23 @@ class Recipe:
     save_every: int = 100
 
 
-def train(recipe: Recipe, folder: Path = CACHE / "toyclip", weights: Path = WEIGHTS) -> dict:
+def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
     """Train toyclip, or go on where an earlier run was cut off, and write its weights.
 
     Parameters
     ----------
     recipe
         Data, model-independent settings and seed.
-    folder
-        For checkpoints, each with the loss curve so far.
+    cache
+        For the rendered pictures, and the checkpoint with the loss curve so far.
     weights
         Where the finished weights go, as safetensors in fp16.
 
     Returns
     -------
     dict
-        The record: recipe, seconds, device, loss curve, validation hit@1.
+        recipe, device, step, seconds (of training, without rendering), curve (the losses of
+        each step) and validation (text-to-image hit@1 on up to 500 scenes).
     """
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -69,13 +70,13 @@ def train(recipe: Recipe, folder: Path = CACHE / "toyclip", weights: Path = WEIG
     model.to(device)
     side, grid = model.visual.image_size[0], model.visual.grid_size[0]
     pools = {
-        split: open_pool(CACHE / f"pool-{split}", seed=recipe.seed, split=split, count=count,
+        split: open_pool(cache / f"pool-{split}", seed=recipe.seed, split=split, count=count,
                          side=side, grid=grid)
         for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
     }  # fmt: skip
     batches = Batches(pools["train"], tokenizer, preprocess, recipe, device)
     optimizer = _make_optimizer(model, recipe)
-    state = _load_checkpoint(folder, model, optimizer, recipe)
+    state = _load_checkpoint(cache / "toyclip", model, optimizer, recipe)
     progress = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps,
                     desc="toyclip", mininterval=5)  # fmt: skip
     started = time.monotonic() - state["seconds"]
@@ -85,13 +86,14 @@ def train(recipe: Recipe, folder: Path = CACHE / "toyclip", weights: Path = WEIG
             group["lr"] = rate
         losses = _train_step(model, optimizer, batches.draw(step), recipe)
         state["curve"].append({"step": step, **losses})
-        progress.set_postfix({name: f"{value:.2f}" for name, value in losses.items()})
+        shown = {name: f"{value:.2f}" for name, value in losses.items()}
+        progress.set_postfix(shown, refresh=False)
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             hit = validate(model, pools["val"], tokenizer, batches)
             state["validation"].append({"step": step + 1, "hit@1": hit})
             progress.write(f"step {step + 1}: {losses} val hit@1 {hit:.3f}")
             state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            _save_checkpoint(folder, model, optimizer, recipe, state)
+            _save_checkpoint(cache / "toyclip", model, optimizer, recipe, state)
     _write_weights(model, weights)
     return {"recipe": asdict(recipe), "device": str(device), **state}
 
@@ -221,11 +223,12 @@ def _learning_rate(recipe: Recipe, step: int) -> float:
 def _load_checkpoint(folder: Path, model, optimizer, recipe: Recipe) -> dict:
     path = folder / "checkpoint.pt"
     if path.exists():
-        saved = torch.load(path, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         if saved["recipe"] == asdict(recipe):
             model.load_state_dict(saved["model"])
             optimizer.load_state_dict(saved["optimizer"])
             return saved["state"]
+        print(f"{path} is of another recipe: training starts over")
     return {"step": 0, "seconds": 0.0, "curve": [], "validation": []}
 
 
@@ -241,4 +244,5 @@ def _save_checkpoint(folder: Path, model, optimizer, recipe: Recipe, state: dict
 def _write_weights(model, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().half().contiguous() for name, t in model.state_dict().items()}
-    save_file(tensors, path, metadata={"format": "pt"})
+    save_file(tensors, path.with_suffix(".tmp"), metadata={"format": "pt"})
+    path.with_suffix(".tmp").replace(path)

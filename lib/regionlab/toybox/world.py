@@ -64,7 +64,7 @@ class Scene:
 def is_held_out(combination: Combination) -> bool:
     """Tell whether a combination never occurs in training (one in ten, evenly spread).
 
-    Every shape, color and texture alone, and nearly every pair of them, is still seen.
+    Every shape, color and texture alone, and every pair of them, is still seen.
     """
     shape, color, texture = combination
     code = SHAPES.index(shape) + 3 * list(COLORS).index(color) + 7 * TEXTURES.index(texture)
@@ -84,7 +84,7 @@ def scene_rng(seed: int, split: str, number: int) -> np.random.Generator:
 
 
 def sample_scene(rng: np.random.Generator, *, novel: bool = False) -> Scene:
-    """Draw a scene of one to four things; one in six scenes with company repeats a thing.
+    """Draw a scene of one to four things; one in six of several things shows one twice.
 
     Parameters
     ----------
