@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# More than the rounding of a float32 matrix product of unit vectors.
+ROUNDING = 1e-5
+
 
 class ExactEngine:
     """Compare each query with every vector: no approximation (what FAISS calls Flat IP).
@@ -18,7 +21,7 @@ class ExactEngine:
 
     name = "exact"
 
-    def __init__(self, vectors: np.ndarray, *, block: int = 256):
+    def __init__(self, vectors: np.ndarray, *, block: int = 64):
         self.vectors = vectors
         self.block = block
 
@@ -27,7 +30,8 @@ class ExactEngine:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` most similar rows for each query, best first.
 
-        Rows of equal score come in gallery order, so a rerun ranks alike.
+        Rows of equal score come in gallery order, so a rerun ranks alike; equal vectors score
+        equally, and a query scores the same alone and among others.
 
         Parameters
         ----------
@@ -49,54 +53,45 @@ class ExactEngine:
         Raises
         ------
         ValueError
-            If `k` is not in [1, n] or the queries have another width.
+            If `k` is not in [1, n], the queries have another width, or `exclude` does not
+            hold one row, or -1, for each.
         """
         n, d = self.vectors.shape
         if not 1 <= k <= n:
             raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
         if queries.ndim != 2 or queries.shape[1] != d:
             raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
-        if exclude is not None and np.shape(exclude) != (len(queries),):
-            raise ValueError(f"exclude must be ({len(queries)},), got {np.shape(exclude)}")
+        exclude = _check_exclude(exclude, len(queries), n)
         rows = np.empty((len(queries), k), np.int64)
         scores = np.empty((len(queries), k), np.float32)
         for start in range(0, len(queries), self.block):
             part = slice(start, start + self.block)
-            similarity = queries[part] @ self.vectors.T  # (block, n)
-            if exclude is not None:
-                own = np.flatnonzero(exclude[part] >= 0)
-                similarity[own, exclude[part][own]] = -np.inf
-            rows[part], scores[part] = top_k(similarity, k)
-        rows[scores == -np.inf] = -1
+            for i, rough in enumerate(queries[part] @ self.vectors.T, start):
+                rows[i], scores[i] = self._rank(queries[i], rough, k, exclude[i])
         return rows, scores
 
+    def _rank(
+        self, query: np.ndarray, rough: np.ndarray, k: int, excluded: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rank by (n,) scores of a matrix product, computing those of the best again.
 
-def top_k(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `k` highest scores of each row and their columns, best first, ties in order.
+        The product rounds a row's score by where the row stands, so equal vectors would not tie.
+        """
+        if excluded >= 0:
+            rough[excluded] = -np.inf
+        floor = np.partition(rough, -k)[-k] - ROUNDING
+        found = np.flatnonzero(rough >= floor)
+        candidates = self.vectors if len(found) == len(rough) else self.vectors[found]
+        scores = np.einsum("nd,d->n", candidates, query)
+        scores[found == excluded] = -np.inf
+        order = np.argsort(-scores, kind="stable")[:k]
+        return np.where(found == excluded, -1, found)[order], scores[order]
 
-    Parameters
-    ----------
-    scores
-        (q, n) float.
-    k
-        In [1, n].
 
-    Returns
-    -------
-    columns
-        (q, k) int64.
-    values
-        (q, k), non-increasing.
-    """
-    q, n = scores.shape
-    columns = (
-        np.argpartition(-scores, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (q, 1))
-    )
-    values = np.take_along_axis(scores, columns, 1)
-    # A partition picks any of the columns that tie for the last place: give it to the first.
-    worst = values.min(1)
-    for row in np.flatnonzero((scores >= worst[:, None]).sum(1) > k):
-        columns[row] = np.argsort(-scores[row], kind="stable")[:k]
-        values[row] = scores[row, columns[row]]
-    order = np.lexsort((columns, -values), axis=1)
-    return np.take_along_axis(columns, order, 1), np.take_along_axis(values, order, 1)
+def _check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
+    if exclude is None:
+        return np.full(q, -1)
+    exclude = np.asarray(exclude)
+    if exclude.shape != (q,) or ((exclude < -1) | (exclude >= n)).any():
+        raise ValueError(f"exclude must be ({q},) rows in [-1, {n}), got {exclude}")
+    return exclude

@@ -1,0 +1,141 @@
+"""The exact engine against a full stable sort."""
+
+import numpy as np
+import pytest
+
+from regionlab.engines import ExactEngine
+
+
+def unit(vectors):
+    vectors = np.asarray(vectors, np.float32)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def random_unit(seed, n, d):
+    return unit(np.random.default_rng(seed).normal(size=(n, d)))
+
+
+def rank_slowly(gallery, queries, k, exclude=None):
+    """Every score in double, sorted in full, ties by row."""
+    scores = queries.astype(np.float64) @ gallery.T.astype(np.float64)
+    # Equal vectors tie exactly; rounding keeps double's own last digits out of it.
+    scores = scores.round(12)
+    for i, row in enumerate([] if exclude is None else exclude):
+        if row >= 0:
+            scores[i, row] = -np.inf
+    rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    values = np.take_along_axis(scores, rows, 1)
+    return np.where(np.isinf(values), -1, rows), values
+
+
+# Vectors with few distinct values: whole rows and single scores repeat everywhere.
+SIGNS = np.where(np.random.default_rng(1).random((300, 4)) < 0.5, -0.5, 0.5).astype(np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 2, 7, 150, 299, 300])
+@pytest.mark.parametrize(
+    "gallery, queries",
+    [(random_unit(2, 300, 24), random_unit(3, 9, 24)), (SIGNS, SIGNS[40:60])],
+    ids=["random", "many ties"],
+)
+def test_search_agrees_with_a_full_sort(gallery, queries, k):
+    rows, scores = ExactEngine(gallery).search(queries, k)
+    expected_rows, expected_scores = rank_slowly(gallery, queries, k)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+    assert (rows.dtype, scores.dtype) == (np.int64, np.float32)
+
+
+@pytest.mark.parametrize("k", [1, 10, 299, 300])
+def test_search_leaves_out_the_row_asked_for(k):
+    exclude = np.array([40, -1, 42, 0])
+    rows, scores = ExactEngine(SIGNS).search(SIGNS[40:44], k, exclude=exclude)
+    expected_rows, expected_scores = rank_slowly(SIGNS, SIGNS[40:44], k, exclude)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_the_place_that_an_exclusion_leaves_empty_has_no_row():
+    gallery = np.eye(3, dtype=np.float32)
+    rows, scores = ExactEngine(gallery).search(gallery[:1], 3, exclude=np.array([0]))
+    assert rows.tolist() == [[1, 2, -1]]
+    assert scores.tolist() == [[0, 0, -np.inf]]
+
+
+@pytest.mark.parametrize("q", [1, 7, 100])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_equal_vectors_tie_wherever_they_stand(q, order):
+    # A matrix product alone fails this: it rounds the last rows of a block differently.
+    gallery = np.asarray(np.tile(random_unit(4, 1, 192), (1003, 1)), order=order)
+    rows, scores = ExactEngine(gallery).search(random_unit(5, q, 192), 1003)
+    assert (scores == scores[:, :1]).all()
+    assert (rows == np.arange(1003)).all()
+
+
+def test_ties_for_the_last_place_go_to_the_first_rows():
+    gallery = unit([[0, 1], [1, 1], [1, 0], [1, 1], [1, 1]])
+    rows, _ = ExactEngine(gallery).search(unit([[1, 0]]), 3)
+    assert rows.tolist() == [[2, 1, 3]]
+
+
+@pytest.mark.parametrize("block", [1, 3, 16, 1000])
+def test_blocks_change_not_one_bit(block):
+    gallery, queries = random_unit(6, 501, 96), random_unit(7, 32, 96)
+    exclude = np.arange(32)
+    expected = ExactEngine(gallery).search(queries, 20, exclude=exclude)
+    found = ExactEngine(gallery, block=block).search(queries, 20, exclude=exclude)
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_query_scores_the_same_alone_and_among_others():
+    gallery, queries = random_unit(8, 501, 96), random_unit(9, 33, 96)
+    together = ExactEngine(gallery).search(queries, 20)
+    for i in range(33):
+        alone = ExactEngine(gallery).search(queries[i : i + 1], 20)
+        np.testing.assert_array_equal(alone[0][0], together[0][i])
+        np.testing.assert_array_equal(alone[1][0], together[1][i])
+
+
+def test_search_reads_mapped_vectors(tmp_path):
+    gallery, queries = random_unit(10, 200, 32), random_unit(11, 5, 32)
+    np.save(tmp_path / "vectors.npy", gallery)
+    mapped = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    for k in (10, 200):
+        for a, b in zip(
+            ExactEngine(mapped).search(queries, k),
+            ExactEngine(gallery).search(queries, k),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_search_changes_neither_gallery_nor_queries():
+    gallery, queries = random_unit(12, 50, 8), random_unit(13, 4, 8)
+    before = gallery.copy(), queries.copy()
+    ExactEngine(gallery).search(queries, 5, exclude=np.array([0, 1, 2, 3]))
+    np.testing.assert_array_equal(gallery, before[0])
+    np.testing.assert_array_equal(queries, before[1])
+
+
+def test_no_queries_give_no_rankings():
+    rows, scores = ExactEngine(SIGNS).search(np.empty((0, 4), np.float32), 5)
+    assert rows.shape == scores.shape == (0, 5)
+
+
+@pytest.mark.parametrize("k", [0, -1, 301])
+def test_search_refuses_a_k_outside_the_gallery(k):
+    with pytest.raises(ValueError, match=rf"k={k} is not in \[1, 300\]"):
+        ExactEngine(SIGNS).search(SIGNS[:2], k)
+
+
+@pytest.mark.parametrize("queries", [SIGNS[0], SIGNS[:2, :3]])
+def test_search_refuses_queries_of_another_width(queries):
+    with pytest.raises(ValueError, match=r"queries must be \(q, 4\)"):
+        ExactEngine(SIGNS).search(queries, 1)
+
+
+@pytest.mark.parametrize("exclude", [[0], [0, 300], [-2, 0], [[0, 1]]])
+def test_search_refuses_exclusions_that_are_not_one_row_a_query(exclude):
+    with pytest.raises(ValueError, match="exclude must be"):
+        ExactEngine(SIGNS).search(SIGNS[:2], 1, exclude=np.array(exclude))
