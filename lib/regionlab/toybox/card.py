@@ -1,0 +1,149 @@
+"""What is said of trained Toybox weights: a record each in JSON, one model card for all."""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+
+from regionlab.provenance import describe_device, versions
+from regionlab.records import write_text
+from regionlab.toybox.world import VERSION
+from regionlab.weights import hash_file
+
+CURVE_STEP = 20  # every how many steps the record keeps the losses
+
+OPENING = """# Toybox models
+
+Small models that our own code trains on Toybox, a world of pictures rendered from a seed. They
+let everything here run offline and without a GPU, in the same code that runs the large ones.
+
+Written by `make train`; edits here are lost.
+"""
+
+CLOSING = """
+## Licence
+
+MIT, like the code. All training pictures and captions are generated; none are downloaded.
+"""
+
+# What the numbers of a record cannot tell
+ABOUT = {
+    "toyclip": """An [open_clip](https://github.com/mlfoundations/open_clip) CLIP from random
+weights: a vision transformer and a text transformer, trained with three contrastive losses
+(scenes against captions, things by themselves against their names, and the patches that show
+a thing against its name). Its configuration is `lib/regionlab/toybox/toyclip.json`; its
+tokenizer is CLIP's own (MIT licence), cut to the first 8,192 tokens.
+
+**Intended use.** Text and image search in Toybox: to try, test and teach the methods of this
+workspace. `load_encoder("toyclip")` loads it.
+
+**Limits.** It knows the shapes, colors, textures and grounds of Toybox and the words of its
+captions, and nothing of photographs: its numbers say nothing about how CLIP does on them.
+One combination of attributes in ten was held out of training. Its captions tell of left,
+right, above, below, larger and smaller, but nothing here measures whether it learnt these.
+""",
+}
+
+METRICS = {"hit@1": "text-to-image hit@1 on validation scenes (at most 500, one caption each)"}
+
+
+def make_record(result: Mapping[str, Any], weights: Path) -> dict[str, Any]:
+    """Return what is to be known of trained weights, as JSON values.
+
+    Parameters
+    ----------
+    result
+        What training returned: recipe, device, step, seconds, curve, validation.
+    weights
+        The safetensors file; its name without ending is the model's.
+    """
+    curve, validation = list(result["curve"]), list(result["validation"])
+    thinned = curve[::CURVE_STEP] + curve[-1:] * ((len(curve) - 1) % CURVE_STEP != 0)
+    return {
+        "model": weights.stem,
+        "file": weights.name,
+        "sha256": hash_file(weights),
+        "bytes": weights.stat().st_size,
+        "parameters": _count_parameters(weights),
+        "world_version": VERSION,
+        "recipe": dict(result["recipe"]),
+        "steps": result["step"],
+        "seconds": round(result["seconds"], 1),
+        "device": _describe_device(result["device"]),
+        "versions": versions(),
+        "validation": validation,
+        "curve": thinned,
+    }
+
+
+def _count_parameters(weights: Path) -> dict[str, int]:
+    with safe_open(weights, framework="np") as file:
+        sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}
+    image = sum(n for name, n in sizes.items() if name.startswith(("visual.", "image_encoder.")))
+    return {"total": sum(sizes.values()), "image_encoder": image}
+
+
+def _describe_device(used: str) -> str:
+    """Name the processor, unless this process can only name another than the one used."""
+    named = describe_device()
+    return named if named.split()[0] == used.split(":")[0] else used
+
+
+def write_card(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
+    """Write the model card, `README.md`, of the models whose weights lie in a folder.
+
+    Parameters
+    ----------
+    folder
+        Where the card goes.
+    records
+        From `make_record`, one a model.
+
+    Returns
+    -------
+    Path
+        The card.
+    """
+    card = folder / "README.md"
+    write_text(card, OPENING + "".join(map(_describe_model, records)) + CLOSING)
+    return card
+
+
+def _describe_model(record: Mapping[str, Any]) -> str:
+    name, recipe = record["model"], record["recipe"]
+    facts = {
+        "data": f"{recipe['scenes']:,} scenes of Toybox's training split, "
+        f"world version {record['world_version']}",
+        "seed": recipe["seed"],
+        "steps": f"{record['steps']:,}",
+        "time": f"{record['seconds']:,.0f} s ({record['seconds'] / 60:.0f} min), "
+        "without rendering the scenes",
+        "device": record["device"],
+        "versions": f"torch {record['versions']['torch']}, "
+        f"open_clip {record['versions']['open_clip_torch']}",
+        **_describe_metrics(record["validation"]),
+        "parameters": f"{record['parameters']['total']:,}, "
+        f"{record['parameters']['image_encoder']:,} of them in the image encoder",
+        "weights": f"`{record['file']}`, {record['bytes'] / 1e6:.1f} MB, safetensors, fp16",
+        "SHA-256": f"`{record['sha256']}`",
+    }
+    settings = ", ".join(f"{key} {value:,}" for key, value in recipe.items() if key != "seed")
+    return "\n".join(
+        [
+            f"\n## {name}\n\n{ABOUT.get(name, '')}\n| | |\n| --- | --- |",
+            *(f"| {key} | {value} |" for key, value in facts.items()),
+            f"\n**Recipe.** {settings}. Losses and validation over the steps are in `{name}.json`.",
+            f'\n**Train it again:** `make train ARGS="--model {name} --fresh"`. The same seed '
+            "gives the same\nscenes and batches; on another processor the weights come out a "
+            "little different.\n",
+        ]
+    )
+
+
+def _describe_metrics(validation: list[Mapping[str, float]]) -> dict[str, str]:
+    if not validation:
+        return {}
+    last = {key: value for key, value in validation[-1].items() if key != "step"}
+    return {METRICS.get(key, key): f"{value:.3f}" for key, value in last.items()}

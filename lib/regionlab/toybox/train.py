@@ -1,0 +1,111 @@
+"""Train the Toybox models and write their records and card: `python -m regionlab.toybox.train`."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from regionlab.paths import DATA
+from regionlab.records import write_json
+from regionlab.toybox.card import make_record, write_card
+
+FOLDER = DATA / "toybox"
+
+
+def _train_toyclip(changes: dict[str, Any], cache: Path, weights: Path) -> dict[str, Any]:
+    from regionlab.toybox.train_clip import Recipe, train  # late: --help needs no torch
+
+    return train(Recipe(**changes), cache=cache, weights=weights)
+
+
+# (changes to the recipe, folder for what can be made again, weights file) -> result
+TRAINERS: dict[str, Callable[[dict[str, Any], Path, Path], dict[str, Any]]] = {
+    "toyclip": _train_toyclip,
+}
+
+
+def train_model(
+    name: str, *, folder: Path = FOLDER, fresh: bool = False, **changes: Any
+) -> dict[str, Any]:
+    """Train a model, or go on where an earlier run was cut off, and write all it leaves.
+
+    With another recipe than the usual one everything goes to `cache/trial` inside `folder`, so
+    that no trial replaces the weights that are published, nor cuts into their training.
+
+    Parameters
+    ----------
+    name
+        A name in `TRAINERS`.
+    folder
+        Gets `<name>.safetensors`, its record `<name>.json` and the card `README.md`.
+    fresh
+        Start over, whatever checkpoint there is.
+    changes
+        Settings that differ from the usual recipe.
+
+    Returns
+    -------
+    dict
+        The record, from `card.make_record`.
+
+    Raises
+    ------
+    ValueError
+        If the model is unknown.
+    """
+    if name not in TRAINERS:
+        raise ValueError(f"unknown Toybox model {name!r}; known: {', '.join(TRAINERS)}")
+    cache = folder / "cache"
+    if changes:
+        cache = folder = cache / "trial"
+    if fresh:
+        (cache / name / "checkpoint.pt").unlink(missing_ok=True)
+    weights = folder / f"{name}.safetensors"
+    record = make_record(TRAINERS[name](changes, cache, weights), weights)
+    write_json(folder / f"{name}.json", record)
+    write_card(folder, _read_records(folder))
+    return record
+
+
+def _read_records(folder: Path) -> list[dict[str, Any]]:
+    files = [folder / f"{name}.json" for name in TRAINERS]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
+    return int(text)
+
+
+def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "regionlab.toybox.train",
+        description="Train the Toybox models, or go on where training was cut off.",
+        epilog="With --scenes or --steps it is a trial, and goes to data/toybox/cache/trial.",
+    )
+    parser.add_argument("--model", choices=TRAINERS, default="toyclip")
+    parser.add_argument("--fresh", action="store_true", help="start over from random weights")
+    parser.add_argument("--scenes", type=_positive, help="training scenes to render")
+    parser.add_argument("--steps", type=_positive, help="training steps")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train from the command line; return 0, or 130 if interrupted."""
+    options = _read_arguments(arguments)
+    given = {"scenes": options.scenes, "steps": options.steps}
+    changes = {key: value for key, value in given.items() if value is not None}
+    try:
+        record = train_model(options.model, folder=FOLDER, fresh=options.fresh, **changes)
+    except KeyboardInterrupt:
+        print("\ninterrupted; without --fresh it goes on from its last checkpoint", file=sys.stderr)
+        return 130
+    print(f"{record['file']}: {record['bytes'] / 1e6:.1f} MB, SHA-256 {record['sha256']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
