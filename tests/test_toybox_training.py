@@ -22,10 +22,12 @@ from regionlab.toybox.captions import SYNONYMS, describe_scene
 from regionlab.toybox.card import make_record, write_card
 from regionlab.toybox.pool import MEAN_COLOR, open_pool, show_alone
 from regionlab.toybox.render import render_scene
-from regionlab.toybox.toyclip import create_toyclip
+from regionlab.toybox.toyclip import CONFIG, create_toyclip
 from regionlab.toybox.train_clip import Recipe, encode_tokens, train, validate
 from regionlab.toybox.world import COMBINATIONS, SEEN, sample_scene, scene_rng
 
+VISION = json.loads(CONFIG.read_text())["vision_cfg"]
+SIDE, GRID = VISION["image_size"], VISION["image_size"] // VISION["patch_size"]
 TINY = Recipe(scenes=40, steps=4, batch=8, lone_batch=4, warmup=1, save_every=2)
 
 
@@ -63,7 +65,7 @@ def toyclip():
 
 @pytest.fixture(scope="module")
 def pool(folder, result):
-    return open_pool(folder / "pool-train", seed=0, split="train", count=40, side=112, grid=8)
+    return open_pool(folder / "pool-train", seed=0, split="train", count=40, side=SIDE, grid=GRID)
 
 
 @pytest.fixture
@@ -75,20 +77,23 @@ def no_compute(monkeypatch):
 # --- the pool of pictures ---------------------------------------------------------------
 
 
+def average(array, grid):
+    """Means of an (H, H, ...) array over the cells of a grid, whether it divides H or not."""
+    side = len(array)
+    return array.repeat(grid, 0).repeat(grid, 1).reshape(grid, side, grid, side, -1).mean((1, 3))
+
+
 def test_pool_holds_the_scenes_of_its_split(pool):
-    assert pool.scenes.shape == pool.lone.shape == (40, 112, 112, 3)
+    assert pool.scenes.shape == pool.lone.shape == (40, SIDE, SIDE, 3)
     for number in range(5):
         rng = scene_rng(0, "train", number)
         scene = sample_scene(rng)
         image, masks = render_scene(scene, rng)
-        blocks = image.reshape(16, 16, 16, 16, 3).mean((1, 3))
-        small = pool.scenes[number].reshape(16, 7, 16, 7, 3).mean((1, 3))
-        assert np.abs(blocks - small).mean() < 3
+        assert np.abs(average(image, GRID) - average(pool.scenes[number], GRID)).mean() < 3
         names = [COMBINATIONS.index(thing.combination) for thing in scene.things]
         assert pool.names[number].tolist() == names + [-1] * (4 - len(names))
         for cover, mask in zip(pool.covers[number], masks, strict=False):
-            shares = mask.reshape(8, 32, 8, 32).mean((1, 3))
-            np.testing.assert_allclose(cover / 255, shares, atol=1 / 255)
+            np.testing.assert_allclose(cover / 255, average(mask, GRID)[..., 0], atol=1 / 255)
         assert not pool.covers[number, len(masks) :].any()
 
 
@@ -110,7 +115,7 @@ def test_training_pictures_show_no_held_out_combination(pool):
 
 def test_pool_is_rendered_once(folder, result, monkeypatch):
     monkeypatch.setattr(pool_module, "_render_pool", None)
-    open_pool(folder / "pool-train", seed=0, split="train", count=40, side=112, grid=8)
+    open_pool(folder / "pool-train", seed=0, split="train", count=40, side=SIDE, grid=GRID)
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"count": 5}, {"split": "val"}, {"version": 2}])
@@ -209,7 +214,7 @@ def test_captions_names_and_covers_of_a_batch_belong_to_its_pictures(batches, po
     for row, tokens in zip(rows, batch["captions"], strict=True):
         assert plain(decode(tokens, tokenizer)) in map(plain, pool.captions[row])
     told = [
-        (rows[int(cover[0])], SEEN[name], cover[1:].reshape(8, 8).numpy())
+        (rows[int(cover[0])], SEEN[name], cover[1:].reshape(GRID, GRID).numpy())
         for cover, name in zip(batch["covers"], batch["region_names"].tolist(), strict=True)
     ]
     assert len(told) == (pool.names[rows] >= 0).sum()
@@ -332,10 +337,10 @@ def test_pooled_tokens_are_means_weighted_by_cover():
 
 def test_kept_tokens_are_those_the_model_makes_its_vector_of(toyclip):
     visual = toyclip[0].visual
-    pictures = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
+    pictures = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode(), train_clip._keep_tokens(visual) as kept:
         visual(pictures)
-    assert len(kept) == 1 and kept[0].shape == (2, 64, 192)
+    assert len(kept) == 1 and kept[0].shape == (2, GRID**2, VISION["width"])
     with torch.inference_mode():
         visual(pictures)
     assert len(kept) == 1  # the hook is gone

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 from tqdm import tqdm
@@ -244,5 +244,5 @@ def _save_checkpoint(folder: Path, model, optimizer, recipe: Recipe, state: dict
 def _write_weights(model, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: t.detach().cpu().half().contiguous() for name, t in model.state_dict().items()}
-    save_file(tensors, path.with_suffix(".tmp"), metadata={"format": "pt"})
+    path.with_suffix(".tmp").write_bytes(save(tensors, metadata={"format": "pt"}))
     path.with_suffix(".tmp").replace(path)
