@@ -1,0 +1,115 @@
+"""Measure speed and write `figures/bench.json`: `python -m regionlab.bench [ENTRY ...]`.
+
+Every ratio's two sides are measured in the same run. Entries not measured again are kept.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from regionlab.paths import FIGURES
+from regionlab.provenance import describe_device
+from regionlab.records import PRIVATE, begin, portable, to_json, write_json
+
+FILE = FIGURES / "bench.json"
+OF_AN_ENTRY = ("commit", "dirty", "started", "device")  # what a kept entry brings along
+
+
+def _measure_index() -> dict[str, Any]:
+    from regionlab.bench_index import measure_indexing  # late: --help needs no torch
+
+    return measure_indexing()
+
+
+ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {"index": _measure_index}
+
+
+def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]:
+    """Measure entries and write them to a file, beside those that it already holds.
+
+    Parameters
+    ----------
+    names
+        Names in `ENTRIES`; none means all.
+    file
+        Gets `{"record": {...}, "results": {entry: {...}}}`. The record is that of this run;
+        its `entries` say when and on what each entry was measured.
+
+    Returns
+    -------
+    dict
+        The content of the file.
+
+    Raises
+    ------
+    ValueError
+        If an entry is unknown, or the file is there and is none of ours.
+    """
+    unknown = [name for name in names if name not in ENTRIES]
+    if unknown:
+        raise ValueError(f"unknown entry {unknown[0]!r}; known: {', '.join(ENTRIES)}")
+    content = _read(file)
+    for name in names or ENTRIES:
+        record = begin("bench", run="bench", profile="bench", parameters={"entry": name})
+        started = time.perf_counter()
+        content["results"][name] = to_json(ENTRIES[name]())
+        seconds = round(time.perf_counter() - started, 1)
+        record |= {"status": "ok", "device": describe_device(), "seconds": seconds}
+        record = {key: value for key, value in portable(record).items() if key not in PRIVATE}
+        entries = content["record"].get("entries", {})
+        record["entries"] = {**entries, name: {key: record[key] for key in OF_AN_ENTRY}}
+        content["record"] = record
+        write_json(file, content)
+    return content
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {"record": dict(content["record"]), "results": dict(content["results"])}
+    except FileNotFoundError:
+        return {"record": {}, "results": {}}
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{file} is not a file of benchmarks: {e!r}; remove it") from e
+
+
+def describe_ratios(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the ratios of all entries as a table, one a line."""
+    rows = [("entry", "ratio", "median", "range"), *_list_ratios(results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _list_ratios(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for entry, measures in results.items():
+        for name, measure in measures.items():
+            if name.startswith("ratio_"):
+                low, high = measure["range"]
+                yield entry, name, f"{measure['value']:.2f}", f"{low:.2f} to {high:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure from the command line; return 0, or 2 if refused."""
+    parser = argparse.ArgumentParser("regionlab.bench", description=__doc__.partition(":")[0])
+    parser.add_argument(
+        "entries", nargs="*", metavar="ENTRY", help=f"one of: {', '.join(ENTRIES)}; all by default"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        content = run_bench(options.entries, file=FILE)
+    except ValueError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    print(describe_ratios(content["results"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
