@@ -11,15 +11,20 @@ def resolve_device(device: str = "auto") -> torch.device:
     Raises
     ------
     ValueError
-        If torch knows no such device.
+        If torch knows no such device, or this machine has none.
     """
     if device == "auto":
         mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")
     try:
-        return torch.device(device)
-    except RuntimeError as e:
-        raise ValueError(f"unknown device {device!r}; known: auto, cpu, cuda, cuda:1, mps") from e
+        resolved = torch.device(device)
+        torch.empty(1, device=resolved)
+    except (RuntimeError, AssertionError) as e:  # AssertionError: a torch built without CUDA
+        reason = str(e).splitlines()[0]
+        raise ValueError(
+            f"cannot use device {device!r} ({reason}); known: auto, cpu, cuda, cuda:1, mps"
+        ) from e
+    return resolved
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:

@@ -1,9 +1,11 @@
 """Encoder: images and texts become unit vectors in one space, through open_clip."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +19,8 @@ from regionlab.progress import progress as show_progress
 
 ImageSource = Path | str | np.ndarray
 DEFAULT_TEMPLATES = ("{}",)
+# Resized to the model's size by its short side, a long line of pixels would fill the memory.
+MAX_ASPECT = 200
 
 
 @dataclass(frozen=True)
@@ -56,34 +60,35 @@ class Encoder:
     dim
         Length of a vector.
     fingerprint
-        What decides the vectors: model, SHA-256 of the weights, preprocessing, precision.
+        What decides the vectors: model, SHA-256 of the weights, activation, preprocessing,
+        precision.
     space
-        Short id of the embedding space: equal for two encoders if and only if their vectors
-        may be compared. Precision is not part of it.
+        Short id of the embedding space: vectors may be compared if it is the same. Precision
+        is not part of it.
+
+    Raises
+    ------
+    FloatingPointError
+        If the model's vectors are not finite.
     """
 
-    def __init__(self, name, model, preprocess, tokenizer, weights, precision, device):
+    def __init__(self, name, model, preprocess, tokenizer, fingerprint, device):
         self.name, self.model, self.preprocess, self.tokenizer = name, model, preprocess, tokenizer
-        self.precision, self.device = precision, device
-        self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-        self.dim = _embedding_dim(model, self.dtype)
+        self.fingerprint, self.device = fingerprint, device
+        self.precision = fingerprint["precision"]
+        self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.image_size = model.visual.image_size
         self.logit_scale = model.logit_scale.detach().exp().item()
-        self.fingerprint = {
-            "model": name if weights is None or weights.published else Path(name).name,
-            "weights_sha256": weights.sha256 if weights else _hash_state(model),
-            "preprocess": " ".join(repr(preprocess).split()),
-            "precision": precision,
-        }
-        parts = self.fingerprint["weights_sha256"] + self.fingerprint["preprocess"]
-        self.space = hashlib.sha256(parts.encode()).hexdigest()[:16]
+        self.dim = self._encode_blank().shape[1]
+        decisive = [fingerprint[key] for key in ("weights_sha256", "quick_gelu", "preprocess")]
+        self.space = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {self.dim} dimensions, {self.precision} on {self.device}>"
 
     def encode_images(
         self,
-        images: Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         batch_size: int = 64,
         workers: int = 2,
@@ -94,7 +99,7 @@ class Encoder:
         Parameters
         ----------
         images
-            Paths, or (H, W, 3) uint8 RGB arrays.
+            Paths, or (H, W, 3) uint8 RGB arrays; a single one may stand alone.
         batch_size
             Images a forward pass.
         workers
@@ -112,14 +117,17 @@ class Encoder:
         ImageError
             At the first image that cannot be read. `encode_stream` goes on instead.
         """
-        images = list(images)
+        images = as_list(images)
         batches = self.encode_stream(images, batch_size=batch_size, workers=workers)
+        if progress:
+            total = -(-len(images) // batch_size)
+            batches = show_progress(batches, desc="encode images", total=total)
         vectors = [np.empty((0, self.dim), np.float32)]
-        bar = show_progress(batches, desc="encode images", total=-(-len(images) // batch_size))
-        for batch in bar if progress else batches:
-            if batch.failures:
-                raise batch.failures[0][1]
-            vectors.append(batch.vectors)
+        with closing(batches):
+            for batch in batches:
+                if batch.failures:
+                    raise batch.failures[0][1]
+                vectors.append(batch.vectors)
         return np.concatenate(vectors)
 
     def encode_stream(
@@ -127,8 +135,8 @@ class Encoder:
     ) -> Iterator[ImageBatch]:
         """Encode images batch by batch, decoding the next ones while the model computes.
 
-        Memory holds a few batches, however long the stream. Images that cannot be read are
-        reported in their batch and stop nothing.
+        Memory holds four batches at most, however long the stream. Images that cannot be read
+        are reported in their batch and stop nothing.
 
         Raises
         ------
@@ -139,20 +147,25 @@ class Encoder:
             raise ValueError(
                 f"batch_size and workers must be at least 1, got {batch_size}, {workers}"
             )
-        source = enumerate(images)
-        with ThreadPoolExecutor(workers) as pool:
+        return self._stream(enumerate(images), batch_size, workers)
+
+    def _stream(self, source: Iterator, batch_size: int, workers: int) -> Iterator[ImageBatch]:
+        pool = ThreadPoolExecutor(workers)
+        try:
             ahead = [pool.submit(self._read, item) for item in islice(source, 3 * batch_size)]
             while ahead:
                 items = [future.result() for future in ahead[:batch_size]]
                 ahead = ahead[batch_size:]
                 ahead += [pool.submit(self._read, item) for item in islice(source, len(items))]
                 yield self._encode_read(items)
+        finally:  # also when the caller stops early
+            pool.shutdown(cancel_futures=True)
 
     def encode_texts(
         self,
-        texts: Sequence[str],
+        texts: str | Iterable[str],
         *,
-        templates: Sequence[str] = DEFAULT_TEMPLATES,
+        templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         batch_size: int = 256,
     ) -> np.ndarray:
         """Encode texts; with several prompt templates, the mean over their wordings.
@@ -160,7 +173,7 @@ class Encoder:
         Parameters
         ----------
         texts
-            Queries or captions.
+            Queries or captions; a single one may stand alone.
         templates
             Each with one "{}" that the text takes the place of, such as "a photo of a {}"
             (prompt ensembling, Radford et al. 2021, section 3.1.4).
@@ -177,8 +190,9 @@ class Encoder:
             cut, with a warning.
         """
         texts = _check_texts(texts)
+        templates = [templates] if isinstance(templates, str) else list(templates)
         if not templates or any("{}" not in template for template in templates):
-            raise ValueError(f"each template needs a {{}} for the text, got {list(templates)}")
+            raise ValueError(f"each template needs a {{}} for the text, got {templates}")
         wordings = [template.replace("{}", text) for text in texts for template in templates]
         tokens = self._tokenize(wordings)
         parts = [
@@ -186,7 +200,7 @@ class Encoder:
             for i in range(0, len(tokens), batch_size)
         ]
         vectors = np.concatenate([np.empty((0, self.dim), np.float32), *parts])
-        return _normalize(vectors.reshape(len(texts), len(templates), -1).mean(1))
+        return _normalize(vectors.reshape(len(texts), len(templates), self.dim).mean(1))
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor) -> np.ndarray:
@@ -200,7 +214,9 @@ class Encoder:
 
     def _tokenize(self, texts: list[str]) -> torch.Tensor:
         tokens = self.tokenizer(texts)
-        full = [t for t, row in zip(texts, tokens, strict=True) if row[-1] != 0]
+        # open_clip's own tokenizer pads with 0, wrapped ones say with what.
+        padding = getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", 0)
+        full = [t for t, row in zip(texts, tokens, strict=True) if row[-1] != padding]
         if full:
             warnings.warn(
                 f"{len(full)} text(s) fill all {tokens.shape[1]} tokens of {self.name} and may be "
@@ -208,6 +224,11 @@ class Encoder:
                 stacklevel=3,
             )
         return tokens
+
+    def _encode_blank(self) -> np.ndarray:
+        size = self.image_size
+        side = size if isinstance(size, tuple) else (size, size)
+        return self.encode_pixels(torch.zeros(1, 3, *side))
 
     def _read(self, item: tuple[int, ImageSource]):
         """Read and preprocess one image: (row, pixels, size, digest), or (row, error)."""
@@ -232,40 +253,36 @@ class Encoder:
         )
 
 
+def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
+    """Return images as a list, be it one or several."""
+    one_array = isinstance(images, np.ndarray) and images.ndim == 3
+    return [images] if one_array or isinstance(images, (str, Path)) else list(images)
+
+
 def _load_image(source: ImageSource, row: int) -> tuple[np.ndarray, str]:
-    if not isinstance(source, np.ndarray):
-        return read_image_and_digest(source)
-    if source.ndim != 3 or source.shape[2] != 3 or source.dtype != np.uint8 or source.size == 0:
-        reason = f"expected (H, W, 3) uint8 RGB, got {source.shape} {source.dtype}"
-        raise ImageError(f"image {row}", reason)
-    return source, ""
+    if isinstance(source, np.ndarray):
+        name, image, digest = f"image {row}", source, ""
+    else:
+        name, (image, digest) = source, read_image_and_digest(source)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        reason = f"expected (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
+        raise ImageError(name, reason)
+    height, width = image.shape[:2]
+    if max(height, width) > MAX_ASPECT * min(height, width):
+        raise ImageError(name, f"too narrow: {width} x {height}, over {MAX_ASPECT} to 1")
+    return image, digest
 
 
-def _check_texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        texts = [texts]
+def _check_texts(texts: str | Iterable[str]) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"text {i} is {text!r}: a query needs at least one word")
-    return list(texts)
+    return texts
 
 
 def _normalize(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True).clip(1e-12)
-
-
-def _embedding_dim(model, dtype: torch.dtype) -> int:
-    """Read the width of the joint space off the model: every open_clip class keeps it elsewhere."""
-    with torch.inference_mode():
-        size = model.visual.image_size
-        side = size if isinstance(size, tuple) else (size, size)
-        device = next(model.parameters()).device
-        blank = torch.zeros(1, 3, *side, device=device, dtype=dtype)
-        return model.encode_image(blank).shape[-1]
-
-
-def _hash_state(model) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(name.encode() + tensor.float().cpu().numpy().tobytes())
-    return digest.hexdigest()
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if not np.isfinite(norms).all() or not norms.all():
+        raise FloatingPointError("the model gave a vector that is not finite, or zero")
+    return vectors / norms

@@ -1,14 +1,16 @@
 """Encoders by name: toyclip, and every architecture and weights that open_clip knows."""
 
+import difflib
 import warnings
+from pathlib import Path
 
 import torch
 
 from regionlab import torchvision_cpu  # noqa: F401 - makes open_clip importable on a CPU-only torch
 from regionlab.devices import resolve_device, resolve_precision
 from regionlab.embedding import Encoder
-from regionlab.toybox.toyclip import VOCABULARY, WEIGHTS, register_toyclip
-from regionlab.weights import WeightsError, WeightsFile, find_weights, hash_file
+from regionlab.toybox import toyclip
+from regionlab.weights import WeightsError, WeightsFile, find_weights
 
 import open_clip  # isort: skip
 
@@ -28,7 +30,9 @@ def load_encoder(
     name
         "toyclip"; or "<architecture>/<weights>" for any open_clip architecture, where weights
         is a published tag ("ViT-B-32/openai"), the path of a file, or "untrained" (random
-        weights from seed 0, for timing). Weights by OpenAI, and others trained so, get QuickGELU.
+        weights from seed 0, for timing). Weights by OpenAI, and others trained so, get
+        QuickGELU. Of a file that is not a published one nobody knows: if it was trained so,
+        name the architecture that says it, such as "ViT-B-32-quickgelu".
     device
         "auto" (GPU if there is one), or a torch device.
     precision
@@ -43,58 +47,90 @@ def load_encoder(
     """
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
-    if name == "toyclip":
-        architecture, weights = "toyclip", _toyclip_weights()
-        register_toyclip()
-    else:
-        architecture, weights = _parse_name(name)
-    model, preprocess = _create_model(architecture, weights, precision, device)
-    options = {"bpe_path": str(VOCABULARY)} if architecture == "toyclip" else {}
-    tokenizer = open_clip.get_tokenizer(architecture, **options)
-    return Encoder(name, model, preprocess, tokenizer, weights, precision, device)
+    toyclip.register_toyclip()
+    architecture, source = _parse_name(name)
+    tokenizer = _create_tokenizer(architecture)
+    weights = None if source == "untrained" else find_weights(architecture, source)
+    model, preprocess, settings = _create_model(architecture, weights, precision, device)
+    fingerprint = {
+        "model": f"{architecture}/{Path(source).name}" if "/" in name else name,
+        **settings,
+        "preprocess": " ".join(repr(preprocess).split()),
+        "precision": precision,
+    }
+    try:
+        return Encoder(name, model, preprocess, tokenizer, fingerprint, device)
+    except FloatingPointError as e:
+        raise WeightsError(f"the weights of {name} are damaged: {e}") from e
 
 
-def _parse_name(name: str) -> tuple[str, WeightsFile | None]:
-    """Split "<architecture>/<weights>"; None stands for untrained."""
+def _parse_name(name: str) -> tuple[str, str]:
+    """Split a name into architecture and weights: a tag, a file or "untrained"."""
     architecture, _, source = name.partition("/")
     if architecture not in open_clip.list_models():
         raise ValueError(
-            f"unknown encoder {name!r}; known: toyclip, or <architecture>/<weights> such as "
-            f"ViT-B-32/openai, with one of {len(open_clip.list_models())} open_clip architectures: "
-            f"{', '.join(open_clip.list_models())}"
+            f"unknown encoder {name!r}{_suggest(name)}; known: toyclip, or "
+            "<architecture>/<weights> such as ViT-B-32/openai, see available_encoders()"
         )
+    if name == "toyclip":
+        source = _toyclip_file()
     if not source:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture))
-        raise ValueError(
-            f"{name!r} names no weights; say {architecture}/<one of: {tags}, a file, untrained>"
-        )
-    return architecture, None if source == "untrained" else find_weights(architecture, source)
+        tags = open_clip.list_pretrained_tags_by_model(architecture)
+        options = ", ".join([*tags, "a file", "untrained"])
+        raise ValueError(f"{name!r} names no weights; say {architecture}/<one of: {options}>")
+    return architecture, source
 
 
-def _toyclip_weights() -> WeightsFile:
-    if not WEIGHTS.exists():
+def _suggest(name: str) -> str:
+    # OpenAI writes ViT-B/32, the hubs mix cases: compare without either.
+    known = {a.lower(): a for a in open_clip.list_models()}
+    wanted = name.lower().replace("/", "-")
+    close = difflib.get_close_matches(wanted, known, n=3, cutoff=0.4)
+    return f" (did you mean {' or '.join(known[a] for a in close)}?)" if close else ""
+
+
+def _toyclip_file() -> str:
+    if not toyclip.WEIGHTS.exists():
         raise WeightsError(
-            f"toyclip's weights are not at {WEIGHTS}: restore the file or run `make train`"
+            f"toyclip's weights are not at {toyclip.WEIGHTS}: restore the file or run `make train`"
         )
-    return WeightsFile(WEIGHTS, hash_file(WEIGHTS))
+    return str(toyclip.WEIGHTS)
+
+
+def _create_tokenizer(architecture: str):
+    options = {"bpe_path": str(toyclip.VOCABULARY)} if architecture == "toyclip" else {}
+    try:
+        return open_clip.get_tokenizer(architecture, **options)
+    except Exception as e:  # a missing package, or whatever the network does
+        source = open_clip.get_model_config(architecture)["text_cfg"].get("hf_tokenizer_name")
+        raise WeightsError(
+            f"cannot load the tokenizer of {architecture}, {source}: {e}\n"
+            f"It needs the package transformers, and once the network."
+        ) from e
 
 
 def _create_model(architecture: str, weights: WeightsFile | None, precision: str, device):
-    published = weights.published if weights else {}
-    torch.manual_seed(0) if weights is None else None
+    """Return model, preprocessing, and the part of the fingerprint that they are made from."""
+    known = weights.settings if weights else {}
+    quick_gelu = bool(
+        known.get("quick_gelu") or open_clip.get_model_config(architecture).get("quick_gelu")
+    )
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "QuickGELU mismatch")
+        # The seed is for random weights, and must not reach the caller's own numbers.
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            warnings.filterwarnings("ignore", "QuickGELU mismatch|'torch.load' received a zip file")
+            torch.random.default_generator.manual_seed(0)
             model, _, preprocess = open_clip.create_model_and_transforms(
                 architecture,
                 pretrained=str(weights.path) if weights else None,
                 precision=precision,
                 device=device,
-                force_quick_gelu=bool(published.get("quick_gelu")),
-                image_mean=published.get("mean"),
-                image_std=published.get("std"),
-                image_interpolation=published.get("interpolation"),
-                image_resize_mode=published.get("resize_mode"),
+                force_quick_gelu=quick_gelu,
+                image_mean=known.get("mean"),
+                image_std=known.get("std"),
+                image_interpolation=known.get("interpolation"),
+                image_resize_mode=known.get("resize_mode"),
+                weights_only=not (weights and weights.trusted),
             )
     except Exception as e:  # open_clip, torch, safetensors and zip all have errors of their own
         if weights is None:
@@ -103,4 +139,5 @@ def _create_model(architecture: str, weights: WeightsFile | None, precision: str
             f"{weights.path} (SHA-256 {weights.sha256}) cannot be loaded as {architecture}: "
             f"it may be cut short, or of another architecture. {e}"
         ) from e
-    return model.eval(), preprocess
+    digest = weights.sha256 if weights else f"untrained: seed 0 of torch {torch.__version__}"
+    return model.eval(), preprocess, {"weights_sha256": digest, "quick_gelu": quick_gelu}

@@ -1,13 +1,13 @@
 """search(index, query) -> Ranking: which indexed images are most like words or a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from regionlab.embedding import DEFAULT_TEMPLATES, Encoder
+from regionlab.embedding import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list
 from regionlab.engines import ExactEngine
 from regionlab.images import ImageError
 from regionlab.index import Index
@@ -61,11 +61,11 @@ class Ranking:
 
 def search_text(
     index: Index,
-    texts: str | Sequence[str],
+    texts: str | Iterable[str],
     encoder: Encoder,
     *,
     k: int = 10,
-    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    templates: str | Sequence[str] = DEFAULT_TEMPLATES,
 ) -> Ranking:
     """Find the images that words describe: cosine of text and image vectors (S2, section 3).
 
@@ -78,7 +78,7 @@ def search_text(
     encoder
         The model that the index was made with.
     k
-        How many images; at most all.
+        How many images; all, if the index holds fewer.
     templates
         Wordings around each text, see `Encoder.encode_texts`.
 
@@ -97,7 +97,7 @@ def search_text(
 
 def search_image(
     index: Index,
-    images: Path | str | np.ndarray | Sequence[Path | str | np.ndarray],
+    images: ImageSource | Iterable[ImageSource],
     encoder: Encoder,
     *,
     k: int = 10,
@@ -112,8 +112,9 @@ def search_image(
     images
         One or several: paths, or (H, W, 3) uint8 RGB arrays.
     exclude_self
-        Leave the query's own image out of its results. It is known by the bytes of its file,
-        so this needs paths. A query that is not in the index loses nothing.
+        Leave the query's own image out of its results: the file itself where it is indexed,
+        else the first file of the same bytes. So this needs paths. A query that is not in the
+        index loses nothing, and a further copy of the query stays and scores 1.
 
     Raises
     ------
@@ -125,17 +126,14 @@ def search_image(
         If the index is by another model.
     """
     index.check_encoder(encoder)
-    single = isinstance(images, (str, Path)) or (
-        isinstance(images, np.ndarray) and images.ndim == 3
-    )
-    images = [images] if single else list(images)
-    own = _find_own_rows(index, images) if exclude_self else None
-    queries = [f"image {i}" if isinstance(x, np.ndarray) else str(x) for i, x in enumerate(images)]
-    return search_vectors(index, encoder.encode_images(images), k=k, exclude=own, queries=queries)
+    images = as_list(images)
+    own = [_find_own_row(index, image) for image in images] if exclude_self else None
+    names = [f"image {i}" if isinstance(x, np.ndarray) else str(x) for i, x in enumerate(images)]
+    return search_vectors(index, encoder.encode_images(images), k=k, exclude=own, queries=names)
 
 
 def search_indexed(
-    index: Index, image_ids: Sequence[str], *, k: int = 10, exclude_self: bool
+    index: Index, image_ids: str | Iterable[str], *, k: int = 10, exclude_self: bool
 ) -> Ranking:
     """Search with images that are in the index, by their stored vectors; no model is needed.
 
@@ -144,7 +142,7 @@ def search_indexed(
     index, k
         As for `search_text`.
     image_ids
-        The queries.
+        One query or several.
     exclude_self
         Whether each query's own image is left out of its results.
 
@@ -152,10 +150,13 @@ def search_indexed(
     ------
     KeyError
         If an id is not in the index.
+    ValueError
+        If `k` is not positive.
     """
-    rows = index.rows_of(list(image_ids))
+    image_ids = [image_ids] if isinstance(image_ids, str) else list(image_ids)
+    rows = index.rows_of(image_ids)
     own = rows if exclude_self else None
-    return search_vectors(index, index.vectors[rows], k=k, exclude=own, queries=list(image_ids))
+    return search_vectors(index, index.vectors[rows], k=k, exclude=own, queries=image_ids)
 
 
 def search_vectors(
@@ -163,49 +164,55 @@ def search_vectors(
     vectors: np.ndarray,
     *,
     k: int = 10,
-    exclude: np.ndarray | None = None,
+    exclude: Sequence[int] | np.ndarray | None = None,
     queries: Sequence[str] | None = None,
 ) -> Ranking:
     """Search with vectors of the index's own space.
 
     Parameters
     ----------
+    index, k
+        As for `search_text`.
     vectors
         (q, d) float32, unit length.
     exclude
-        (q,) int rows of the index left out of each query's results, -1 for none.
+        (q,) rows of the index left out of each query's results, -1 for none.
     queries
-        Names for the record; numbers if not given.
+        (q,) names for the record; numbers if not given.
 
     Raises
     ------
     ValueError
-        If `k` is not positive or the vectors are not (q, d) unit vectors.
+        If `k` is not positive, the vectors are not (q, d) unit vectors, or there are not as
+        many exclusions or names as vectors.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
     vectors = np.asarray(vectors, np.float32)
-    if not np.allclose(np.linalg.norm(vectors, axis=-1), 1, atol=1e-3):
-        raise ValueError("query vectors must be unit length")
+    if vectors.ndim != 2 or vectors.shape[1] != index.vectors.shape[1]:
+        raise ValueError(f"vectors must be (q, {index.vectors.shape[1]}), got {vectors.shape}")
+    lengths = np.linalg.norm(vectors, axis=1)
+    if not np.allclose(lengths, 1, atol=1e-3):
+        worst = lengths[np.argmax(np.abs(lengths - 1))]
+        raise ValueError(f"query vectors must be of length 1, got one of {worst:g}")
+    names = list(map(str, range(len(vectors)) if queries is None else queries))
+    if len(names) != len(vectors):
+        raise ValueError(f"{len(names)} names for {len(vectors)} queries")
     excluded = np.full(len(vectors), -1) if exclude is None else np.asarray(exclude, np.int64)
-    rows, scores = ExactEngine(index.vectors).search(
-        vectors, min(k, len(index)), exclude=None if exclude is None else excluded
-    )
-    names = [str(i) for i in range(len(vectors))] if queries is None else list(queries)
+    engine = ExactEngine(index.vectors)
+    rows, scores = engine.search(vectors, min(k, len(index)), exclude=excluded)
     return Ranking(index, names, rows, scores, excluded)
 
 
-def _find_own_rows(index: Index, images: list) -> np.ndarray:
-    """Row of each image file in the index by its content, -1 where it is not there."""
-    first_row = {}
-    for row, digest in enumerate(index.images["sha256"]):
-        first_row.setdefault(digest, row)
-    rows = []
-    for image in images:
-        if isinstance(image, np.ndarray):
-            raise ValueError("exclude_self needs image files: an array's own image cannot be known")
-        try:
-            rows.append(first_row.get(hash_file(Path(image)), -1))
-        except OSError as e:
-            raise ImageError(image, e.strerror or str(e)) from e
-    return np.array(rows, np.int64)
+def _find_own_row(index: Index, image: ImageSource) -> int:
+    """Row of an image file in the index, the very file first, then its bytes; -1 for none."""
+    if isinstance(image, np.ndarray):
+        raise ValueError("exclude_self needs image files: an array's own image cannot be known")
+    try:
+        digest = hash_file(Path(image))
+    except OSError as e:
+        raise ImageError(image, e.strerror or str(e)) from e
+    rows = np.flatnonzero(index.images["sha256"] == digest)
+    here = Path(image).resolve()
+    same_file = [row for row in rows if index.path(row).resolve() == here]
+    return int([*same_file, *rows, -1][0])

@@ -13,6 +13,8 @@ from regionlab.paths import DATA
 
 WEIGHTS = DATA / "weights"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
+CONNECT_SECONDS = 10
 
 
 class WeightsError(RuntimeError):
@@ -29,17 +31,22 @@ class WeightsFile:
         Where it lies.
     sha256
         Of its bytes, 64 hexadecimal digits.
-    published
-        open_clip's entry for published weights (mean, std, interpolation, quick_gelu, ...);
-        empty for a file of your own.
+    settings
+        What open_clip's table says of it: mean, std, interpolation, resize_mode, quick_gelu.
+        For a file of your own, the preprocessing that all published weights of its
+        architecture share.
+    trusted
+        Whether all of `sha256` is a published sum, so that even a format that may hold code
+        (OpenAI's TorchScript archives) can be loaded.
     """
 
     path: Path
     sha256: str
-    published: dict = field(default_factory=dict)
+    settings: dict = field(default_factory=dict)
+    trusted: bool = False
 
 
-def find_weights(architecture: str, source: str, *, folder: Path = WEIGHTS) -> WeightsFile:
+def find_weights(architecture: str, source: str, *, folder: Path | None = None) -> WeightsFile:
     """Return the weights that `source` names for an open_clip architecture.
 
     Parameters
@@ -49,7 +56,7 @@ def find_weights(architecture: str, source: str, *, folder: Path = WEIGHTS) -> W
     source
         A published tag, such as "openai", or the path of a weights file.
     folder
-        Where published weights are looked for, and downloaded to.
+        Where published weights are looked for, and downloaded to; by default `data/weights/`.
 
     Raises
     ------
@@ -60,13 +67,14 @@ def find_weights(architecture: str, source: str, *, folder: Path = WEIGHTS) -> W
 
     published = open_clip.get_pretrained_cfg(architecture, source)
     if not published:
-        return _check_own_file(architecture, source)
+        return _find_own_file(architecture, source)
+    folder = folder or WEIGHTS
     path = _file_of_tag(architecture, source, folder) or _download(
         architecture, source, published, folder
     )
     digest = hash_file(path)
     _check_digest(path, digest, published)
-    return WeightsFile(path, digest, published)
+    return WeightsFile(path, digest, published, trusted=digest == _published_digest(published))
 
 
 def hash_file(path: Path) -> str:
@@ -75,36 +83,54 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_own_file(architecture: str, source: str) -> WeightsFile:
-    path = Path(source).expanduser()
-    if path.is_file():
-        return WeightsFile(path, hash_file(path))
+# A file of your own
+
+
+def _find_own_file(architecture: str, source: str) -> WeightsFile:
     import open_clip
 
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none published"
-    raise WeightsError(
-        f"no weights {source!r} for {architecture}: neither a file nor a published tag "
-        f"(known tags: {tags}; 'untrained' gives random weights)"
-    )
+    path = Path(source).expanduser()
+    tags = open_clip.list_pretrained_tags_by_model(architecture)
+    if not path.is_file():
+        raise WeightsError(
+            f"no weights {source!r} for {architecture}: neither a file nor a published tag "
+            f"(known tags: {', '.join(tags) or 'none'}; 'untrained' gives random weights)"
+        )
+    digest = hash_file(path)
+    entries = [open_clip.get_pretrained_cfg(architecture, tag) for tag in tags]
+    same = [entry for entry in entries if digest == _published_digest(entry)]
+    if same:
+        return WeightsFile(path, digest, same[0], trusted=True)
+    return WeightsFile(path, digest, _shared_preprocessing(entries))
+
+
+def _shared_preprocessing(entries: list[dict]) -> dict:
+    """Return the preprocessing of published weights where they agree on it, else nothing."""
+    kinds = [{key: entry[key] for key in PREPROCESSING if key in entry} for entry in entries]
+    return kinds[0] if kinds and all(kind == kinds[0] for kind in kinds) else {}
+
+
+# Published weights
 
 
 def _file_of_tag(architecture: str, tag: str, folder: Path) -> Path | None:
     """Return the file that the user has put in place for a tag."""
-    for suffix in WEIGHT_SUFFIXES:
-        path = folder / f"{architecture}-{tag}{suffix}"
-        if path.is_file():
-            return path
-    return None
+    paths = (folder / f"{architecture}-{tag}{suffix}" for suffix in WEIGHT_SUFFIXES)
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _download(architecture: str, tag: str, published: dict, folder: Path) -> Path:
     from open_clip.pretrained import download_pretrained
 
+    hub = published.get("hf_hub", "")
     try:
+        if hub and (cached := _find_in_cache(hub, folder)):
+            return cached
+        if hub:
+            _knock_at_hub()
         return Path(download_pretrained(published, cache_dir=str(folder)))
     except Exception as e:  # whatever the network does, the user needs the same instructions
-        hub = published.get("hf_hub", "").rstrip("/")
-        sources = [f"the Hugging Face repository {hub}"] if hub else []
+        sources = [f"the Hugging Face repository {hub.rstrip('/')}"] if hub else []
         sources += [published["url"]] if published.get("url") else []
         raise WeightsError(
             f"cannot download {architecture}/{tag}: {e}\n"
@@ -113,16 +139,43 @@ def _download(architecture: str, tag: str, published: dict, folder: Path) -> Pat
         ) from e
 
 
-def _check_digest(path: Path, digest: str, published: dict) -> None:
-    """Compare with the SHA-256 that is part of some published addresses (OpenAI's, LAION's).
+def _find_in_cache(hub: str, folder: Path) -> Path | None:
+    """Return the file of an earlier download: without this, each load would ask the network."""
+    from huggingface_hub import try_to_load_from_cache
 
-    They belong to the .pt file; another format of the same weights has another sum.
-    """
-    url = published.get("url", "")
-    in_url = re.findall(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.pt$", url)
-    expected = "".join(in_url[0]) if in_url else ""
-    if path.suffix == ".pt" and not digest.startswith(expected):
+    repository, _, name = hub.rpartition("/")
+    # What open_clip fetches: the name in its table, or else its default, as safetensors first.
+    stem, suffix = (Path(name).stem, Path(name).suffix) if name else ("open_clip_model", "")
+    default = [] if name else ["open_clip_pytorch_model.bin"]
+    for candidate in [f"{stem}.safetensors", *([f"{stem}{suffix}"] if name else default)]:
+        path = try_to_load_from_cache(repository, candidate, cache_dir=folder)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def _knock_at_hub() -> None:
+    """Raise at once where there is no network; the hub's own requests retry for a minute."""
+    from huggingface_hub import constants, get_session
+
+    get_session().head(constants.ENDPOINT, timeout=CONNECT_SECONDS)
+
+
+def _published_digest(published: dict) -> str:
+    """Return the SHA-256, or its first 8 digits, that some published addresses hold; else ""."""
+    found = re.search(r"/([0-9a-f]{64})/|-([0-9a-f]{8})\.pt$", published.get("url", ""))
+    return (found[1] or found[2]) if found else ""
+
+
+def _check_digest(path: Path, digest: str, published: dict) -> None:
+    """Compare with the published sum, where there is one for this format of the weights."""
+    blob = path.resolve().name  # the hub's cache names what it keeps by SHA-256
+    if re.fullmatch(r"[0-9a-f]{64}", blob):
+        expected = blob
+    else:
+        expected = _published_digest(published) if path.suffix == ".pt" else ""
+    if not digest.startswith(expected):
         raise WeightsError(
             f"{path} is not the published file: its SHA-256 is {digest}, expected {expected}.\n"
-            f"It may be cut short. Delete it and fetch it again from {url}."
+            f"It may be cut short. Delete it and fetch it again."
         )
