@@ -1,13 +1,20 @@
 """Figures for reports: draw on a given Axes, save with the record of the run."""
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from regionlab.images import read_image
 from regionlab.records import Record
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from regionlab.search import Ranking
 
 
 def save_figure(
@@ -45,3 +52,112 @@ def save_figure(
     figure = {"file": path.name, "caption": caption, "alt": alt, "order": order}
     record.save_beside(f"{path.stem}.json", {"figure": figure})
     return path
+
+
+RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion
+
+
+def draw_image(ax: "Axes", image: np.ndarray, title: str = "", *, color: str | None = None):
+    """Show an (H, W, 3) uint8 RGB image, with a title above and a frame in `color`."""
+    ax.imshow(image)
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set(visible=color is not None, color=color, linewidth=2.5)
+    ax.set_title(title)
+    return ax
+
+
+def draw_gallery(axes: Iterable["Axes"], images: Iterable[np.ndarray], titles: Iterable[str]):
+    """Show one image an Axes, in order; Axes left over stay empty."""
+    axes = list(axes)
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, image, title in zip(axes, images, titles, strict=False):
+        ax.set_axis_on()
+        draw_image(ax, image, title)
+    return axes
+
+
+def draw_ranking(
+    axes: Sequence["Axes"],
+    ranking: "Ranking",
+    query: int = 0,
+    *,
+    relevant: np.ndarray | None = None,
+):
+    """Show a query's results, best first, with their scores (S2, figures 6 to 8).
+
+    Parameters
+    ----------
+    axes
+        One a result.
+    ranking
+        From `search`.
+    query
+        Which of its queries.
+    relevant
+        (n,) bool over the rows of the index: framed green where true, else red. None draws
+        no frames.
+    """
+    rows = [row for row in ranking.rows[query] if row >= 0]
+    draw_gallery(axes, [], [])
+    for ax, row, score in zip(axes, rows, ranking.scores[query], strict=False):
+        color = None if relevant is None else (RIGHT if relevant[row] else WRONG)
+        ax.set_axis_on()
+        draw_image(ax, read_image(ranking.index.path(row)), f"{score:.3f}", color=color)
+    return axes
+
+
+def draw_histograms(ax: "Axes", groups: Mapping[str, np.ndarray], *, label: str, bins: int = 60):
+    """Draw the distributions of several groups over one another, each of area one."""
+    edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins)
+    for name, values in groups.items():
+        ax.hist(values, edges, density=True, alpha=0.6, label=f"{name} (n={len(values):,})")
+    ax.set_xlabel(label)
+    ax.set_ylabel("density")
+    ax.legend()
+    return ax
+
+
+def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
+    """Draw measured quantities as bars with their 95 % intervals, groups side by side.
+
+    Parameters
+    ----------
+    groups
+        Group, then metric, then `{"value", "ci95"}`, from `bootstrap.summarise`.
+    """
+    metrics = list(dict.fromkeys(name for group in groups.values() for name in group))
+    width = 0.8 / len(groups)
+    for number, (group, measures) in enumerate(groups.items()):
+        places = [metrics.index(name) + (number + 0.5) * width - 0.4 for name in measures]
+        values = [m["value"] for m in measures.values()]
+        reach = np.abs([np.subtract(m["ci95"], m["value"]) for m in measures.values()]).T
+        ax.bar(places, values, width, yerr=reach, label=group, error_kw={"elinewidth": 0.9})
+    ax.set_xticks(range(len(metrics)), metrics)
+    ax.set_ylim(0, 1)
+    ax.grid(axis="y")
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def draw_parts(ax: "Axes", bars: Mapping[str, Mapping[str, float]], *, label: str):
+    """Draw horizontal bars made of parts, such as the seconds of each step.
+
+    Parameters
+    ----------
+    bars
+        Bar, then part, then its length.
+    label
+        What the lengths are, with their unit.
+    """
+    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
+    start = np.zeros(len(bars))
+    for part in parts:
+        lengths = np.array([bar.get(part, 0.0) for bar in bars.values()])
+        ax.barh(list(bars), lengths, left=start, label=f"{part} ({lengths.mean():.3g})")
+        start += lengths
+    ax.set_xlabel(label)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax

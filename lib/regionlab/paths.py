@@ -1,6 +1,7 @@
 """Where the workspace keeps its things, whatever the working directory."""
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -35,3 +36,12 @@ NOTEBOOKS = ROOT / "notebooks"
 FIGURES = ROOT / "figures"
 DATA = ROOT / "data"
 RUNS = DATA / "runs"
+
+
+def index_folder(*names: str | None) -> Path:
+    """Return where the index with these names lies, such as data set, split and encoder.
+
+    Empty names are left out; what is neither letter, digit, dot nor hyphen becomes a hyphen.
+    """
+    kept = [re.sub(r"[^\w.]+", "-", name).strip("-") for name in names if name]
+    return DATA / "indexes" / "-".join(kept)

@@ -5,7 +5,7 @@ import torch
 
 from regionlab.toybox.captions import phrase_thing
 from regionlab.toybox.pool import Pool
-from regionlab.toybox.world import COMBINATIONS, MAX_THINGS, SEEN, Thing
+from regionlab.toybox.world import COMBINATIONS, SEEN, Thing
 
 PHRASES = 12  # wordings kept of each combination's name
 
@@ -30,20 +30,14 @@ class Batches:
         rng = np.random.default_rng([recipe.seed, step])
         rows = _draw_rows(rng, len(pool.scenes), recipe.batch)
         lone = _draw_rows(rng, len(pool.lone), recipe.lone_batch)
-        names = pool.names[rows]
-        covers = pool.covers[rows].reshape(len(rows), MAX_THINGS, -1)
         wordings = rng.integers(PHRASES, size=len(SEEN))
         captions = rng.integers(5, size=len(rows))
-        seen = np.argwhere((names >= 0) & (covers.sum(-1, dtype=np.int64) > 127))
-        regions = np.column_stack([seen[:, 0], covers[seen[:, 0], seen[:, 1]]]).astype(np.float32)
         batch = {
             "scenes": self.normalize(pool.scenes[rows], rng),
             "lone": self.normalize(pool.lone[lone], rng),
             "captions": self.captions[rows, captions].long(),
             "names": self.phrases[np.arange(len(SEEN)), wordings].long(),
             "lone_names": self.rows_of_names(pool.lone_names[lone]),
-            "region_names": self.rows_of_names(names[seen[:, 0], seen[:, 1]]),
-            "covers": torch.from_numpy(regions),
         }
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
@@ -58,7 +52,7 @@ class Batches:
         if rng is not None:
             gain = 1 + self.recipe.jitter * rng.uniform(-1, 1, (len(x), 3, 1, 1)).astype(np.float32)
             x = (x * torch.from_numpy(gain).to(self.device)).clamp(0, 1)
-        return (x - self.mean) / self.std
+        return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
 
 def _draw_rows(rng: np.random.Generator, total: int, size: int) -> np.ndarray:

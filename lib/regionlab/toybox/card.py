@@ -31,10 +31,11 @@ MIT, like the code. All training pictures and captions are generated; none are d
 # What the numbers of a record cannot tell
 ABOUT = {
     "toyclip": """An [open_clip](https://github.com/mlfoundations/open_clip) CLIP from random
-weights: a vision transformer and a text transformer, trained with three contrastive losses
-(scenes against captions, things by themselves against their names, and the patches that show
-a thing against its name). Its configuration is `lib/regionlab/toybox/toyclip.json`; its
-tokenizer is CLIP's own (MIT licence), cut to the first 8,192 tokens.
+weights: a small residual network with attention pooling (the image tower of CLIP's RN50 family)
+and a text transformer, trained with two contrastive losses: scenes against captions, and things
+by themselves (erased, cropped, blurred around) against their names. Its configuration is
+`lib/regionlab/toybox/toyclip.json`; its tokenizer is CLIP's own (MIT licence), cut to the first
+8,192 tokens.
 
 **Intended use.** Text and image search in Toybox: to try, test and teach the methods of this
 workspace. `load_encoder("toyclip")` loads it.

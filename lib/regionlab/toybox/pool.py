@@ -16,7 +16,7 @@ from regionlab.progress import progress
 from regionlab.records import write_json
 from regionlab.toybox.captions import describe_scene
 from regionlab.toybox.render import render_scene
-from regionlab.toybox.world import COMBINATIONS, MAX_THINGS, VERSION, sample_scene, scene_rng
+from regionlab.toybox.world import COMBINATIONS, VERSION, sample_scene, scene_rng
 
 CHUNK = 250  # scenes one worker renders at a time
 LONE_VIEWS = ("erased", "erased crop", "mean crop", "plain crop", "blurred")
@@ -36,10 +36,6 @@ class Pool:
         shown to CLIP: erased to black, cropped, blurred around.
     lone_names
         (n,) int16, the combination of that thing (row of `COMBINATIONS`).
-    names
-        (n, 4) int16, the combinations of the scene's things, -1 where there is none.
-    covers
-        (n, 4, grid, grid) uint8, the share of each patch in which the thing is seen, 255 is all.
     captions
         Five captions a scene.
     """
@@ -47,15 +43,12 @@ class Pool:
     scenes: np.ndarray
     lone: np.ndarray
     lone_names: np.ndarray
-    names: np.ndarray
-    covers: np.ndarray
     captions: list[list[str]]
 
 
-def open_pool(folder: Path, *, seed: int, split: str, count: int, side: int, grid: int) -> Pool:
+def open_pool(folder: Path, *, seed: int, split: str, count: int, side: int) -> Pool:
     """Return the pool in `folder`, rendering it first where it is not there yet, or another's."""
-    wanted = {"version": VERSION, "seed": seed, "split": split, "count": count,
-              "side": side, "grid": grid}  # fmt: skip
+    wanted = {"version": VERSION, "seed": seed, "split": split, "count": count, "side": side}
     marker = folder / "pool.json"
     if not marker.exists() or json.loads(marker.read_text())["made"] != wanted:
         _render_pool(folder, wanted)
@@ -64,13 +57,11 @@ def open_pool(folder: Path, *, seed: int, split: str, count: int, side: int, gri
 
 
 def _shapes(made: dict) -> dict[str, tuple]:
-    n, side, grid = made["count"], made["side"], made["grid"]
+    n, side = made["count"], made["side"]
     return {
         "scenes": ((n, side, side, 3), np.uint8),
         "lone": ((n, side, side, 3), np.uint8),
         "lone_names": ((n,), np.int16),
-        "names": ((n, MAX_THINGS), np.int16),
-        "covers": ((n, MAX_THINGS, grid, grid), np.uint8),
     }
 
 
@@ -105,24 +96,19 @@ def _render_row(made: dict, number: int) -> dict:
     rng = scene_rng(made["seed"], made["split"], number)
     scene = sample_scene(rng)
     image, masks = render_scene(scene, rng)
-    names = [COMBINATIONS.index(t.combination) for t in scene.things]
-    missing = MAX_THINGS - len(names)
-    covers = [_shrink(m.astype(np.uint8) * 255, made["grid"], Image.Resampling.BOX) for m in masks]
-    chosen = int(rng.integers(len(names)))
+    chosen = int(rng.integers(len(masks)))
     lone = show_alone(image, masks[chosen], LONE_VIEWS[int(rng.integers(len(LONE_VIEWS)))], rng)
     return {
         "scenes": _shrink(image, made["side"]),
         "lone": _shrink(lone, made["side"]),
-        "lone_names": names[chosen],
-        "names": names + [-1] * missing,
-        "covers": covers + [np.zeros((made["grid"],) * 2, np.uint8)] * missing,
+        "lone_names": COMBINATIONS.index(scene.things[chosen].combination),
         "captions": describe_scene(scene, rng),
     }
 
 
-def _shrink(image: np.ndarray, side: int, filter=Image.Resampling.BICUBIC) -> np.ndarray:
+def _shrink(image: np.ndarray, side: int) -> np.ndarray:
     """Resize as CLIP's own preprocessing does."""
-    return np.asarray(Image.fromarray(image).resize((side, side), filter))
+    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
 
 
 def show_alone(image: np.ndarray, mask: np.ndarray, view: str, rng) -> np.ndarray:
