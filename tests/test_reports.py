@@ -67,3 +67,17 @@ def test_a_marker_that_names_no_results_is_refused():
 def test_a_marker_without_its_partner_is_refused(text):
     with pytest.raises(ValueError, match="<!-- /results -->"):
         update_marked_tables(text, {"a": {"results": {}}})
+
+
+def test_marker_with_rows_takes_these_rows_in_their_order():
+    saved = {"01_x": {"results": {"a": {"b": 1, "c": 2}, "d": 3}}}
+    page = "<!-- results:01_x rows:d a.b -->\nold\n<!-- /results -->"
+    lines = update_marked_tables(page, saved).splitlines()
+    assert lines[3:5] == ["| d | 3 |  |", "| a.b | 1 |  |"]
+    assert len(lines) == 6
+
+
+def test_marker_with_an_unknown_row_is_told_the_known_ones():
+    saved = {"01_x": {"results": {"a": 1}}}
+    with pytest.raises(ValueError, match="no result 'z'; there are a"):
+        update_marked_tables("<!-- results:01_x rows:z -->\n<!-- /results -->", saved)

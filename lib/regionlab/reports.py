@@ -14,7 +14,9 @@ PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
     f"{{% block {name} %}}{{% endblock %}}"
     for name in ("html_head_js", "html_head_js_mathjax", "html_head_js_mermaidjs")
 )
-MARKED = re.compile(r"(<!-- results:([\w.,=+-]+) -->\n).*?(<!-- /results -->)", re.DOTALL)
+MARKED = re.compile(
+    r"(<!-- results:([\w.,=+-]+)(?: rows:([^>]*?))? -->\n).*?(<!-- /results -->)", re.DOTALL
+)
 MEASURED = ("value", "ci95", "n")
 HEADER = "| metric | value [95 % interval] | n |\n| --- | --- | --- |\n"
 
@@ -30,10 +32,28 @@ def write_html(notebook: Path, page: Path) -> None:
     write_text(page, body)
 
 
-def results_table(results: Mapping[str, Any]) -> str:
-    """Return results as a Markdown table, nested names joined with dots."""
-    rows = [f"| {_cell(name)} | {_cell(value)} | {n} |\n" for name, value, n in _flatten(results)]
-    return HEADER + "".join(rows)
+def results_table(results: Mapping[str, Any], *, only: Sequence[str] = ()) -> str:
+    """Return results as a Markdown table, nested names joined with dots.
+
+    Parameters
+    ----------
+    results
+        As saved by `Record.save_results`.
+    only
+        Names of the rows wanted, in order; all if empty.
+
+    Raises
+    ------
+    ValueError
+        If a name is not among the results.
+    """
+    rows = {
+        name: f"| {_cell(name)} | {_cell(value)} | {n} |\n"
+        for name, value, n in _flatten(results)
+    }
+    if unknown := [name for name in only if name not in rows]:
+        raise ValueError(f"no result {unknown[0]!r}; there are {', '.join(rows)}")
+    return HEADER + "".join(rows[name] for name in only or rows)
 
 
 def _flatten(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
@@ -74,6 +94,8 @@ def _cell(text: str) -> str:
 def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     """Fill `<!-- results:NAME -->` to `<!-- /results -->` with the table of that name.
 
+    `<!-- results:NAME rows:a.b c.d -->` takes only the rows of these names.
+
     Parameters
     ----------
     text
@@ -84,16 +106,16 @@ def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) ->
     Raises
     ------
     ValueError
-        If a marker names no result file, or is not closed.
+        If a marker names no result file or row, or is not closed.
     """
 
     def fill(match: re.Match) -> str:
-        start, name, end = match.groups()
+        start, name, rows, end = match.groups()
         if name not in results:
             raise ValueError(f"marker names {name!r}; there are results of {sorted(results)}")
         if "<!-- results:" in match[0][len(start) :]:
             raise ValueError(f"the marker of {name!r} is not closed by <!-- /results -->")
-        return start + results_table(results[name]["results"]) + end
+        return start + results_table(results[name]["results"], only=(rows or "").split()) + end
 
     updated, count = MARKED.subn(fill, text)
     if count != text.count("<!-- results:") or count != text.count("<!-- /results -->"):
