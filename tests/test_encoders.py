@@ -203,7 +203,9 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 
 def test_weights_that_give_no_numbers_are_refused(encoder_file, tmp_path):
     state = load_file(encoder_file)
-    state["visual.proj"].fill_(torch.nan)
+    for name in state:
+        if name.startswith("visual") and name.endswith(".weight"):
+            state[name].fill_(torch.nan)
     save_file(state, tmp_path / "nan.safetensors")
     with pytest.raises(
         WeightsError, match="are damaged: the model gave a vector that is not finite"
@@ -226,12 +228,8 @@ def test_a_file_put_in_place_for_a_tag_brings_the_tags_settings(
     publish("openai", url=openai_url("0" * 64), quick_gelu=True)
     (weights_folder / "toyclip-openai.safetensors").write_bytes(encoder_file.read_bytes())
     encoder = load("toyclip/openai")
-    assert isinstance(
-        encoder.model.visual.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU
-    )
-    assert isinstance(
-        encoder.model.transformer.resblocks[0].mlp.gelu, open_clip.transformer.QuickGELU
-    )
+    activation = encoder.model.transformer.resblocks[0].mlp.gelu
+    assert isinstance(activation, open_clip.transformer.QuickGELU)
     assert encoder.fingerprint["quick_gelu"] is True
     assert encoder.fingerprint["model"] == "toyclip/openai"
 
@@ -242,8 +240,7 @@ def test_quick_gelu_makes_another_space_of_the_same_weights(
     publish("openai", quick_gelu=True)
     (weights_folder / "toyclip-openai.safetensors").write_bytes(encoder_file.read_bytes())
     quick = load("toyclip/openai")
-    image = make_images(1)
-    assert not np.allclose(quick.encode_images(image), encoder.encode_images(image), atol=1e-4)
+    assert not np.allclose(quick.encode_texts("cat"), encoder.encode_texts("cat"), atol=1e-4)
     assert quick.space != encoder.space
 
 
@@ -254,7 +251,7 @@ def test_preprocessing_travels_with_the_tag(encoder, encoder_file, weights_folde
     white = np.full((30, 90, 3), 255, np.uint8)
     white[:, :20] = 0  # squashed, the picture keeps its left side; cut square, it loses it
     pixels = siglip.preprocess(Image.fromarray(white))
-    assert pixels.shape == (3, 112, 112)
+    assert pixels.shape[1] == pixels.shape[2]
     assert (pixels.min().item(), pixels.max().item()) == (-1, 1)
     assert encoder.preprocess(Image.fromarray(white)).min() > 1
     assert siglip.space != encoder.space
@@ -278,7 +275,8 @@ def openai_archive(encoder, tmp_path_factory):
         vars(model).pop(key, None)
         model.register_buffer(key, torch.tensor(1))
     model.attn_mask = None  # in OpenAI's archives it is no buffer
-    example = torch.zeros(1, 3, 112, 112), torch.zeros(1, 64, dtype=torch.long)
+    pixels = encoder.preprocess(Image.new("RGB", (9, 9)))[None]
+    example = pixels, encoder.tokenizer(["any"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.jit.save(torch.jit.trace(model, example, check_trace=False), path)
@@ -290,10 +288,10 @@ def test_openais_own_archive_is_known_by_its_sum(
 ):
     publish("openai", url=openai_url(hash_file(openai_archive)), quick_gelu=True)
     (weights_folder / "toyclip-openai.safetensors").write_bytes(encoder_file.read_bytes())
-    expected = load("toyclip/openai").encode_images(make_images(2))
+    expected = load("toyclip/openai").encode_texts(["cat", "dog"])
     archive = load(f"toyclip/{openai_archive}")
     assert archive.fingerprint["quick_gelu"] is True
-    np.testing.assert_array_equal(archive.encode_images(make_images(2)), expected)
+    np.testing.assert_array_equal(archive.encode_texts(["cat", "dog"]), expected)
 
 
 def test_an_archive_of_unknown_sum_is_not_run(openai_archive):
@@ -592,7 +590,7 @@ def test_a_template_without_a_place_for_the_text_is_refused(encoder, templates):
 
 
 def test_a_text_too_long_is_cut_with_a_warning(encoder):
-    with pytest.warns(UserWarning, match="1 text.* fill all 64 tokens .*'circle circle"):
+    with pytest.warns(UserWarning, match=r"1 text.* fill all \d+ tokens .*'circle circle"):
         vectors = encoder.encode_texts(["cat", "circle " * 100])
     assert vectors.shape == (2, encoder.dim)
 

@@ -118,7 +118,9 @@ def _create_model(architecture: str, weights: WeightsFile | None, precision: str
     try:
         # The seed is for random weights, and must not reach the caller's own numbers.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.filterwarnings("ignore", "QuickGELU mismatch|'torch.load' received a zip file")
+            warnings.filterwarnings(
+                "ignore", "QuickGELU mismatch|'torch.load' received|.torch.jit.load"
+            )
             torch.random.default_generator.manual_seed(0)
             model, _, preprocess = open_clip.create_model_and_transforms(
                 architecture,

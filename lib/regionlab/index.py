@@ -124,7 +124,7 @@ def open_index(folder: Path | str) -> Index:
         images = pd.read_parquet(folder / "images.parquet")
         vectors = np.load(folder / "image_vectors.npy", mmap_mode="r", allow_pickle=False)
         failures = pd.read_csv(folder / "failures.csv", dtype=str, keep_default_na=False)
-        check_agreement(manifest, images, vectors)
+        check_agreement(manifest, images, vectors, failures)
         root = find_root(folder, manifest)
     except Exception as e:  # parquet, numpy, csv and the manifest each have errors of their own
         raise damaged(folder, e) from e

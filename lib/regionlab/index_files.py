@@ -16,6 +16,7 @@ from regionlab.shards import read_shards
 
 SCHEMA = 1
 FILES = ("manifest.json", "images.parquet", "image_vectors.npy", "failures.csv")
+FAILURE_COLUMNS = ["image_id", "path", "reason"]
 
 
 class IndexFolderError(ValueError):
@@ -55,9 +56,9 @@ def write_index_files(
     images = collection.images.assign(width=sizes[:, 0], height=sizes[:, 1], sha256=digests)
     images = images[read].reset_index(drop=True)
     images.to_parquet(new / "images.parquet")
-    failures = collection.images[["image_id", "path"]].assign(reason=reasons)[~read]
-    skipped = collection.skipped.assign(image_id="")[list(failures.columns)]
-    failures = pd.concat([failures, skipped])
+    unread = collection.images.assign(reason=reasons)[~read]
+    skipped = collection.skipped.assign(image_id="")
+    failures = pd.concat([unread[FAILURE_COLUMNS], skipped[FAILURE_COLUMNS]])
     failures.to_csv(new / "failures.csv", index=False)
     vectors = _join_vectors(new / "image_vectors.npy", shards, read, encoder.dim)
     manifest = {
@@ -109,8 +110,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_agreement(manifest: dict, images: pd.DataFrame, vectors: np.ndarray) -> None:
-    """Raise `ValueError` if table and vectors are not those that the manifest was written with."""
+def check_agreement(
+    manifest: dict, images: pd.DataFrame, vectors: np.ndarray, failures: pd.DataFrame
+) -> None:
+    """Raise `ValueError` if these are not the tables and vectors written with the manifest."""
     expected = (manifest["count"], manifest["dim"])
     if vectors.shape != expected or vectors.dtype != np.float32 or len(images) != expected[0]:
         raise ValueError(
@@ -121,6 +124,8 @@ def check_agreement(manifest: dict, images: pd.DataFrame, vectors: np.ndarray) -
         raise ValueError("images.parquet is not the table that was written with it")
     if _digest_sample(vectors) != manifest["vectors_sample"]:
         raise ValueError("image_vectors.npy is not the file that was written with it")
+    if len(failures) != manifest["failures"] or list(failures.columns) != FAILURE_COLUMNS:
+        raise ValueError(f"failures.csv does not list {manifest['failures']} files")
 
 
 def _digest_table(images: pd.DataFrame, space: str, model: dict) -> str:
