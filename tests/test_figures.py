@@ -1,0 +1,69 @@
+"""Drawing: what stands on the axes, not how it looks."""
+
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from regionlab import figures
+from regionlab.images import write_image
+
+
+@pytest.fixture
+def axes():
+    fig, axes = plt.subplots(1, 4)
+    yield axes
+    plt.close(fig)
+
+
+@pytest.fixture
+def ranking(tmp_path):
+    for row in range(3):
+        write_image(tmp_path / f"{row}.png", np.full((4, 6, 3), 80 * row, np.uint8))
+    index = SimpleNamespace(path=lambda row: tmp_path / f"{row}.png")
+    rows, scores = np.array([[2, 0, -1]]), np.array([[0.75, 0.5, -np.inf]])
+    return SimpleNamespace(index=index, rows=rows, scores=scores)
+
+
+def test_ranking_shows_results_in_order_with_scores(axes, ranking):
+    figures.draw_ranking(axes, ranking)
+    assert [ax.get_title() for ax in axes] == ["0.750", "0.500", "", ""]
+    assert [int(ax.images[0].get_array()[0, 0, 0]) for ax in axes[:2]] == [160, 0]
+    assert not axes[2].images and not axes[2].axison
+
+
+def test_ranking_frames_relevant_results_green_and_others_red(axes, ranking):
+    figures.draw_ranking(axes, ranking, relevant=np.array([False, True, True]))
+    colors = [to_hex(ax.spines["left"].get_edgecolor()).upper() for ax in axes[:2]]
+    assert colors == [figures.RIGHT, figures.WRONG]
+    assert axes[0].spines["left"].get_visible()
+
+
+def test_gallery_leaves_spare_axes_empty(axes):
+    figures.draw_gallery(axes, [np.zeros((2, 2, 3), np.uint8)], ["one"])
+    assert [ax.axison for ax in axes] == [True, False, False, False]
+
+
+def test_histograms_have_area_one_and_say_how_many(axes):
+    groups = {"own": np.array([0.1, 0.2, 0.9]), "other": np.linspace(0, 1, 50)}
+    ax = figures.draw_histograms(axes[0], groups, label="cosine", bins=10)
+    areas = [sum(bar.get_width() * bar.get_height() for bar in bars) for bars in ax.containers]
+    assert areas == pytest.approx([1, 1])
+    assert [text.get_text() for text in ax.get_legend().texts] == ["own (n=3)", "other (n=50)"]
+
+
+def test_measures_stand_at_their_values_with_their_intervals(axes):
+    groups = {"text": {"mAP": {"value": 0.5, "ci95": [0.4, 0.7]}}, "image": {}}
+    ax = figures.draw_measures(axes[0], groups)
+    assert ax.containers[1][0].get_height() == 0.5
+    low, high = ax.collections[0].get_segments()[0][:, 1]
+    assert (low, high) == pytest.approx((0.4, 0.7))
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["mAP"]
+
+
+def test_parts_are_stacked_one_after_another(axes):
+    ax = figures.draw_parts(axes[0], {"query": {"embed": 3.0, "search": 1.0}}, label="ms")
+    assert [bar[0].get_x() for bar in ax.containers] == [0, 3]
+    assert [bar[0].get_width() for bar in ax.containers] == [3, 1]

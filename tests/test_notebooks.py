@@ -1,0 +1,111 @@
+"""Every notebook, run by the runner on a small world with one broken picture in it."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from regionlab import paths, runs
+from regionlab.profiles import load_profile
+from regionlab.toybox.disk import write_class_folders, write_split
+from regionlab.toybox.toyclip import WEIGHTS
+
+SCENES = 60
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A workspace of its own, with the checkout's notebooks and Toybox weights."""
+    root = tmp_path_factory.mktemp("a workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("REGIONLAB_ROOT", raising=False)
+        patch.setattr(paths, "ROOT", root)
+        for name, place in {"FIGURES": "figures", "DATA": "data", "RUNS": "data/runs"}.items():
+            patch.setattr(paths, name, root / place)
+        (root / "data/toybox").mkdir(parents=True)
+        shutil.copy(WEIGHTS, root / "data/toybox")
+        yield root
+
+
+@pytest.fixture(scope="module")
+def world(workspace):
+    folder = workspace / "data/small world"
+    for split in ("test", "novel"):
+        write_split(folder, split, SCENES)
+    broken = sorted((folder / "images/test").iterdir())[3]
+    broken.write_bytes(broken.read_bytes()[:2000])
+    return folder
+
+
+def run_notebooks(workspace, name, notebooks, **parameters):
+    """Run notebooks as one profile and return the record and the results of each."""
+    profile = {"name": name, "notebooks": [{"notebook": n, "parameters": p} for n, p in notebooks]}
+    file = workspace / f"{name}.yaml"
+    file.write_text(yaml.safe_dump(profile | {"parameters": parameters}))
+    outcomes = runs.run_profile(load_profile(file))
+    assert [outcome.status for outcome in outcomes] == ["ok"] * len(notebooks), outcomes
+    return {
+        n: json.loads((workspace / f"figures/{name}/{n}.json").read_text()) for n, _ in notebooks
+    }
+
+
+@pytest.fixture(scope="module")
+def results(workspace, world):
+    books = [
+        ("01_build_index", {"workers": 1, "batch_size": 16}),
+        ("02_search_text_and_image", {"resamples": 100}),
+    ]
+    return run_notebooks(
+        workspace, "small", books,
+        dataset="coco", root="data/small world", split="test", precision="fp32",
+    )  # fmt: skip
+
+
+def test_index_notebook_counts_the_broken_picture(results):
+    found = results["01_build_index"]["results"]
+    assert (found["images"], found["failures"], found["missing_files"]) == (SCENES - 1, 1, 0)
+    assert found["finds_itself"] == 1
+    assert found["vectors_megabytes"] == pytest.approx((SCENES - 1) * 4 * found["dimensions"] / 1e6)
+
+
+def test_search_notebook_asks_for_every_indexed_image_once(results):
+    found = results["02_search_text_and_image"]["results"]
+    assert found["gallery"] == found["text_to_image"]["hit@1"]["n"] == SCENES - 1
+    assert found["image_to_image"]["mAP"]["n"] <= SCENES - 1
+    assert found["generalization"]["held-out_combinations"]["hit@1"]["n"] == SCENES
+
+
+def test_search_notebook_finds_what_captions_describe(results):
+    found = results["02_search_text_and_image"]["results"]
+    assert found["text_to_image"]["hit@5"]["value"] > 0.9
+    assert found["text_to_image"]["mAP"]["ci95"][0] > found["image_to_image"]["mAP"]["ci95"][1]
+
+
+def test_notebooks_note_model_and_index(results):
+    records = [results[n]["record"] for n in ("01_build_index", "02_search_text_and_image")]
+    assert records[0]["extras"]["index"] == records[1]["extras"]["index"]
+    assert records[0]["extras"]["model"]["precision"] == "fp32"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "01_samples",
+        "01_runtime",
+        "02_measures",
+        "02_similarities",
+        "02_panels",
+        "02_generalization",
+    ],
+)
+def test_notebooks_draw_their_figures(workspace, results, name):
+    assert (workspace / f"figures/small/{name}.png").stat().st_size > 5_000
+    assert json.loads((workspace / f"figures/small/{name}.json").read_text())["figure"]["caption"]
+
+
+def test_index_notebook_runs_on_a_folder_of_ones_own(workspace):
+    write_class_folders(workspace / "data/my pictures", per_class=1)
+    books = [("01_build_index", {"dataset": "folder", "split": ""})]
+    found = run_notebooks(workspace, "mine", books, root="data/my pictures", limit=20)
+    assert found["01_build_index"]["results"]["images"] == 20
