@@ -1,3 +1,26 @@
-"""Region-based image retrieval with CLIP and SAM: index, search, measure, draw."""
+"""regionlab: region-based image retrieval with CLIP and SAM, in notebooks.
+
+The names here are what a notebook needs; each is imported when it is first used, so that
+`import regionlab` costs nothing.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "build_index": "index",
+    "evaluate": "evaluation",
+    "load_collection": "datasets",
+    "load_encoder": "encoders",
+    "open_index": "index",
+    "search_image": "search",
+    "search_text": "search",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
