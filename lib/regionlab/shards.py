@@ -38,9 +38,9 @@ def write_shards(
     n = len(collection)
     starts = [start for start in range(0, n, shard_size) if not _path(folder, start).exists()]
     rows = [row for start in starts for row in range(start, min(start + shard_size, n))]
-    paths = [collection.root / path for path in collection.images["path"].iloc[rows]]
+    paths = (collection.root / path for path in collection.images["path"].iloc[rows])
     with closing(encoder.encode_stream(paths, batch_size=batch_size, workers=workers)) as batches:
-        items = progress(_one_by_one(batches), desc="embed images", total=len(paths))
+        items = progress(_one_by_one(batches), desc="embed images", total=len(rows))
         for start in starts:
             began = time.perf_counter()
             shard = list(islice(items, min(shard_size, n - start)))

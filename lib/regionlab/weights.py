@@ -130,8 +130,12 @@ def _download(architecture: str, tag: str, published: dict, folder: Path) -> Pat
             _knock_at_hub()
         return Path(download_pretrained(published, cache_dir=str(folder)))
     except Exception as e:  # whatever the network does, the user needs the same instructions
-        sources = [f"the Hugging Face repository {hub.rstrip('/')}"] if hub else []
-        sources += [published["url"]] if published.get("url") else []
+        sources = []
+        if hub:
+            repository, names = _hub_files(hub)
+            sources.append(f"{' or '.join(names)} of the Hugging Face repository {repository}")
+        if published.get("url"):
+            sources.append(published["url"])
         raise WeightsError(
             f"cannot download {architecture}/{tag}: {e}\n"
             f"Fetch the weights on a machine that can, from {' or '.join(sources)},\n"
@@ -139,19 +143,21 @@ def _download(architecture: str, tag: str, published: dict, folder: Path) -> Pat
         ) from e
 
 
+def _hub_files(hub: str) -> tuple[str, list[str]]:
+    """Return the repository and file names that open_clip reads an entry of its table as."""
+    repository, _, name = hub.rpartition("/")
+    if not name:
+        return repository, ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"]
+    return repository, list(dict.fromkeys([str(Path(name).with_suffix(".safetensors")), name]))
+
+
 def _find_in_cache(hub: str, folder: Path) -> Path | None:
     """Return the file of an earlier download: without this, each load would ask the network."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository, _, name = hub.rpartition("/")
-    # What open_clip fetches: the name in its table, or else its default, as safetensors first.
-    stem, suffix = (Path(name).stem, Path(name).suffix) if name else ("open_clip_model", "")
-    default = [] if name else ["open_clip_pytorch_model.bin"]
-    for candidate in [f"{stem}.safetensors", *([f"{stem}{suffix}"] if name else default)]:
-        path = try_to_load_from_cache(repository, candidate, cache_dir=folder)
-        if isinstance(path, str):
-            return Path(path)
-    return None
+    repository, names = _hub_files(hub)
+    found = [try_to_load_from_cache(repository, name, cache_dir=folder) for name in names]
+    return next((Path(path) for path in found if isinstance(path, str)), None)
 
 
 def _knock_at_hub() -> None:
