@@ -63,7 +63,12 @@ def test_measures_stand_at_their_values_with_their_intervals(axes):
     assert [label.get_text() for label in ax.get_xticklabels()] == ["mAP"]
 
 
-def test_parts_are_stacked_one_after_another(axes):
-    ax = figures.draw_parts(axes[0], {"query": {"embed": 3.0, "search": 1.0}}, label="ms")
-    assert [bar[0].get_x() for bar in ax.containers] == [0, 3]
-    assert [bar[0].get_width() for bar in ax.containers] == [3, 1]
+def test_times_stand_beside_the_published_range_where_there_is_one(axes):
+    ax = figures.draw_times(axes[0], {"embed": 3.0, "read": 1.0}, {"embed": (85, 120)})
+    lines = [
+        (line.get_label(), list(line.get_xdata()), list(line.get_ydata())) for line in ax.lines
+    ]
+    assert lines == [
+        ("published", [85, 120], [0, 0]), ("here", [3.0], [0]), ("here", [1.0], [1]),
+    ]  # fmt: skip
+    assert [text.get_text() for text in ax.get_legend().texts] == ["published", "here"]

@@ -205,7 +205,8 @@ class Encoder:
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor) -> np.ndarray:
         """Encode preprocessed images, (b, 3, size, size) float, to (b, d) float32 unit vectors."""
-        vectors = self.model.encode_image(pixels.to(self.device, self.dtype))
+        pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
+        vectors = self.model.encode_image(pixels)
         return _normalize(vectors.float().cpu().numpy())
 
     @torch.inference_mode()

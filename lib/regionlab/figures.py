@@ -116,7 +116,8 @@ def draw_histograms(ax: "Axes", groups: Mapping[str, np.ndarray], *, label: str,
         ax.hist(values, edges, density=True, alpha=0.6, label=f"{name} (n={len(values):,})")
     ax.set_xlabel(label)
     ax.set_ylabel("density")
-    ax.legend()
+    ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the legend
+    ax.legend(loc="upper left")
     return ax
 
 
@@ -142,22 +143,26 @@ def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     return ax
 
 
-def draw_parts(ax: "Axes", bars: Mapping[str, Mapping[str, float]], *, label: str):
-    """Draw horizontal bars made of parts, such as the seconds of each step.
+def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tuple[float, float]]):
+    """Draw how long each step takes here, beside the range that a paper gives for it.
 
     Parameters
     ----------
-    bars
-        Bar, then part, then its length.
-    label
-        What the lengths are, with their unit.
+    here
+        Step to milliseconds.
+    published
+        Step to the lowest and highest milliseconds published; steps may be missing.
     """
-    parts = list(dict.fromkeys(part for bar in bars.values() for part in bar))
-    start = np.zeros(len(bars))
-    for part in parts:
-        lengths = np.array([bar.get(part, 0.0) for bar in bars.values()])
-        ax.barh(list(bars), lengths, left=start, label=f"{part} ({lengths.mean():.3g})")
-        start += lengths
-    ax.set_xlabel(label)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    steps = list(here)
+    for place, step in enumerate(steps):
+        if step in published:
+            ax.plot(published[step], [place, place], color="0.75", linewidth=6, label="published")
+        ax.plot(here[step], place, "o", color="C0", label="here")
+        ax.annotate(f"{here[step]:.3g} ms", (here[step], place), (0, 6), textcoords="offset points")
+    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
+    ax.set_yticks(range(len(steps)), steps)
+    ax.set_ylim(len(steps) - 0.5, -0.7)
+    ax.set_xscale("log")
+    ax.set_xlabel("milliseconds, logarithmic")
     return ax
