@@ -48,8 +48,7 @@ def results_table(results: Mapping[str, Any], *, only: Sequence[str] = ()) -> st
         If a name is not among the results.
     """
     rows = {
-        name: f"| {_cell(name)} | {_cell(value)} | {n} |\n"
-        for name, value, n in _flatten(results)
+        name: f"| {_cell(name)} | {_cell(value)} | {n} |\n" for name, value, n in _flatten(results)
     }
     if unknown := [name for name in only if name not in rows]:
         raise ValueError(f"no result {unknown[0]!r}; there are {', '.join(rows)}")
