@@ -13,6 +13,7 @@ from regionlab.toybox.world import VERSION
 from regionlab.weights import hash_file
 
 CURVE_STEP = 20  # every how many steps the record keeps the losses
+BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # kept by batch norm, not trained
 
 OPENING = """# Toybox models
 
@@ -81,7 +82,8 @@ def make_record(result: Mapping[str, Any], weights: Path) -> dict[str, Any]:
 
 def _count_parameters(weights: Path) -> dict[str, int]:
     with safe_open(weights, framework="np") as file:
-        sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in file.keys()}
+        trained = [name for name in file.keys() if not name.endswith(BUFFERS)]
+        sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in trained}
     image = sum(n for name, n in sizes.items() if name.startswith(("visual.", "image_encoder.")))
     return {"total": sum(sizes.values()), "image_encoder": image}
 
