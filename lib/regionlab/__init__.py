@@ -15,6 +15,7 @@ _HOMES = {
     "load_encoder": "encoders",
     "open_index": "index",
     "search_image": "search",
+    "search_indexed": "search",
     "search_text": "search",
 }
 __all__ = sorted(_HOMES)
