@@ -29,7 +29,7 @@ def measure_indexing(
     encoder: str = "ViT-B-32/untrained",
     *,
     count: int = 192,
-    rounds: int = 3,
+    rounds: int = 5,
     batch_size: int = 64,
     seed: int = 0,
 ) -> dict[str, Any]:
