@@ -461,3 +461,11 @@ def test_a_value_must_be_of_the_kind_of_the_default(literal, good, bad):
 def test_yaml_text_that_looks_like_a_float_gets_a_hint():
     with pytest.raises(ValueError, match="1e-3 is text: write 1.0e-3"):
         check_value(parse(tagged("rate = 0.1"))["rate"], "1e-3")
+
+
+def test_a_value_left_empty_by_hand_is_empty_text(workspace):
+    write_notebook("one", 'split = "test"  # part')
+    write_profile("name: tiny\nnotebooks:\n  - notebook: one\n")
+    code, printed = run_command("tiny", "--dry-run", "--set", "split=")
+    assert code == 0
+    assert "split = ''" in printed

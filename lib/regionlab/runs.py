@@ -182,7 +182,7 @@ def _read_settings(items: Sequence[str]) -> dict[str, Any]:
         if not equals:
             raise ValueError(f"--set takes name=value, got {item!r}")
         try:
-            settings[name] = yaml.safe_load(text)
+            settings[name] = yaml.safe_load(text) if text else ""
         except yaml.YAMLError as e:
             raise ValueError(f"--set {item!r}: the value is not YAML") from e
     return settings

@@ -96,15 +96,18 @@ def _find_images(root: Path, base: Path, split: str, given: Path | str | None) -
 
 
 def _explain_missing(base: Path, split: str) -> str:
+    where = "COCO's images and annotations can be had from cocodataset.org."
     if not base.is_dir():
-        return f"no such folder: {base}"
+        return (
+            f"no such folder: {base}. It should hold annotations/ and the pictures of {split!r}. "
+            f"{where}"
+        )
     folder = base / "annotations" if (base / "annotations").is_dir() else base
     found = sorted(entry.name for entry in folder.iterdir())
     return (
         f"no annotations of split {split!r} in {base}: looked for "
         f"annotations/instances_{split}.json and annotations/captions_{split}.json; "
-        f"{folder} holds {', '.join(found[:12]) or 'nothing'}. "
-        "COCO's images and annotations can be had from cocodataset.org."
+        f"{folder} holds {', '.join(found[:12]) or 'nothing'}. {where}"
     )
 
 
