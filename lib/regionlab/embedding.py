@@ -78,7 +78,6 @@ class Encoder:
         self.precision = fingerprint["precision"]
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.image_size = model.visual.image_size
-        self.logit_scale = model.logit_scale.detach().exp().item()
         self.dim = self._encode_blank().shape[1]
         decisive = [fingerprint[key] for key in ("weights_sha256", "quick_gelu", "preprocess")]
         self.space = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
