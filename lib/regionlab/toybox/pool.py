@@ -16,7 +16,7 @@ from regionlab.progress import progress
 from regionlab.records import write_json
 from regionlab.toybox.captions import describe_scene
 from regionlab.toybox.render import render_scene
-from regionlab.toybox.world import COMBINATIONS, VERSION, sample_scene, scene_rng
+from regionlab.toybox.world import COMBINATIONS, SIDE, VERSION, sample_scene, scene_rng
 
 CHUNK = 250  # scenes one worker renders at a time
 LONE_VIEWS = ("erased", "erased crop", "mean crop", "plain crop", "blurred")
@@ -36,6 +36,9 @@ class Pool:
         shown to CLIP: erased to black, cropped, blurred around.
     lone_names
         (n,) int16, the combination of that thing (row of `COMBINATIONS`).
+    owners
+        (n, 256, 256) uint8, which thing each pixel of the whole-size scene shows, from 1 on;
+        0 is the ground.
     captions
         Five captions a scene.
     """
@@ -43,12 +46,14 @@ class Pool:
     scenes: np.ndarray
     lone: np.ndarray
     lone_names: np.ndarray
+    owners: np.ndarray
     captions: list[list[str]]
 
 
 def open_pool(folder: Path, *, seed: int, split: str, count: int, side: int) -> Pool:
     """Return the pool in `folder`, rendering it first where it is not there yet, or another's."""
     wanted = {"version": VERSION, "seed": seed, "split": split, "count": count, "side": side}
+    wanted["arrays"] = sorted(_shapes(wanted))
     marker = folder / "pool.json"
     if not marker.exists() or json.loads(marker.read_text())["made"] != wanted:
         _render_pool(folder, wanted)
@@ -62,6 +67,7 @@ def _shapes(made: dict) -> dict[str, tuple]:
         "scenes": ((n, side, side, 3), np.uint8),
         "lone": ((n, side, side, 3), np.uint8),
         "lone_names": ((n,), np.int16),
+        "owners": ((n, SIDE, SIDE), np.uint8),
     }
 
 
@@ -102,6 +108,7 @@ def _render_row(made: dict, number: int) -> dict:
         "scenes": _shrink(image, made["side"]),
         "lone": _shrink(lone, made["side"]),
         "lone_names": COMBINATIONS.index(scene.things[chosen].combination),
+        "owners": sum(mask * np.uint8(number) for number, mask in enumerate(masks, 1)),
         "captions": describe_scene(scene, rng),
     }
 
