@@ -1,0 +1,127 @@
+"""Draw what was selected on a picture: boxes, points, words and the masks they became."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.ndimage import binary_erosion
+
+from regionlab.figures import draw_image
+from regionlab.prompts import Box, Points, Prompt, Text, as_prompts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from regionlab.masking import Region
+
+# Okabe and Ito's colours without black, which is lost on a picture; the picker has the same.
+OBJECT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
+TINT = 0.4  # opacity inside a mask
+LONG_SIDE_PER_LINE = 250  # a mask's outline grows with the picture
+
+
+def object_color(number: int) -> str:
+    """Return the colour of an object, counted from 0; they come round again."""
+    return OBJECT_COLORS[number % len(OBJECT_COLORS)]
+
+
+def tint_mask(mask: np.ndarray, color: str, *, line: int | None = None) -> np.ndarray:
+    """Turn a mask into a see-through layer with a solid outline just inside its edge.
+
+    Parameters
+    ----------
+    mask
+        (H, W) bool.
+    color
+        Such as "#E69F00".
+    line
+        Pixels that the outline is wide; by default it grows with the mask.
+
+    Returns
+    -------
+    layer
+        (H, W, 4) uint8 RGBA.
+    """
+    line = line or max(1, round(max(mask.shape) / LONG_SIDE_PER_LINE))
+    inner = binary_erosion(mask, iterations=line)
+    layer = np.zeros((*mask.shape, 4), np.uint8)
+    layer[mask, :3] = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    layer[mask, 3] = 255
+    layer[inner, 3] = round(255 * TINT)
+    return layer
+
+
+def draw_selection(
+    ax: "Axes",
+    image: np.ndarray,
+    prompts: Prompt | Iterable[Prompt],
+    regions: "Sequence[Region | None]" = (),
+    *,
+    labels: Sequence[str] = (),
+    title: str = "",
+):
+    """Show an image with its prompts, an object a colour, as the picker shows them.
+
+    What remains of a selection where no widget lives: in headless runs and exported pages.
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8 RGB.
+    prompts
+        One or several, as from `Selection.prompts`.
+    regions
+        For each prompt what it became, its mask drawn as a tint; None where there is none.
+    labels
+        For each prompt a name to write beside it; a text prompt has its words.
+    """
+    draw_image(ax, image, title)
+    for number, prompt in enumerate(as_prompts(prompts)):
+        color = object_color(number)
+        region = regions[number] if number < len(regions) else None
+        if region is not None:
+            ax.imshow(tint_mask(region.mask, color))
+        _draw_prompt(ax, prompt, color)
+        label = labels[number] if number < len(labels) else ""
+        if label := f"“{prompt.words}”" if isinstance(prompt, Text) else label:
+            _write_label(ax, label, _find_corner(prompt, region), color)
+    return ax
+
+
+def _draw_prompt(ax: "Axes", prompt: Prompt, color: str) -> None:
+    if isinstance(prompt, Points):
+        if prompt.box is not None:
+            _draw_box(ax, prompt.box, color)
+        for point, label in zip(prompt.xy, prompt.labels, strict=True):
+            _draw_point(ax, point, label, color)
+    elif isinstance(prompt, Box):
+        _draw_box(ax, prompt, color)
+
+
+def _draw_box(ax: "Axes", box: Box, color: str) -> None:
+    # imshow puts the centre of the first pixel at 0; our coordinates start at its edge.
+    x, y = np.array([box.x0, box.x1, box.x1, box.x0]), np.array([box.y0, box.y0, box.y1, box.y1])
+    for line, width in (("white", 2.8), (color, 1.6)):
+        ax.fill(x - 0.5, y - 0.5, fill=False, edgecolor=line, linewidth=width)
+
+
+def _draw_point(ax: "Axes", point: tuple[float, float], label: int, color: str) -> None:
+    x, y = point[0] - 0.5, point[1] - 0.5
+    face, edge = (color, "white") if label else ("white", color)
+    ax.plot(x, y, "o", color=face, markeredgecolor=edge, markersize=8, markeredgewidth=1.5)
+    ax.plot(x, y, "+" if label else "_", color="black", markersize=5, markeredgewidth=1.2)
+
+
+def _find_corner(prompt: Prompt, region: "Region | None") -> tuple[float, float]:
+    """Return where a label goes: the top left of the box, the mask or the picture."""
+    box = prompt if isinstance(prompt, Box) else getattr(prompt, "box", None)
+    if box is None and region is not None:
+        box = Box(*region.box)
+    return (0, 0) if box is None else (box.x0, box.y0)
+
+
+def _write_label(ax: "Axes", text: str, corner: tuple[float, float], color: str) -> None:
+    style = {"boxstyle": "square,pad=0.2", "facecolor": color, "edgecolor": "none"}
+    place = {"xytext": (1.5, -1.5), "textcoords": "offset points", "ha": "left", "va": "top"}
+    corner = (corner[0] - 0.5, corner[1] - 0.5)
+    ax.annotate(text, corner, fontsize="small", color="black", bbox=style, **place)

@@ -1,0 +1,138 @@
+"""ResultGrid: pictures found, with scores and outlines of what matched."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import anywidget
+import numpy as np
+import traitlets
+
+from regionlab.images import make_thumbnail
+from regionlab.region_figures import object_color, tint_mask
+from regionlab.widgets.pictures import as_image, encode_image
+
+HERE = Path(__file__).parent
+PIXEL_RATIO = 2  # thumbnails stay sharp on dense screens
+LINE = 3  # pixels of a thumbnail that an outline is wide
+
+Outline = np.ndarray  # (H, W) bool mask, or (4,) box XYXY in pixels of its image
+
+
+class ResultGrid(anywidget.AnyWidget):
+    """Results as a grid of thumbnails; a click on one sets `chosen`.
+
+    Parameters
+    ----------
+    images, titles, outlines, frames
+        As for `show`.
+    columns
+        Thumbnails a row, fewer where there is no room.
+    thumb
+        Longer side of a thumbnail, in CSS pixels.
+
+    Attributes
+    ----------
+    chosen
+        Number of the result clicked last, from 0; None before. `grid.observe(callback,
+        "chosen")` tells of it.
+    """
+
+    _esm = HERE / "grid.js"
+    _css = HERE / "grid.css"
+
+    thumbs = traitlets.List(traitlets.Bytes()).tag(sync=True)
+    titles = traitlets.List(traitlets.Unicode()).tag(sync=True)
+    frames = traitlets.List(traitlets.Unicode(allow_none=True)).tag(sync=True)
+    columns = traitlets.Int(5, min=1).tag(sync=True)
+    thumb = traitlets.Int(160, min=16).tag(sync=True)
+    chosen = traitlets.Int(None, allow_none=True).tag(sync=True)
+
+    def __init__(
+        self,
+        images: Iterable[np.ndarray | Path | str] = (),
+        titles: Iterable[str] = (),
+        *,
+        outlines: "Sequence[Outline | Sequence[Outline] | None] | None" = None,
+        frames: Sequence[str | None] | None = None,
+        columns: int = 5,
+        thumb: int = 160,
+    ):
+        super().__init__(columns=columns, thumb=thumb)
+        self.show(images, titles, outlines=outlines, frames=frames)
+
+    def show(
+        self,
+        images: Iterable[np.ndarray | Path | str],
+        titles: Iterable[str] = (),
+        *,
+        outlines: "Sequence[Outline | Sequence[Outline] | None] | None" = None,
+        frames: Sequence[str | None] | None = None,
+    ) -> None:
+        """Show these results in place of the ones before.
+
+        Parameters
+        ----------
+        images
+            Paths, or (H, W, 3) uint8 RGB arrays, best first.
+        titles
+            Plain text under each, such as its score; none, or one an image.
+        outlines
+            For each image what matched: a mask (H, W) bool, a box (4,) XYXY in pixels, several
+            of them in the colours of the picker's objects (None among them keeps a colour
+            unused), or None.
+        frames
+            For each image a colour such as "#009E73", or None.
+
+        Raises
+        ------
+        ImageError
+            If an image cannot be read.
+        ValueError
+            If there are not as many titles, outlines or frames as images, an outline is
+            neither mask nor box, or a mask is not of its image's size.
+        """
+        images = list(images)
+        titles = list(titles) or [""] * len(images)
+        frames = [None] * len(images) if frames is None else list(frames)
+        outlines = [None] * len(images) if outlines is None else list(outlines)
+        for name, values in (("titles", titles), ("frames", frames), ("outlines", outlines)):
+            if len(values) != len(images):
+                raise ValueError(f"{len(images)} images need as many {name}, not {len(values)}")
+        side = PIXEL_RATIO * self.thumb
+        pairs = zip(images, outlines, strict=True)
+        thumbs = [_make_thumb(as_image(image), outline, side) for image, outline in pairs]
+        with self.hold_sync():
+            self.thumbs, self.titles, self.frames, self.chosen = thumbs, titles, frames, None
+
+
+def _make_thumb(image: np.ndarray, outlines: "Outline | Sequence | None", side: int) -> bytes:
+    """Return a JPEG of the image with its outlines, no side above `side` pixels."""
+    single = outlines is None or (isinstance(outlines, np.ndarray) and outlines.ndim < 3)
+    small = make_thumbnail(image, side)
+    for number, outline in enumerate([outlines] if single else outlines):
+        if outline is not None:
+            mask = _fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
+            small = _lay_over(small, tint_mask(mask, object_color(number), line=LINE))
+    return encode_image(small, side)
+
+
+def _fit_outline(outline: np.ndarray, size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
+    """Return a mask or box of an image of `size` as a mask of its thumbnail."""
+    height, width = size
+    # Image coordinates of the centres of the thumbnail's pixels.
+    y = (np.arange(small[0]) + 0.5) * height / small[0]
+    x = (np.arange(small[1]) + 0.5) * width / small[1]
+    if outline.shape == (4,):
+        x0, y0, x1, y1 = outline
+        return ((y0 <= y) & (y < y1))[:, None] & ((x0 <= x) & (x < x1))
+    if outline.shape != size or outline.dtype != bool:
+        raise ValueError(
+            f"an outline must be a ({height}, {width}) bool mask like its image, or a (4,) box, "
+            f"not {outline.shape} {outline.dtype}"
+        )
+    return outline[y.astype(int)][:, x.astype(int)]
+
+
+def _lay_over(image: np.ndarray, layer: np.ndarray) -> np.ndarray:
+    opacity = layer[..., 3:] / 255
+    return np.uint8((1 - opacity) * image + opacity * layer[..., :3] + 0.5)
