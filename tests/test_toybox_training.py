@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from regionlab.toybox import pool as pool_module
 from regionlab.toybox import train as train_cli
-from regionlab.toybox import train_clip
+from regionlab.toybox import train_clip, training
 from regionlab.toybox.batches import Batches
 from regionlab.toybox.captions import SYNONYMS
 from regionlab.toybox.card import make_record, write_card
@@ -309,14 +309,14 @@ def test_another_seed_gives_other_weights(cache, folder, result, no_compute):
 
 def test_learning_rate_warms_up_and_falls_to_zero():
     recipe = Recipe(steps=110, warmup=10, learning_rate=1.0)
-    rates = [train_clip._learning_rate(recipe, step) for step in range(110)]
+    rates = [training.learning_rate(recipe, step) for step in range(110)]
     assert rates[:10] == pytest.approx([step / 10 for step in range(1, 11)])
     assert rates[60] == pytest.approx(1 / 2)
     assert 0 < rates[-1] < 0.001
 
 
 def test_matrices_decay_and_biases_do_not(toyclip):
-    decayed, kept = train_clip._make_optimizer(toyclip[0], TINY).param_groups
+    decayed, kept = training.make_optimizer(toyclip[0], TINY).param_groups
     assert (decayed["weight_decay"], kept["weight_decay"]) == (TINY.weight_decay, 0)
     assert {p.ndim for p in kept["params"]} <= {0, 1}
     count = len(decayed["params"]) + len(kept["params"])

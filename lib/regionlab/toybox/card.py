@@ -46,9 +46,26 @@ captions, and nothing of photographs: its numbers say nothing about how CLIP doe
 One combination of attributes in ten was held out of training. Its captions tell of left,
 right, above, below, larger and smaller, but nothing here measures whether it learnt these.
 """,
+    "toysam": """A [segment-anything](https://github.com/facebookresearch/segment-anything) `Sam`
+from random weights: its own image encoder (a ViT), prompt encoder and mask decoder in small sizes,
+see `lib/regionlab/toybox/toysam.py`. Trained on simulated boxes, clicks and correction clicks with
+focal and dice loss and a squared loss on the predicted IoU; of a single click, the best of three
+masks. What is meant is a thing (88 % of the prompts), the ground (8 %) or all things (4 %).
+
+**Intended use.** Masks from prompts, and masks of everything, in Toybox. `load_segmenter("toysam")`
+loads it.
+
+**Limits.** It sees pictures at 128 pixels and gives masks of 64 by 64 cells, enlarged: thin parts
+and tips of small things are lost. Of photographs it knows nothing.
+""",
 }
 
-METRICS = {"hit@1": "text-to-image hit@1 on validation scenes (at most 500, one caption each)"}
+LIBRARIES = {"toyclip": "open_clip_torch", "toysam": "segment-anything"}  # their classes
+METRICS = {
+    "hit@1": "text-to-image hit@1 on validation scenes (at most 500, one caption each)",
+    "iou_box": "mean IoU from a jittered box, on the things of 150 validation scenes",
+    "iou_point": "mean IoU from one random inside point, on the same things",
+}
 
 
 def make_record(result: Mapping[str, Any], weights: Path) -> dict[str, Any]:
@@ -125,7 +142,7 @@ def _describe_model(record: Mapping[str, Any]) -> str:
         "without rendering the scenes",
         "device": record["device"],
         "versions": f"torch {record['versions']['torch']}, "
-        f"open_clip {record['versions']['open_clip_torch']}",
+        f"{LIBRARIES[name]} {record['versions'][LIBRARIES[name]]}",
         **_describe_metrics(record["validation"]),
         "parameters": f"{record['parameters']['total']:,}, "
         f"{record['parameters']['image_encoder']:,} of them in the image encoder",

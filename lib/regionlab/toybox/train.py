@@ -20,9 +20,16 @@ def _train_toyclip(changes: dict[str, Any], cache: Path, weights: Path) -> dict[
     return train(Recipe(**changes), cache=cache, weights=weights)
 
 
+def _train_toysam(changes: dict[str, Any], cache: Path, weights: Path) -> dict[str, Any]:
+    from regionlab.toybox.train_sam import Recipe, train
+
+    return train(Recipe(**changes), cache=cache, weights=weights)
+
+
 # (changes to the recipe, folder for what can be made again, weights file) -> result
 TRAINERS: dict[str, Callable[[dict[str, Any], Path, Path], dict[str, Any]]] = {
     "toyclip": _train_toyclip,
+    "toysam": _train_toysam,
 }
 
 
@@ -86,7 +93,7 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description="Train the Toybox models, or go on where training was cut off.",
         epilog="With --scenes or --steps it is a trial, and goes to data/toybox/cache/trial.",
     )
-    parser.add_argument("--model", choices=TRAINERS, default="toyclip")
+    parser.add_argument("--model", choices=TRAINERS, help="one of them; all, if not given")
     parser.add_argument("--fresh", action="store_true", help="start over from random weights")
     parser.add_argument("--scenes", type=_positive, help="training scenes to render")
     parser.add_argument("--steps", type=_positive, help="training steps")
@@ -99,11 +106,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = {"scenes": options.scenes, "steps": options.steps}
     changes = {key: value for key, value in given.items() if value is not None}
     try:
-        record = train_model(options.model, folder=FOLDER, fresh=options.fresh, **changes)
+        for name in [options.model] if options.model else TRAINERS:
+            record = train_model(name, folder=FOLDER, fresh=options.fresh, **changes)
+            print(f"{record['file']}: {record['bytes'] / 1e6:.1f} MB, SHA-256 {record['sha256']}")
     except KeyboardInterrupt:
         print("\ninterrupted; without --fresh it goes on from its last checkpoint", file=sys.stderr)
         return 130
-    print(f"{record['file']}: {record['bytes'] / 1e6:.1f} MB, SHA-256 {record['sha256']}")
     return 0
 
 

@@ -5,24 +5,21 @@ Two contrastive losses share one batch. Scenes against their captions (CLIP, Rad
 against the names of all combinations, as a region would be shown to CLIP and asked for.
 """
 
-import json
 import math
-import time
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
-from tqdm import tqdm
 
 from regionlab.paths import DATA
 from regionlab.toybox.batches import Batches
 from regionlab.toybox.pool import Pool, open_pool
 from regionlab.toybox.toyclip import WEIGHTS, create_toyclip
+from regionlab.toybox.training import descend, run_training
 
 CACHE = DATA / "toybox" / "cache"
 
@@ -72,27 +69,15 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
         for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
     }  # fmt: skip
     batches = Batches(pools["train"], tokenizer, preprocess, recipe, device)
-    optimizer = _make_optimizer(model, recipe)
-    state = _load_checkpoint(cache / "toyclip", model, optimizer, recipe)
-    progress = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps,
-                    desc="toyclip", mininterval=5)  # fmt: skip
-    started = time.monotonic() - state["seconds"]
-    for step in progress:
-        rate = _learning_rate(recipe, step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        losses = _train_step(model, optimizer, batches.draw(step), recipe)
-        state["curve"].append({"step": step, **losses})
-        shown = {name: f"{value:.2f}" for name, value in losses.items()}
-        progress.set_postfix(shown, refresh=False)
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            hit = validate(model, pools["val"], tokenizer, batches)
-            state["validation"].append({"step": step + 1, "hit@1": hit})
-            progress.write(f"step {step + 1}: {losses} val hit@1 {hit:.3f}")
-            state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            _save_checkpoint(cache / "toyclip", model, optimizer, recipe, state)
-    _write_weights(model, weights)
-    return {"recipe": asdict(recipe), "device": str(device), **state}
+
+    def take_step(optimizer, step: int) -> dict[str, float]:
+        return _train_step(model, optimizer, batches.draw(step), recipe)
+
+    def measure() -> dict[str, float]:
+        return {"hit@1": validate(model, pools["val"], tokenizer, batches)}
+
+    return run_training(model, recipe, name="toyclip", cache=cache, weights=weights,
+                        take_step=take_step, validate=measure)  # fmt: skip
 
 
 # One step
@@ -111,10 +96,7 @@ def _train_step(model, optimizer, batch: dict, recipe: Recipe) -> dict[str, floa
         "lone": cross_entropy(scale * _unit(lone) @ _unit(names).T, batch["lone_names"]),
     }
     total = losses["captions"] + recipe.name_weight * losses["lone"]
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
+    descend(model, optimizer, total)
     with torch.no_grad():
         model.logit_scale.clamp_(0, math.log(100))
     return {name: round(loss.item(), 4) for name, loss in losses.items()}
@@ -162,7 +144,7 @@ def _fast_attention():
         yield
 
 
-# Validation, schedule and files
+# Validation
 
 
 @torch.inference_mode()
@@ -184,50 +166,3 @@ def _side(model) -> int:
     """Pixels of a side of the pictures that the model takes."""
     size = model.visual.image_size
     return size[0] if isinstance(size, tuple) else size
-
-
-def _make_optimizer(model, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    kept = [p for p in model.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay},
-              {"params": kept, "weight_decay": 0.0}]  # fmt: skip
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-
-
-def _learning_rate(recipe: Recipe, step: int) -> float:
-    """Warm up linearly, then fall along a cosine to zero."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _load_checkpoint(folder: Path, model, optimizer, recipe: Recipe) -> dict:
-    path = folder / "checkpoint.pt"
-    if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["recipe"] == asdict(recipe):
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            return saved["state"]
-        print(f"{path} is of another recipe: training starts over")
-    return {"step": 0, "seconds": 0.0, "curve": [], "validation": []}
-
-
-def _save_checkpoint(folder: Path, model, optimizer, recipe: Recipe, state: dict) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = {"recipe": asdict(recipe), "state": state, "model": model.state_dict(),
-             "optimizer": optimizer.state_dict()}  # fmt: skip
-    torch.save(saved, folder / "checkpoint.tmp")
-    (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
-    (folder / "curve.json").write_text(json.dumps(state))
-
-
-def _write_weights(model, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: (t.half() if t.ndim > 1 else t).cpu().contiguous()  # the few others stay exact
-        for name, t in model.state_dict().items()
-    }
-    path.with_suffix(".tmp").write_bytes(save(tensors, metadata={"format": "pt"}))
-    path.with_suffix(".tmp").replace(path)

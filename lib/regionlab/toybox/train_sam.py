@@ -5,27 +5,22 @@ squared loss on the predicted IoU, the best of three masks for a single click, t
 for a box or several clicks, and a second round with a click where the first went wrong.
 """
 
-import json
-import math
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save
-from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
-from tqdm import tqdm
 
 from regionlab.paths import DATA
-from regionlab.simulation import draw_inside_point, jitter_box, mask_to_box
+from regionlab.toybox.mask_losses import dice_loss, focal_loss, iou_of_logits
 from regionlab.toybox.pool import Pool, open_pool
+from regionlab.toybox.sam_prompts import add_correction, draw_prompts, draw_targets, shrink_masks
 from regionlab.toybox.toysam import SIDE, WEIGHTS, create_toysam
-from regionlab.toybox.world import SIDE as SCENE_SIDE
+from regionlab.toybox.training import descend, run_training
 
 CACHE = DATA / "toybox" / "cache"
 KINDS = {"point": 0.5, "box": 0.35, "points": 0.15}  # and how often each is drawn
-SCALE = SIDE / SCENE_SIDE  # from pixels of the scene to pixels of the encoder's input
 
 
 @dataclass(frozen=True)
@@ -34,7 +29,8 @@ class Recipe:
 
     seed: int = 0
     scenes: int = 40_000
-    steps: int = 3_000
+    steps: int = 5_000
+    restart: int = 3_000
     batch: int = 24
     prompts: int = 4
     learning_rate: float = 1e-3
@@ -62,7 +58,8 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
     -------
     dict
         recipe, device, step, seconds (of training, without rendering), curve (the losses of
-        each step) and validation (mean IoU by prompt on up to 200 scenes).
+        each step) and validation (mean IoU of boxes and of single clicks, on up to
+        150 scenes).
     """
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -72,25 +69,13 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
                          side=SIDE)
         for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
     }  # fmt: skip
-    optimizer = _make_optimizer(sam, recipe)
-    state = _load_checkpoint(cache / "toysam", sam, optimizer, recipe)
-    progress = tqdm(range(state["step"], recipe.steps), initial=state["step"], total=recipe.steps,
-                    desc="toysam", mininterval=5)  # fmt: skip
-    started = time.monotonic() - state["seconds"]
-    for step in progress:
-        for group in optimizer.param_groups:
-            group["lr"] = _learning_rate(recipe, step)
-        losses = _train_step(sam, optimizer, pools["train"], recipe, step)
-        state["curve"].append({"step": step, **losses})
-        progress.set_postfix({k: f"{v:.3f}" for k, v in losses.items()}, refresh=False)
-        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
-            found = validate(sam, pools["val"])
-            state["validation"].append({"step": step + 1, **found})
-            progress.write(f"step {step + 1}: {losses} {found}")
-            state |= {"step": step + 1, "seconds": time.monotonic() - started}
-            _save_checkpoint(cache / "toysam", sam, optimizer, recipe, state)
-    _write_weights(sam, weights)
-    return {"recipe": asdict(recipe), "device": str(device), **state}
+
+    def take_step(optimizer, step: int) -> dict[str, float]:
+        return _train_step(sam, optimizer, pools["train"], recipe, step)
+
+    measure = partial(validate, sam, pools["val"])
+    return run_training(sam, recipe, name="toysam", cache=cache, weights=weights,
+                        take_step=take_step, validate=measure)  # fmt: skip
 
 
 # One step: every scene gets prompts of one kind, then a click where the first masks went wrong
@@ -100,9 +85,7 @@ def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[s
     sam.train()
     rng = np.random.default_rng([recipe.seed, step])
     rows = np.sort(rng.choice(len(pool.scenes), min(recipe.batch, len(pool.scenes)), replace=False))
-    pictures = torch.from_numpy(np.array(pool.scenes[rows])).permute(0, 3, 1, 2)
-    gain = torch.from_numpy(1 + 0.12 * rng.uniform(-1, 1, (len(rows), 3, 1, 1)).astype(np.float32))
-    pictures = (pictures.to(sam.device) * gain.to(sam.device)).clamp(0, 255)
+    pictures = _draw_light(pool.scenes[rows], rng).to(sam.device)
     with torch.autocast(sam.device.type, dtype=torch.bfloat16):
         embeddings = sam.image_encoder(sam.preprocess(pictures)).float()
     kinds = rng.choice(list(KINDS), size=len(rows), p=list(KINDS.values()))
@@ -113,88 +96,19 @@ def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[s
         masks = np.concatenate([draw_targets(o, recipe.prompts, rng) for o in owners])
         images = embeddings[chosen].repeat_interleave(recipe.prompts, dim=0)
         parts = _two_rounds(sam, images, masks, draw_prompts(masks, kind, rng, sam.device), recipe)
-        for name, losses in parts.items():
-            totals[name].append(losses)
+        for name, values in parts.items():
+            totals[name].append(values)
     losses = {name: torch.cat(parts).mean() for name, parts in totals.items()}
     total = losses["mask"] + losses["second"] + recipe.iou_weight * losses["iou"]
-    optimizer.zero_grad(set_to_none=True)
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(sam.parameters(), 1.0)
-    optimizer.step()
+    descend(sam, optimizer, total)
     return {name: round(loss.item(), 4) for name, loss in losses.items()}
 
 
-def draw_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw what is meant: mostly a thing; at times all of the things, or the ground.
-
-    Parameters
-    ----------
-    owners
-        (H, W) uint8, which thing each pixel shows, from 1 on; 0 is the ground.
-
-    Returns
-    -------
-    np.ndarray
-        (count, H, W) bool, none of them empty.
-    """
-    seen = [n for n in range(1, int(owners.max()) + 1) if (owners == n).any()]
-    targets = []
-    for _ in range(count):
-        what = rng.random()
-        if what < 0.08:
-            targets.append(owners == 0)
-        elif what < 0.12:
-            targets.append(owners > 0)
-        else:
-            targets.append(owners == seen[int(rng.integers(len(seen)))])
-    return np.stack(targets)
-
-
-def draw_prompts(masks: np.ndarray, kind: str, rng: np.random.Generator, device) -> dict:
-    """Return prompts of one kind, one a mask, in coordinates of the encoder's input.
-
-    Returns
-    -------
-    dict
-        points, ((n, p, 2) float32, (n, p) labels) or None; boxes, (n, 4) float32 or None;
-        logits, None: the low-resolution mask that a second round starts from.
-    """
-    boxes = points = None
-    if kind == "box":
-        size = masks.shape[1:]
-        drawn = [jitter_box(mask_to_box(mask), size, rng) for mask in masks]
-        boxes = torch.tensor(np.stack(drawn) * SCALE, dtype=torch.float32, device=device)
-    else:
-        labels = [1] if kind == "point" else [1, 1, 0]
-        drawn = [
-            [draw_inside_point(mask if label else ~mask, rng) for label in labels] for mask in masks
-        ]
-        xy = torch.tensor(np.array(drawn) * SCALE, dtype=torch.float32, device=device)
-        points = xy, torch.tensor([labels] * len(masks), device=device)
-    return {"points": points, "boxes": boxes, "logits": None}
-
-
-def add_correction(prompt: dict, chosen: torch.Tensor, target: torch.Tensor) -> dict:
-    """Add a click where the chosen masks are wrong, and feed their logits back.
-
-    Parameters
-    ----------
-    chosen
-        (n, 1, g, g) logits of the masks found so far.
-    target
-        (n, 1, g, g) cover of what was meant, in [0, 1].
-    """
-    inside = target > 0.5
-    wrong = ((chosen > 0) != inside).flatten(1).float()
-    wrong = torch.where(wrong.any(1, keepdim=True), wrong, inside.flatten(1).float() + 1e-6)
-    spots = torch.multinomial(wrong, 1)
-    grid = target.shape[-1]
-    xy = torch.stack([spots % grid, spots // grid], dim=-1) + torch.rand(len(spots), 1, 2)
-    labels = inside.flatten(1).gather(1, spots).long()
-    points = xy.float() * (SIDE / grid), labels
-    if prompt["points"] is not None:
-        points = tuple(torch.cat(pair, 1) for pair in zip(prompt["points"], points, strict=True))
-    return {**prompt, "points": points, "logits": chosen}
+def _draw_light(scenes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+    """Return scenes in varied brightness and tint, (b, 3, side, side) float32 in 0 to 255."""
+    gain = 1 + 0.12 * rng.uniform(-1, 1, (len(scenes), 3, 1, 1)).astype(np.float32)
+    pictures = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2)
+    return (pictures * torch.from_numpy(gain)).clamp(0, 255)
 
 
 def _two_rounds(sam, images, masks, prompt: dict, recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -252,42 +166,7 @@ def decode(sam, images: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor)
     return masks, decoder.iou_prediction_head(hidden[:, 0])
 
 
-def shrink_masks(masks: np.ndarray, grid: int) -> torch.Tensor:
-    """Return the cover of each cell, (n, 1, grid, grid) float32 in [0, 1]."""
-    x = torch.from_numpy(masks)[:, None].float()
-    return avg_pool2d(x, masks.shape[-1] // grid)
-
-
-def focal_loss(logits: torch.Tensor, target: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
-    """Focal loss (Lin et al. 2017) for soft targets, (n, m): the mean over each mask's cells.
-
-    Parameters
-    ----------
-    logits
-        (n, m, g, g).
-    target
-        (n, 1, g, g) in [0, 1].
-    """
-    target = target.expand_as(logits)
-    missed = (target - logits.sigmoid()).abs().pow(gamma)
-    return (missed * binary_cross_entropy_with_logits(logits, target, reduction="none")).mean((2, 3))
-
-
-def dice_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Dice loss with squares (Milletari et al. 2016), (n, m): zero where the cover is exact."""
-    found = logits.sigmoid()
-    both = (found * target).sum((2, 3))
-    return 1 - 2 * both / (found.square().sum((2, 3)) + target.square().sum((2, 3)) + 1e-6)
-
-
-def iou_of_logits(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """IoU of thresholded masks with thresholded targets, (n, m)."""
-    found, meant = logits > 0, target > 0.5
-    both, either = (found & meant).sum((2, 3)), (found | meant).sum((2, 3))
-    return both / either.clamp(min=1)
-
-
-# Validation, schedule and files
+# Validation
 
 
 @torch.inference_mode()
@@ -311,50 +190,3 @@ def validate(sam, pool: Pool) -> dict[str, float]:
             target = torch.from_numpy(masks)[:, None].float().to(sam.device)
             scores += iou_of_logits(full, target)[:, 0].tolist()
     return {f"iou_{kind}": round(float(np.mean(scores)), 4) for kind, scores in found.items()}
-
-
-def _make_optimizer(sam, recipe: Recipe) -> torch.optim.Optimizer:
-    decayed = [p for p in sam.parameters() if p.ndim >= 2]
-    kept = [p for p in sam.parameters() if p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay},
-              {"params": kept, "weight_decay": 0.0}]  # fmt: skip
-    return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.98))
-
-
-def _learning_rate(recipe: Recipe, step: int) -> float:
-    """Warm up linearly, then fall along a cosine to zero."""
-    if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
-
-
-def _load_checkpoint(folder: Path, model, optimizer, recipe: Recipe) -> dict:
-    path = folder / "checkpoint.pt"
-    if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["recipe"] == asdict(recipe):
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            return saved["state"]
-        print(f"{path} is of another recipe: training starts over")
-    return {"step": 0, "seconds": 0.0, "curve": [], "validation": []}
-
-
-def _save_checkpoint(folder: Path, model, optimizer, recipe: Recipe, state: dict) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    saved = {"recipe": asdict(recipe), "state": state, "model": model.state_dict(),
-             "optimizer": optimizer.state_dict()}  # fmt: skip
-    torch.save(saved, folder / "checkpoint.tmp")
-    (folder / "checkpoint.tmp").replace(folder / "checkpoint.pt")
-    (folder / "curve.json").write_text(json.dumps(state))
-
-
-def _write_weights(model, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {
-        name: (t.half() if t.ndim > 1 else t).cpu().contiguous()  # the few others stay exact
-        for name, t in model.state_dict().items()
-    }
-    path.with_suffix(".tmp").write_bytes(save(tensors, metadata={"format": "pt"}))
-    path.with_suffix(".tmp").replace(path)
