@@ -1,0 +1,298 @@
+"""Segmenter: an image and a prompt become a mask, through segment_anything (SAM)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from regionlab.everything import Everything, find_everything
+from regionlab.prompts import Box, Points, Prompt, Text, Whole, fit_prompt
+from regionlab.rle import mask_to_rle
+from regionlab.sam_predictor import CachedPredictor
+from regionlab.simulation import mask_to_box
+
+from segment_anything.modeling import Sam  # isort: skip
+
+
+class EmptyMaskError(ValueError):
+    """The segmenter found no pixel for a prompt; says which, and what to try."""
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A part of an image.
+
+    Attributes
+    ----------
+    mask
+        (H, W) bool, the image's own size, with at least one pixel inside.
+    quality
+        IoU with what is meant, as SAM predicts it: near 1 where it is sure, at times above.
+    stability
+        IoU of the mask with itself at a lower and a higher threshold, in [0, 1]; None for a
+        mask from a prompt.
+    logits
+        (1, g, g) float32, the mask as SAM sees it, which a further prompt can refine; None
+        where there is none.
+    prompt
+        What it was made from.
+
+    Raises
+    ------
+    ValueError
+        If the mask has no pixels, or another shape or dtype.
+    """
+
+    mask: np.ndarray
+    quality: float = 1.0
+    stability: float | None = None
+    logits: np.ndarray | None = None
+    prompt: Prompt | None = None
+
+    def __post_init__(self):
+        check_mask(self.mask)
+
+    def __repr__(self) -> str:
+        height, width = self.mask.shape
+        return f"<Region of {self.area} pixels in {width} x {height}, quality {self.quality:.2f}>"
+
+    @cached_property
+    def box(self) -> np.ndarray:
+        """The tight box, (4,) float64 XYXY in pixels, right and bottom exclusive."""
+        return mask_to_box(self.mask)
+
+    @cached_property
+    def area(self) -> int:
+        """Pixels inside."""
+        return int(self.mask.sum())
+
+    @cached_property
+    def rle(self) -> dict:
+        """The mask as COCO's compressed RLE, see `regionlab.rle`."""
+        return mask_to_rle(self.mask)
+
+
+class Segmenter:
+    """A SAM that remembers the images it has seen, so that further prompts are cheap.
+
+    Made by `segmenters.load_segmenter`. Not for several threads at once.
+
+    Attributes
+    ----------
+    name, device, precision
+        As loaded; the precision is that of the image encoder, the decoder computes in fp32.
+    cache_size
+        How many images are remembered, the least recently used go first; a `vit_*` keeps 4 MB
+        an image, toysam 128 kB.
+    everything
+        The settings of `segment_everything` where none are given.
+    fingerprint
+        What decides the masks: model, SHA-256 of the weights, precision.
+
+    Raises
+    ------
+    ValueError
+        If `cache_size` is below 1.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        sam: Sam,
+        fingerprint: dict,
+        *,
+        everything: Everything | None = None,
+        cache_size: int = 8,
+    ):
+        self.name, self.fingerprint = name, fingerprint
+        self.precision, self.device = fingerprint["precision"], sam.device
+        self.everything = everything or Everything()
+        self.cache_size = cache_size
+        self.predictor = CachedPredictor(sam, self.precision, cache_size)
+
+    def __repr__(self) -> str:
+        return f"<Segmenter {self.name}: {self.precision} on {self.device}>"
+
+    def embed(self, image: np.ndarray) -> None:
+        """Encode an image now, so that its first prompt is as quick as the further ones.
+
+        Parameters
+        ----------
+        image
+            (H, W, 3) uint8 RGB.
+
+        Raises
+        ------
+        ValueError
+            If the image has another shape or dtype, or is too narrow for the model.
+        """
+        check_image(image)
+        self.predictor.set_image(image)
+
+    def segment(
+        self, image: np.ndarray, prompt: Prompt, *, previous: Region | None = None
+    ) -> Region:
+        """Return the region that a prompt means.
+
+        One click is ambiguous (a button, the shirt or the man), so SAM answers it with three
+        masks, of which the one of highest predicted quality is taken. A box, or several
+        points, get the single mask that SAM makes for them (Kirillov et al. 2023, section 3).
+
+        Parameters
+        ----------
+        image
+            (H, W, 3) uint8 RGB. Encoded once, then remembered.
+        prompt
+            In pixels of the image; a box partly outside is clipped.
+        previous
+            The region to refine, as returned for this image before. Give all points so far,
+            the correcting one included: SAM gets them together with the old mask.
+
+        Raises
+        ------
+        TypeError
+            If the prompt is a Text: `words.find_words` answers those.
+        ValueError
+            If the prompt lies outside the image, the image has another shape or dtype, or
+            `previous` is of another image or model.
+        EmptyMaskError
+            If there is no pixel in the mask.
+        """
+        _check_prompt(prompt)
+        check_image(image)
+        prompt = fit_prompt(prompt, image.shape[:2])
+        if isinstance(prompt, Whole):
+            return Region(np.ones(image.shape[:2], bool), prompt=prompt)
+        answer = self._ask(image, prompt, self._logits_of(previous, image))
+        if not answer["mask"].any():
+            raise EmptyMaskError(
+                f"{self.name} finds nothing at {prompt}: click nearer to the middle of what "
+                "is meant, or draw a box around it"
+            )
+        return Region(**answer, prompt=prompt)
+
+    def segment_everything(
+        self, image: np.ndarray, *, settings: Everything | None = None
+    ) -> list[Region]:
+        """Return all regions that SAM finds in an image, best predicted quality first.
+
+        Parameters
+        ----------
+        image
+            (H, W, 3) uint8 RGB. Encoded once, then remembered.
+        settings
+            By default `self.everything`.
+
+        Returns
+        -------
+        list of Region
+            No two of the same mask; empty where nothing passes the thresholds. `prompt` is
+            the point of the grid that each was found by.
+
+        Raises
+        ------
+        ValueError
+            If the image has another shape or dtype, or is too narrow for the model.
+        """
+        check_image(image)
+        records = find_everything(self.predictor, image, settings or self.everything)
+        return [_record_to_region(record) for record in records]
+
+    def _ask(self, image: np.ndarray, prompt: Box | Points, logits: np.ndarray | None) -> dict:
+        """Return mask, quality and logits of the best of SAM's answers."""
+        points = prompt if isinstance(prompt, Points) else None
+        box = points.box if points else prompt
+        one_click = points is not None and len(points.xy) == 1 and box is None
+        self.predictor.set_image(image)
+        masks, qualities, low = self.predictor.predict(
+            point_coords=np.array(points.xy) if points else None,
+            point_labels=np.array(points.labels) if points else None,
+            box=box.xyxy if box else None,
+            mask_input=logits,
+            multimask_output=one_click and logits is None,
+        )
+        best = int(qualities.argmax())
+        return {
+            "mask": masks[best],
+            "quality": float(qualities[best]),
+            "logits": low[best : best + 1],
+        }
+
+    def _logits_of(self, previous: Region | None, image: np.ndarray) -> np.ndarray | None:
+        if previous is None:
+            return None
+        if previous.mask.shape != image.shape[:2]:
+            raise ValueError(
+                f"the previous region is of an image of {previous.mask.shape} pixels, "
+                f"this one has {image.shape[:2]}"
+            )
+        side = 4 * self.predictor.model.prompt_encoder.image_embedding_size[0]
+        if previous.logits is None or previous.logits.shape != (1, side, side):
+            shape = None if previous.logits is None else previous.logits.shape
+            raise ValueError(
+                f"the previous region has logits {shape}, {self.name} needs (1, {side}, {side}): "
+                "refine what `segment` of the same model returned for a box or points"
+            )
+        return previous.logits
+
+
+def erase_background(
+    image: np.ndarray, mask: np.ndarray, *, fill: Sequence[int] = (0, 0, 0)
+) -> np.ndarray:
+    """Return the image with all outside of the mask in one colour (S0, equation 3).
+
+    Parameters
+    ----------
+    image
+        (H, W, 3) uint8 RGB.
+    mask
+        (H, W) bool, the image's own size.
+    fill
+        RGB in [0, 255]; the paper's is black.
+
+    Raises
+    ------
+    ValueError
+        If the image, mask or colour has another shape, dtype or range, or the mask no pixels.
+    """
+    check_image(image)
+    check_mask(mask)
+    if mask.shape != image.shape[:2]:
+        raise ValueError(f"the mask has {mask.shape} pixels, the image {image.shape[:2]}")
+    colour = np.asarray(fill)
+    if colour.shape != (3,) or not ((colour >= 0) & (colour <= 255)).all():
+        raise ValueError(f"fill must be (red, green, blue) in [0, 255], not {fill!r}")
+    return np.where(mask[..., None], image, colour.astype(np.uint8))
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raise ValueError unless the image is (H, W, 3) uint8 with pixels."""
+    shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
+    if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
+        raise ValueError(f"the image must be (H, W, 3) uint8 RGB, not {shape} {dtype}")
+
+
+def check_mask(mask: np.ndarray) -> None:
+    """Raise ValueError unless the mask is (H, W) bool with at least one pixel inside."""
+    shape, dtype = np.shape(mask), getattr(mask, "dtype", type(mask).__name__)
+    if len(shape) != 2 or dtype != np.bool_:
+        raise ValueError(f"the mask must be (H, W) bool, not {shape} {dtype}")
+    if not mask.any():
+        raise ValueError("the mask has no pixels")
+
+
+def _check_prompt(prompt: Prompt) -> None:
+    if isinstance(prompt, Text):
+        raise TypeError(f"{prompt} is found by words.find_words, with a CLIP beside the SAM")
+    if not isinstance(prompt, Prompt):
+        raise TypeError(f"{prompt!r} is no prompt: say Box, Points or Whole")
+
+
+def _record_to_region(record: dict) -> Region:
+    return Region(
+        mask=record["segmentation"],
+        quality=record["predicted_iou"],
+        stability=record["stability_score"],
+        prompt=Points(tuple(record["point_coords"])),
+    )
