@@ -97,6 +97,7 @@ def test_a_box_over_the_edge_is_clipped_to_the_image(image):
         (an_object(points=[[WIDTH, 3]], labels=[1]), r"object 2: point \(50, 3\) is outside"),
         (an_object(box=[9, 9, 9, 20]), "object 2: .* has no area"),
         (an_object(box=[60, 4, 70, 24]), "object 2: .* is outside the image"),
+        (an_object(box=[5, 4]), r"object 2: a box needs four numbers, not \[5, 4\]"),
         (an_object(points=[[float("nan"), 3]], labels=[1]), "object 2: .* finite"),
     ],
 )
@@ -205,6 +206,41 @@ def test_words_without_an_encoder_are_kept_and_find_no_mask(image, segmenter, as
     assert picker.masks == [None]
     assert picker.error == ""
     assert asked == []
+
+
+@pytest.fixture
+def find_words(monkeypatch):
+    """Stands in for the search by words: two regions for cats, nothing else is found."""
+    asked = []
+
+    def find(image, text, segmenter, encoder):
+        asked.append(text)
+        if "cat" not in text.words:
+            raise ValueError(f"no region looks like {text.words}")
+        halves = np.arange(WIDTH) < 10, np.arange(WIDTH) > 40
+        return [Region(np.tile(half, (HEIGHT, 1)), prompt=text) for half in halves]
+
+    monkeypatch.setattr("regionlab.words.find_words", find)
+    return asked
+
+
+def test_words_find_their_masks_with_an_encoder(image, segmenter, encoder, find_words):
+    picker = RegionPicker(image, segmenter=segmenter, encoder=encoder)
+    picker.objects = [{**an_object(text="cats"), "every": True}]
+    assert find_words == [Text("cats", every=True)]
+    assert len(picker.regions) == 2
+    columns = (decode(picker.masks[0])[..., 3] > 0).all(0)
+    assert columns.tolist() == [x < 10 or x > 40 for x in range(WIDTH)]
+
+
+def test_what_was_not_found_is_not_looked_for_at_every_click(image, segmenter, encoder, find_words):
+    picker = RegionPicker(image, segmenter=segmenter, encoder=encoder)
+    picker.objects = [WORDS]
+    picker.objects = [WORDS, BOX]
+    assert picker.error == "object 1: no region looks like a red circle"
+    assert len(find_words) == 1
+    picker.objects = [an_object(text="cat"), BOX]
+    assert picker.error == ""
 
 
 # Selections

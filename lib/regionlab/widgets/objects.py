@@ -6,7 +6,7 @@ points say where it is and its words then are its name; words alone are a text p
 loaded selection holds beyond that, `weight` and `every`, is kept.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from regionlab.prompts import Box, Points, Prompt, Text
@@ -25,13 +25,19 @@ def object_to_prompt(marks: Mapping[str, Any]) -> Prompt | None:
     ValueError
         If it is no prompt, such as one of negative points only.
     """
-    box = None if marks.get("box") is None else Box(*marks["box"])
+    box = None if marks.get("box") is None else _to_box(marks["box"])
     if marks.get("points"):
-        return Points(tuple(map(tuple, marks["points"])), tuple(marks["labels"]), box)
+        return Points(tuple(map(tuple, marks["points"])), marks.get("labels"), box)
     if box is not None:
         return box
     words = marks.get("text", "").strip()
     return Text(words, every=marks.get("every", False)) if words else None
+
+
+def _to_box(sides: Sequence[float]) -> Box:
+    if len(sides) != 4:
+        raise ValueError(f"a box needs four numbers, not {sides!r}")
+    return Box(*sides)
 
 
 def object_to_label(marks: Mapping[str, Any]) -> str:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from regionlab.masking import Region, Segmenter
 
 HERE = Path(__file__).parent
-SHOWN_SIDE = 1600  # pixels of the longer side that are sent to the browser
+SHOWN_SIDE = 1600  # pixels of the longer side that the browser gets of the picture
+MASK_SIDE = 800  # and of a mask
 
 
 class RegionPicker(anywidget.AnyWidget):
@@ -98,7 +99,8 @@ class RegionPicker(anywidget.AnyWidget):
         self.encoder = encoder
         self.name = name or ("image" if isinstance(image, np.ndarray) else str(image))
         self.save_to = save_to
-        self._found: list[tuple[Prompt, list[Region]]] = []  # in the objects' order
+        # Of each object, in order: its prompt, and the regions found or why there are none.
+        self._answers: list[tuple[Prompt, list[Region] | str]] = []
         height, width = self.image.shape[:2]
         picture = encode_image(self.image, SHOWN_SIDE)
         super().__init__(picture=picture, width=width, height=height, objects=[empty_object()])
@@ -135,7 +137,8 @@ class RegionPicker(anywidget.AnyWidget):
     @property
     def regions(self) -> "list[Region]":
         """The regions found so far, in the objects' order; none without a segmenter."""
-        return [region for _, regions in self._found for region in regions]
+        found = (answer for _, answer in self._answers if not isinstance(answer, str))
+        return [region for regions in found for region in regions]
 
     def save(self, path: Path | str) -> Path:
         """Write the selection as JSON; errors as of `selection`."""
@@ -162,8 +165,8 @@ class RegionPicker(anywidget.AnyWidget):
     def draw(self, ax: "Axes", *, title: str = "") -> "Axes":
         """Draw the selection as a static picture, see `region_figures.draw_selection`."""
         selection = self.selection
-        found = dict(self._found)
-        regions = [found[prompt][0] if prompt in found else None for prompt in selection.prompts]
+        first = {region.prompt: region for region in reversed(self.regions)}
+        regions = [first.get(prompt) for prompt in selection.prompts]
         return draw_selection(
             ax, self.image, selection.prompts, regions, labels=selection.labels, title=title
         )
@@ -187,7 +190,7 @@ class RegionPicker(anywidget.AnyWidget):
     @traitlets.observe("objects")
     def _follow(self, _change) -> None:
         """Find the masks of changed objects, and save; what fails is told in `error`."""
-        before, self._found = dict(self._found), []
+        before, self._answers = dict(self._answers), []
         masks, errors = [], []
         for number, marks in enumerate(self.objects):
             try:
@@ -200,24 +203,29 @@ class RegionPicker(anywidget.AnyWidget):
         with self.hold_sync():
             self.masks, self.error, self.status = masks, "; ".join(errors), ""
 
-    def _find_mask(self, marks: dict, color: str, before: "dict[Prompt, list[Region]]"):
+    def _find_mask(self, marks: dict, color: str, before: dict) -> bytes | None:
         """Return an object's mask as PNG, None if it has none; segment only what is new."""
         prompt = self._to_prompt(marks)
-        regions = before.get(prompt) if prompt in before else self._segment(prompt)
-        if not regions:
-            return None
-        self._found.append((prompt, regions))
-        mask = np.logical_or.reduce([region.mask for region in regions])
-        return encode_mask(mask, color, SHOWN_SIDE)
-
-    def _segment(self, prompt: Prompt | None) -> "list[Region]":
         if prompt is None or self.segmenter is None:
-            return []
-        if not isinstance(prompt, Text):
-            self.status = "finding the mask…"
-            return [self.segmenter.segment(self.image, prompt)]
-        if self.encoder is None:
-            return []
+            return None
+        answer = before[prompt] if prompt in before else self._ask(prompt)
+        self._answers.append((prompt, answer))
+        if isinstance(answer, str):
+            raise ValueError(answer)
+        mask = np.logical_or.reduce([region.mask for region in answer])
+        return encode_mask(mask, color, MASK_SIDE) if answer else None
+
+    def _ask(self, prompt: Prompt) -> "list[Region] | str":
+        """Return the regions of a prompt, or in words why there are none."""
+        try:
+            if not isinstance(prompt, Text):
+                self.status = "finding the mask…"
+                return [self.segmenter.segment(self.image, prompt)]
+            return [] if self.encoder is None else self._ask_words(prompt)
+        except ValueError as e:
+            return str(e)
+
+    def _ask_words(self, prompt: Text) -> "list[Region]":
         from regionlab.words import find_words
 
         self.status = "looking for the words…"
