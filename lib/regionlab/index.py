@@ -1,8 +1,9 @@
 """Index: the vectors of a collection's images on disk, with what is needed to trust them.
 
-A folder with `manifest.json`, `images.parquet`, `image_vectors.npy` and `failures.csv`. It is
-built in a hidden folder beside its place (`.<name>.building`) and put there in one move, so a
-build that was killed goes on where it stopped and an index that can be opened is whole.
+A folder with `manifest.json`, `images.parquet`, `image_vectors.npy` and `failures.csv`; and with
+`regions.parquet`, `region_vectors.npy` and `region_failures.csv` where regions were added. It is
+built in a hidden folder beside its place and put there in one move, so a build that was killed
+goes on where it stopped and an index that can be opened is whole.
 """
 
 import hashlib
@@ -20,7 +21,6 @@ import pandas as pd
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index_files import (
-    FILES,
     SCHEMA,
     IndexFolderError,
     check_agreement,
@@ -29,7 +29,16 @@ from regionlab.index_files import (
     read_manifest,
     write_index_files,
 )
+from regionlab.region_files import read_region_files
+from regionlab.rle import rle_to_mask
 from regionlab.shards import write_shards
+from regionlab.workshop import (
+    IMAGES,
+    check_replaceable,
+    finish_swap,
+    get_workshop,
+    open_workshop,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +62,15 @@ class Index:
     failures
         `image_id`, `path`, `reason` of the images that could not be read, and of what the
         collection's loader had to skip (these have no id).
+    regions
+        Regions of the images, those of an image together: `region_id`, `image_id`, `row` of the
+        image (ascending), box `x0`, `y0`, `x1`, `y1` in pixels, `area` in pixels, `quality`
+        (predicted IoU) and `stability`, `rle` (the counts; the size is the image's). None until
+        `add_regions`, as the two that follow.
+    region_vectors
+        (r, d) float32, unit length, memory-mapped; row i belongs to row i of `regions`.
+    region_failures
+        As `failures`: the indexed images that could not be read again.
     """
 
     folder: Path
@@ -61,21 +79,31 @@ class Index:
     images: pd.DataFrame
     vectors: np.ndarray
     failures: pd.DataFrame
+    regions: pd.DataFrame | None = None
+    region_vectors: np.ndarray | None = None
+    region_failures: pd.DataFrame | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __repr__(self) -> str:
         made = self.manifest
+        held = f"{len(self)} images"
+        if self.regions is not None:
+            held += f", {len(self.regions)} regions"
         failed = f", {len(self.failures)} unreadable" if len(self.failures) else ""
-        return (
-            f"<Index {made['collection']}: {len(self)} images by {made['model']['model']}{failed}>"
-        )
+        return f"<Index {made['collection']}: {held} by {made['model']['model']}{failed}>"
 
     @property
     def id(self) -> str:
         """Short id of the contents: names and bytes of the images, and the model."""
         return self.manifest["id"]
+
+    @property
+    def regions_id(self) -> str:
+        """Short id of the regions: their images and masks, and how they became vectors."""
+        self.check_regions()
+        return self.manifest["regions"]["id"]
 
     def path(self, row: int) -> Path:
         """Return the absolute path of the image in a row."""
@@ -99,6 +127,29 @@ class Index:
                 f"{encoder.space}): load the same model, or build another index"
             )
 
+    def check_regions(self) -> None:
+        """Raise `IndexFolderError` if the index has no regions."""
+        if self.regions is None:
+            raise IndexFolderError(
+                f"the index {self.folder} has no regions: add them with "
+                "index = add_regions(index, segmenter, encoder)"
+            )
+
+    def regions_of(self, row: int) -> slice:
+        """Return the rows of `regions` that belong to the image in a row."""
+        self.check_regions()
+        start, stop = np.searchsorted(self.regions["row"].to_numpy(), [row, row + 1])
+        return slice(int(start), int(stop))
+
+    def region_mask(self, region_row: int) -> np.ndarray:
+        """Return the mask of a region, (H, W) bool in the size of its image."""
+        self.check_regions()
+        if not 0 <= region_row < len(self.regions):  # -1 stands for no region in a ranking
+            raise IndexError(f"no region {region_row} in an index of {len(self.regions)}")
+        region = self.regions.iloc[region_row]
+        image = self.images.iloc[region["row"]]
+        return rle_to_mask({"size": [image["height"], image["width"]], "counts": region["rle"]})
+
     def missing_files(self) -> list[Path]:
         """Return the indexed images that are no longer on disk (integrity check of S0 3.3)."""
         return [path for path in map(self.path, range(len(self))) if not path.is_file()]
@@ -108,7 +159,7 @@ class Index:
 
 
 def open_index(folder: Path | str) -> Index:
-    """Open an index after checking that its table and vectors agree.
+    """Open an index after checking that its tables and vectors agree.
 
     Raises
     ------
@@ -118,17 +169,18 @@ def open_index(folder: Path | str) -> Index:
     """
     folder = Path(folder).expanduser().resolve()
     if not folder.exists():
-        _finish_swap(folder)
+        finish_swap(folder)
     manifest = read_manifest(folder)
     try:
         images = pd.read_parquet(folder / "images.parquet")
         vectors = np.load(folder / "image_vectors.npy", mmap_mode="r", allow_pickle=False)
         failures = pd.read_csv(folder / "failures.csv", dtype=str, keep_default_na=False)
         check_agreement(manifest, images, vectors, failures)
+        regions = read_region_files(folder, manifest, images)
         root = find_root(folder, manifest)
     except Exception as e:  # parquet, numpy, csv and the manifest each have errors of their own
         raise damaged(folder, e) from e
-    return Index(folder, manifest, root, images, vectors, failures)
+    return Index(folder, manifest, root, images, vectors, failures, *regions)
 
 
 # Building
@@ -148,7 +200,7 @@ def build_index(
 
     Images that cannot be read are listed in the index's failures, with a warning, and never
     stop the build. An index of the same files and table by the same model that is there already
-    is opened as it is; files count as the same by name, size and time of change.
+    is opened as it is, with its regions; files count as the same by name, size and time of change.
 
     Parameters
     ----------
@@ -157,7 +209,8 @@ def build_index(
     encoder
         Which vectors.
     folder
-        Where the index goes. An index that lies there is replaced once the new one is complete.
+        Where the index goes. An index that lies there is replaced, its regions included, once
+        the new one is complete.
     batch_size, workers
         As for `Encoder.encode_stream`.
     shard_size
@@ -181,12 +234,12 @@ def build_index(
         )
     shard_size += -shard_size % batch_size
     folder = Path(folder).expanduser().resolve()
-    _check_replaceable(folder)
-    _finish_swap(folder)
+    check_replaceable(folder)
+    finish_swap(folder)
     plan = _plan_build(collection, encoder)
     index = None if fresh else _open_if_planned(folder, plan, collection.root)
     if index is None:
-        work = _open_workshop(folder, f"{plan} {shard_size}", fresh)
+        work = open_workshop(folder, IMAGES, f"{plan} {shard_size}", fresh=fresh)
         write_shards(
             collection,
             encoder,
@@ -196,9 +249,9 @@ def build_index(
             shard_size=shard_size,
         )
         write_index_files(collection, encoder, work, folder, plan)
-        _finish_swap(folder)
+        finish_swap(folder)
         index = open_index(folder)
-    shutil.rmtree(_workshop(folder), ignore_errors=True)
+    shutil.rmtree(get_workshop(folder, IMAGES), ignore_errors=True)
     _warn_of_failures(index)
     return index
 
@@ -229,41 +282,6 @@ def _open_if_planned(folder: Path, plan: str, root: Path) -> Index | None:
         return None
     same = index.manifest["plan"] == plan and index.root == root.resolve()
     return index if same else None
-
-
-def _check_replaceable(folder: Path) -> None:
-    foreign = [e.name for e in folder.iterdir() if e.name not in FILES] if folder.is_dir() else []
-    if foreign or (folder.exists() and not folder.is_dir()):
-        what = f"holds {foreign[0]!r}" if foreign else "is a file"
-        raise IndexFolderError(f"{folder} {what}, no part of an index: it will not be replaced")
-
-
-def _workshop(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.building")
-
-
-def _open_workshop(folder: Path, plan: str, fresh: bool) -> Path:
-    """Return the hidden folder of shards, emptied if they belong to another plan."""
-    work = _workshop(folder)
-    marker = work / "plan"
-    if fresh or not marker.exists() or marker.read_text() != plan:
-        shutil.rmtree(work, ignore_errors=True)
-        (work / "shards").mkdir(parents=True)
-        marker.write_text(plan)
-    return work
-
-
-def _finish_swap(folder: Path) -> None:
-    """Put an index that is ready in its place; cut off anywhere, it can be called again."""
-    work = _workshop(folder)
-    ready, old = work / "ready", work / "old"
-    if ready.exists():
-        if folder.exists():
-            _check_replaceable(folder)
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        ready.rename(folder)
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def _warn_of_failures(index: Index) -> None:

@@ -15,7 +15,9 @@ from regionlab.embedding import Encoder
 from regionlab.shards import read_shards
 
 SCHEMA = 1
-FILES = ("manifest.json", "images.parquet", "image_vectors.npy", "failures.csv")
+IMAGE_FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
+REGION_FILES = ("regions.parquet", "region_vectors.npy", "region_failures.csv")
+FILES = ("manifest.json", *IMAGE_FILES, *REGION_FILES)
 FAILURE_COLUMNS = ["image_id", "path", "reason"]
 
 
@@ -74,7 +76,7 @@ def write_index_files(
         "regions": None,
         "count": len(images),
         "dim": encoder.dim,
-        "vectors_sample": _digest_sample(vectors),
+        "vectors_sample": digest_sample(vectors),
         "failures": len(failures),
         "seconds": round(float(seconds.sum()), 3),
     }
@@ -122,7 +124,7 @@ def check_agreement(
         )
     if _digest_table(images, manifest["space"], manifest["model"]) != manifest["id"]:
         raise ValueError("images.parquet is not the table that was written with it")
-    if _digest_sample(vectors) != manifest["vectors_sample"]:
+    if digest_sample(vectors) != manifest["vectors_sample"]:
         raise ValueError("image_vectors.npy is not the file that was written with it")
     if len(failures) != manifest["failures"] or list(failures.columns) != FAILURE_COLUMNS:
         raise ValueError(f"failures.csv does not list {manifest['failures']} files")
@@ -135,7 +137,7 @@ def _digest_table(images: pd.DataFrame, space: str, model: dict) -> str:
     return digest.hexdigest()[:16]
 
 
-def _digest_sample(vectors: np.ndarray) -> str:
+def digest_sample(vectors: np.ndarray) -> str:
     """Hash some rows from all over the file; to read all of a large one would take too long."""
     sample = np.ascontiguousarray(vectors[:: max(len(vectors) // 1000, 1)])
     return hashlib.sha256(sample.tobytes()).hexdigest()

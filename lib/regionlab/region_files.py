@@ -1,0 +1,161 @@
+"""The files of an index's regions: writing them, reading them, checking that they belong to it."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regionlab.index_files import (
+    FAILURE_COLUMNS,
+    IMAGE_FILES,
+    REGION_FILES,
+    digest_sample,
+    read_manifest,
+)
+
+TABLE, VECTORS, FAILURES = REGION_FILES
+COLUMNS = {
+    "region_id": "str",
+    "image_id": "str",
+    "row": "int64",
+    "x0": "float64",
+    "y0": "float64",
+    "x1": "float64",
+    "y1": "float64",
+    "area": "int64",
+    "quality": "float32",
+    "stability": "float32",
+    "rle": "str",
+}
+
+
+def write_region_files(
+    folder: Path,
+    work: Path,
+    policy: dict[str, Any],
+    regions: pd.DataFrame,
+    vectors: np.ndarray,
+    visits: pd.DataFrame,
+) -> None:
+    """Write the index in `folder` once more, with its regions, into `work`/ready.
+
+    Parameters
+    ----------
+    policy
+        What decided the regions, as plain JSON values; it becomes part of the manifest.
+    regions, vectors
+        A line of `COLUMNS` and a vector (d,) float32 each, in the order of the images.
+    visits
+        `reason` (empty unless it could not be read) and `seconds` of each image.
+
+    Raises
+    ------
+    ValueError
+        If not one image could be read.
+    """
+    new = work / "new"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir()
+    for name in IMAGE_FILES:
+        _link_or_copy(folder / name, new / name)
+    images = pd.read_parquet(new / "images.parquet")
+    failures = images.assign(reason=visits["reason"])[visits["reason"] != ""][FAILURE_COLUMNS]
+    if len(failures) == len(images):
+        first = failures.iloc[0]
+        raise ValueError(
+            f"regions can be found in not one of the {len(images)} images of the index {folder}; "
+            f"the first: {first['path']}: {first['reason']}"
+        )
+    regions.to_parquet(new / TABLE)
+    np.save(new / VECTORS, vectors)
+    failures.to_csv(new / FAILURES, index=False)
+    manifest = read_manifest(folder)
+    manifest["regions"] = {
+        "id": _digest_contents(manifest["id"], regions, policy),
+        **policy,
+        "count": len(regions),
+        "images_without": len(images) - len(failures) - regions["row"].nunique(),
+        "table": _digest_table(regions),
+        "vectors_sample": digest_sample(vectors),
+        "failures": len(failures),
+        "seconds": round(float(visits["seconds"].sum()), 3),
+    }
+    (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    new.rename(work / "ready")
+
+
+def read_region_files(
+    folder: Path, manifest: dict[str, Any], images: pd.DataFrame
+) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame] | tuple[None, None, None]:
+    """Read table, vectors and failures of an index's regions; three None if it has none.
+
+    Raises
+    ------
+    ValueError
+        If they are not those written with the manifest, or do not belong to the images.
+        Damaged files raise what their readers raise.
+    """
+    if manifest["regions"] is None:
+        return None, None, None
+    regions = pd.read_parquet(folder / TABLE)
+    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+    failures = pd.read_csv(folder / FAILURES, dtype=str, keep_default_na=False)
+    _check_vectors(manifest, regions, vectors)
+    _check_table(manifest, regions, images)
+    expected = manifest["regions"]["failures"]
+    if len(failures) != expected or list(failures.columns) != FAILURE_COLUMNS:
+        raise ValueError(f"{FAILURES} does not list {expected} files")
+    return regions, vectors, failures
+
+
+def _check_vectors(manifest: dict, regions: pd.DataFrame, vectors: np.ndarray) -> None:
+    made, dim = manifest["regions"], manifest["dim"]
+    expected = (made["count"], dim)
+    if vectors.shape != expected or vectors.dtype != np.float32 or len(regions) != expected[0]:
+        raise ValueError(
+            f"its manifest says {made['count']} regions of {dim} dimensions, the table has "
+            f"{len(regions)}, the vectors are {vectors.shape} {vectors.dtype}"
+        )
+    if digest_sample(vectors) != made["vectors_sample"]:
+        raise ValueError(f"{VECTORS} is not the file that was written with it")
+
+
+def _check_table(manifest: dict, regions: pd.DataFrame, images: pd.DataFrame) -> None:
+    rows = regions["row"].to_numpy()
+    if len(rows) and not (0 <= rows[0] and rows[-1] < len(images) and (np.diff(rows) >= 0).all()):
+        raise ValueError(f"the rows in {TABLE} do not ascend within the {len(images)} images")
+    if not regions["region_id"].is_unique:
+        raise ValueError(f"{TABLE} holds a region_id twice")
+    if not np.array_equal(images["image_id"].to_numpy()[rows], regions["image_id"]):
+        raise ValueError(f"{TABLE} belongs to other images")
+    if _digest_table(regions) != manifest["regions"]["table"]:
+        raise ValueError(f"{TABLE} is not the table that was written with it")
+
+
+def _digest_contents(index_id: str, regions: pd.DataFrame, policy: dict) -> str:
+    """Hash what the regions are: the images, their masks, and how these became vectors."""
+    how = [index_id, policy["encoding"], policy["model"]["precision"]]
+    text = "\n".join([json.dumps(how), *regions["region_id"]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest_table(regions: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for column, kind in COLUMNS.items():
+        values = regions[column]
+        content = "\n".join(values).encode() if kind == "str" else values.to_numpy(kind).tobytes()
+        digest.update(f"\n{column}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _link_or_copy(source: Path, target: Path) -> None:
+    """Let both names lead to the same bytes; nothing of an index is ever changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)
