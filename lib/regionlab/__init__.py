@@ -9,13 +9,18 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
+    "add_regions": "index_regions",
     "build_index": "index",
     "evaluate": "evaluation",
+    "find_regions": "words",
     "load_collection": "datasets",
     "load_encoder": "encoders",
+    "load_segmenter": "segmenters",
+    "measure_ranking": "evaluation",
     "open_index": "index",
     "search_image": "search",
     "search_indexed": "search",
+    "search_regions": "region_search",
     "search_text": "search",
 }
 __all__ = sorted(_HOMES)

@@ -143,6 +143,39 @@ def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     return ax
 
 
+def draw_bars(ax: "Axes", measures: Mapping[str, Mapping], *, label: str):
+    """Draw one measured quantity of several methods as lying bars with 95 % intervals.
+
+    Parameters
+    ----------
+    measures
+        Method to `{"value", "ci95"}`, from `bootstrap.summarise`.
+    label
+        Of the quantity.
+    """
+    values = [measure["value"] for measure in measures.values()]
+    reach = np.abs([np.subtract(m["ci95"], m["value"]) for m in measures.values()]).T
+    places = np.arange(len(measures))
+    ax.barh(places, values, 0.7, xerr=reach if len(values) else None, error_kw={"elinewidth": 0.9})
+    ax.set_yticks(places, list(measures))
+    ax.invert_yaxis()
+    ax.set_xlim(left=0)
+    ax.grid(axis="x")
+    ax.set_xlabel(label)
+    return ax
+
+
+def draw_similarities(
+    ax: "Axes", similarities: np.ndarray, rows: Sequence[str], columns: Sequence[str]
+):
+    """Draw an (r, c) matrix of cosine similarities as a heat map (S0, figure 26)."""
+    picture = ax.imshow(similarities, cmap="viridis", vmax=1)
+    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), rows)
+    ax.figure.colorbar(picture, ax=ax, label="cosine similarity")
+    return ax
+
+
 def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tuple[float, float]]):
     """Draw how long each step takes here, beside the range that a paper gives for it.
 

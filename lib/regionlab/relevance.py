@@ -60,17 +60,75 @@ def count_shared_kinds(
     ValueError
         If a column of `by` is not there.
     """
+    present = _count_kinds(collection, by) > 0
+    queries, gallery = (
+        present.reindex(list(ids), fill_value=False).to_numpy(np.float32)
+        for ids in (query_ids, gallery_ids)
+    )
+    return (queries @ gallery.T).astype(np.int64)
+
+
+def holds_kinds_of(
+    collection: Collection,
+    groups: Sequence[Sequence[str]],
+    gallery_ids: Sequence[str],
+    *,
+    by: Sequence[str] = ("category",),
+) -> np.ndarray:
+    """Tell which images hold an object of the kind of each object asked about.
+
+    Two objects of one kind need two in the image, and crowds are left out: "a chair and a
+    table" is not answered by two chairs, nor "two chairs" by one.
+
+    Parameters
+    ----------
+    collection
+        Whose `objects` tell.
+    groups
+        (q,) the ids of the objects that each query asks about, one or several.
+    gallery_ids
+        (n,) images.
+    by
+        As for `count_shared_kinds`.
+
+    Returns
+    -------
+    np.ndarray
+        (q, n) bool. An image answers the queries made from its own objects.
+
+    Raises
+    ------
+    ValueError
+        If a column of `by` is not there, or a query asks about nothing.
+    KeyError
+        If an object is unknown, or a crowd.
+    """
+    if empty := [number for number, group in enumerate(groups) if not len(group)]:
+        raise ValueError(f"query {empty[0]} asks about no object")
+    counts = _count_kinds(collection, by)
+    kinds = _name_kinds(collection, by)
+    gallery = counts.reindex(list(gallery_ids), fill_value=0)
+    answers = []
+    for group in groups:
+        wanted = kinds.loc[list(group)].value_counts()
+        answers.append((gallery[wanted.index].to_numpy() >= wanted.to_numpy()).all(axis=1))
+    return np.array(answers).reshape(len(groups), len(gallery))
+
+
+def _count_kinds(collection: Collection, by: Sequence[str]) -> pd.DataFrame:
+    """How many objects of each kind (columns) each image (index) holds."""
+    kinds = _name_kinds(collection, by)
+    images = collection.objects.set_index("object_id")["image_id"].loc[kinds.index]
+    return pd.crosstab(images.to_numpy(), kinds.to_numpy())
+
+
+def _name_kinds(collection: Collection, by: Sequence[str]) -> pd.Series:
+    """Return the kind of each object, a number by object id, without crowds."""
     objects = collection.objects
     if missing := [column for column in by if column not in objects]:
         raise ValueError(
             f"no column {missing[0]!r} in the objects of {collection!r}; "
             f"there are: {', '.join(objects.columns)}"
         )
-    objects = objects[~objects["iscrowd"]]
-    kinds = objects.groupby(list(by)).ngroup()
-    present = pd.crosstab(objects["image_id"], kinds) > 0
-    queries, gallery = (
-        present.reindex(list(ids), fill_value=False).to_numpy(np.float32)
-        for ids in (query_ids, gallery_ids)
-    )
-    return (queries @ gallery.T).astype(np.int64)
+    objects = objects[~objects["iscrowd"]].set_index("object_id")
+    return objects.groupby(list(by)).ngroup()

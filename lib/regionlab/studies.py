@@ -1,0 +1,230 @@
+"""Studies of region search: objects drawn from a collection, asked for as a user would.
+
+What notebooks 04 and 05 are made of. A prompt is simulated from the true mask of an object
+(`simulation`) or from its words; the answers are judged by the objects that images hold.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from regionlab.collection import Collection
+from regionlab.embedding import Encoder
+from regionlab.masking import EmptyMaskError, Region, Segmenter
+from regionlab.progress import progress
+from regionlab.prompts import Box, Points, Prompt, Text
+from regionlab.query import Part, Query
+from regionlab.regions import encode_regions
+from regionlab.simulation import draw_inside_point, jitter_box, mask_to_box
+from regionlab.words import NothingFoundError, find_regions
+
+PROMPTS = ("box", "point", "text")
+
+
+def draw_objects(
+    collection: Collection, count: int, *, seed: int, by: Sequence[str] = ("category",)
+) -> pd.DataFrame:
+    """Draw objects to ask about: with a mask, no crowds, and of a kind that others share.
+
+    Parameters
+    ----------
+    collection
+        Where from.
+    count
+        How many; all there are, if fewer.
+    seed
+        Of the draw.
+    by
+        Columns of `objects` that make a kind; another image has to hold the same kind.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rows of `collection.objects`, in the collection's order.
+
+    Raises
+    ------
+    ValueError
+        If there is no such object.
+    """
+    objects = collection.objects
+    objects = objects[~objects["iscrowd"] & objects["segmentation"].notna()]
+    shared = objects.groupby(list(by))["image_id"].transform("nunique") > 1
+    fit = objects[shared & (objects["area"] > 0)]
+    if fit.empty:
+        raise ValueError(f"{collection!r} has no object with a mask and a kind that others share")
+    return fit.sample(min(count, len(fit)), random_state=seed).sort_index().reset_index(drop=True)
+
+
+def draw_pairs(
+    collection: Collection, count: int, *, seed: int, by: Sequence[str] = ("category",)
+) -> list[tuple[str, str]]:
+    """Draw two objects of different kinds from one image, at most one pair an image.
+
+    Returns
+    -------
+    list of tuple of str
+        Ids of the objects.
+
+    Raises
+    ------
+    ValueError
+        If no image holds two kinds of object with masks.
+    """
+    objects = collection.objects
+    objects = objects[~objects["iscrowd"] & objects["segmentation"].notna()]
+    shuffled = objects.sample(frac=1, random_state=seed).drop_duplicates(["image_id", *by])
+    pairs = shuffled.groupby("image_id", sort=False).head(2).groupby("image_id", sort=False)
+    found = [tuple(ids) for _, ids in pairs["object_id"] if len(ids) == 2]
+    if not found:
+        raise ValueError(f"{collection!r} has no image with two kinds of object")
+    return found[:count]
+
+
+def describe_object(row: pd.Series, words: Sequence[str] = ("category",)) -> str:
+    """Return an object in words, such as "red striped star": values of columns, "plain" unsaid."""
+    return " ".join(str(row[column]) for column in words if str(row[column]) != "plain")
+
+
+def prompt_for_object(
+    how: str,
+    mask: np.ndarray,
+    rng: np.random.Generator,
+    *,
+    words: str = "",
+    noise: float = 0.1,
+) -> Prompt:
+    """Ask for an object as a user would: a hasty box, a click anywhere on it, or its words.
+
+    Parameters
+    ----------
+    how
+        One of `PROMPTS`.
+    mask
+        (H, W) bool, the true mask.
+    words
+        For "text".
+    noise
+        Of the box, see `simulation.jitter_box`.
+
+    Raises
+    ------
+    ValueError
+        If `how` is unknown.
+    """
+    if how == "box":
+        return Box(*jitter_box(mask_to_box(mask), mask.shape, rng, noise=noise))
+    if how == "point":
+        return Points((tuple(draw_inside_point(mask, rng)),))
+    if how == "text":
+        return Text(words)
+    raise ValueError(f"unknown prompt {how!r}; known: {', '.join(PROMPTS)}")
+
+
+def segment_objects(
+    collection: Collection,
+    objects: pd.DataFrame,
+    how: str,
+    segmenter: Segmenter,
+    encoder: Encoder,
+    *,
+    seed: int,
+    words: Sequence[str] = ("category",),
+    noise: float = 0.1,
+    **options,
+) -> list[Region | None]:
+    """Ask for each object by a simulated prompt and return the regions found.
+
+    Parameters
+    ----------
+    objects
+        From `draw_objects`.
+    how, noise
+        As for `prompt_for_object`.
+    words
+        Columns that describe an object, see `describe_object`.
+    options
+        For `words.find_words`.
+
+    Returns
+    -------
+    list of Region or None
+        None where the prompt found nothing; this counts as a miss and is for the caller to
+        tell.
+    """
+    rng = np.random.default_rng(seed)
+    found: list[Region | None] = []
+    for _, row in progress(objects.iterrows(), desc=f"segment by {how}", total=len(objects)):
+        mask, image = collection.mask(row["object_id"]), collection.read(row["image_id"])
+        said = describe_object(row, words)
+        prompt = prompt_for_object(how, mask, rng, words=said, noise=noise)
+        try:
+            found += find_regions(image, prompt, segmenter, encoder, **options)[:1]
+        except (EmptyMaskError, NothingFoundError):
+            found.append(None)
+    return found
+
+
+def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Return the pixels in both (H, W) bool masks over those in either; 0 if both are empty."""
+    either = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / either if either else 0.0
+
+
+def measure_masks(
+    collection: Collection,
+    objects: pd.DataFrame,
+    regions: Sequence[Region | None],
+    *,
+    by: Sequence[str] = (),
+) -> np.ndarray:
+    """Return the IoU of each region with the object that was asked for, (q,) float.
+
+    Parameters
+    ----------
+    by
+        Columns that words can tell: then any object of the image that agrees in them is right,
+        and the best counts. None for the very object.
+    """
+    ious = []
+    for (_, row), region in zip(objects.iterrows(), regions, strict=True):
+        if region is None:
+            ious.append(0.0)
+            continue
+        held = collection.objects_of(row["image_id"])
+        same = (held[list(by)] == row[list(by)]).all(axis=1)
+        meant = held["object_id"][same] if by else [row["object_id"]]
+        ious.append(max(mask_iou(region.mask, collection.mask(each)) for each in meant))
+    return np.array(ious)
+
+
+def query_regions(
+    collection: Collection,
+    image_ids: Sequence[str],
+    regions: Sequence[Sequence[Region | None]],
+    encoder: Encoder,
+    *,
+    encoding: str,
+) -> list[Query]:
+    """Make a query of each image's regions; the whole image stands in where none was found.
+
+    Parameters
+    ----------
+    image_ids
+        (q,) the image of each query.
+    regions
+        (q,) its regions, a part each.
+    encoding
+        How regions become vectors, the one of the index.
+    """
+    queries = []
+    items = list(zip(image_ids, regions, strict=True))
+    for image_id, parts in progress(items, desc="encode queries", total=len(items)):
+        image = collection.read(image_id)
+        height, width = image.shape[:2]
+        masks = [np.ones((height, width), bool) if r is None else r.mask for r in parts]
+        vectors = encode_regions(encoder, image, masks, encoding=encoding)
+        boxes = [mask_to_box(mask) / (width, height, width, height) for mask in masks]
+        queries.append(Query([Part(v, box) for v, box in zip(vectors, boxes, strict=True)]))
+    return queries
