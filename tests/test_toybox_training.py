@@ -28,6 +28,7 @@ from regionlab.toybox.train_clip import Recipe, encode_tokens, train, validate
 from regionlab.toybox.world import COLORS, COMBINATIONS, SEEN, sample_scene, scene_rng
 
 SIDE = json.loads(CONFIG.read_text())["vision_cfg"]["image_size"]
+MODELS = list(train_cli.TRAINERS)
 TINY = Recipe(scenes=40, steps=4, batch=8, lone_batch=4, warmup=1, save_every=2)
 
 
@@ -445,7 +446,7 @@ def trainings(tmp_path, monkeypatch):
         return make_result()
 
     monkeypatch.setattr(train_cli, "FOLDER", tmp_path)
-    monkeypatch.setitem(train_cli.TRAINERS, "toyclip", trainer)
+    monkeypatch.setattr(train_cli, "TRAINERS", {"toyclip": trainer})
     return runs
 
 
@@ -457,6 +458,22 @@ def test_command_writes_weights_record_and_card(trainings, tmp_path, capsys):
     record = json.loads((tmp_path / "toyclip.json").read_text())
     assert record["sha256"] in (tmp_path / "README.md").read_text()
     assert record["sha256"] in capsys.readouterr().out
+
+
+def test_command_trains_all_models_unless_one_is_named(trainings, tmp_path, monkeypatch):
+    trained = []
+
+    def remember(name):
+        def train(changes, cache, weights):
+            trained.append(name)
+            write_weights(weights)
+            return make_result()
+
+        return train
+
+    monkeypatch.setattr(train_cli, "TRAINERS", {name: remember(name) for name in MODELS})
+    assert train_cli.main([]) == train_cli.main(["--model", "toysam"]) == 0
+    assert trained == [*MODELS, "toysam"]
 
 
 def test_trial_leaves_the_published_weights_alone(trainings, tmp_path):
