@@ -46,8 +46,8 @@ class Box:
     @classmethod
     def from_corners(cls, a: tuple[float, float], b: tuple[float, float]) -> "Box":
         """Make the box between any two opposite corners (x, y)."""
-        (ax, ay), (bx, by) = a, b
-        return cls(min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))
+        (x0, x1), (y0, y1) = (sorted(pair) for pair in zip(a, b, strict=True))
+        return cls(x0, y0, x1, y1)
 
     @property
     def xyxy(self) -> np.ndarray:
@@ -188,10 +188,10 @@ def prompt_from_dict(values: Mapping[str, Any]) -> Prompt:
     ValueError
         If the kind is not known, or the values are not those of a prompt of that kind.
     """
-    if not isinstance(values, Mapping) or values.get("kind") not in KINDS:
-        kind = values.get("kind") if isinstance(values, Mapping) else values
+    kind = values.get("kind") if isinstance(values, Mapping) else values
+    if not isinstance(values, Mapping) or kind not in list(KINDS):
         raise ValueError(f"unknown kind of prompt {kind!r}; known: {', '.join(KINDS)}")
-    cls = KINDS[values["kind"]]
+    cls = KINDS[kind]
     rest = {key: value for key, value in values.items() if key != "kind"}
     try:
         if rest.get("box") is not None:
@@ -199,7 +199,7 @@ def prompt_from_dict(values: Mapping[str, Any]) -> Prompt:
         return cls(**rest)
     except TypeError as e:
         known = ", ".join(field.name for field in fields(cls)) or "nothing more"
-        raise ValueError(f"a prompt of kind {values['kind']} holds {known}, not {rest}") from e
+        raise ValueError(f"a prompt of kind {kind} holds {known}, not {rest}") from e
 
 
 @dataclass(frozen=True)
