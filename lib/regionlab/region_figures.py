@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.ndimage import binary_erosion
 
-from regionlab.figures import draw_image
+from regionlab.figures import draw_image, draw_ranking
 from regionlab.prompts import Box, Points, Prompt, Text, as_prompts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from regionlab.masking import Region
+    from regionlab.region_search import RegionRanking
 
 # Okabe and Ito's colours without black, which is lost on a picture; the picker has the same.
 OBJECT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
@@ -86,6 +87,34 @@ def draw_selection(
         if label := f"“{prompt.words}”" if isinstance(prompt, Text) else label:
             _write_label(ax, label, _find_corner(prompt, region), color)
     return ax
+
+
+def draw_matches(
+    axes: "Sequence[Axes]",
+    ranking: "RegionRanking",
+    query: int = 0,
+    *,
+    relevant: np.ndarray | None = None,
+):
+    """Draw a query's results as `figures.draw_ranking` does, with the regions that matched.
+
+    Parameters
+    ----------
+    axes
+        One a result.
+    ranking
+        From `search_regions`.
+    query
+        Which of its queries.
+    relevant
+        As for `draw_ranking`.
+    """
+    draw_ranking(axes, ranking, query, relevant=relevant)
+    for ax, row, matched in zip(axes, ranking.rows[query], ranking.regions[query], strict=False):
+        for part, region in enumerate(matched):
+            if row >= 0 and region >= 0:
+                ax.imshow(tint_mask(ranking.index.region_mask(region), object_color(part)))
+    return axes
 
 
 def _draw_prompt(ax: "Axes", prompt: Prompt, color: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import anywidget
 import numpy as np
@@ -10,6 +11,9 @@ import traitlets
 from regionlab.images import make_thumbnail
 from regionlab.region_figures import object_color, tint_mask
 from regionlab.widgets.pictures import as_image, encode_image
+
+if TYPE_CHECKING:
+    from regionlab.region_search import RegionRanking
 
 HERE = Path(__file__).parent
 PIXEL_RATIO = 2  # thumbnails stay sharp on dense screens
@@ -59,6 +63,28 @@ class ResultGrid(anywidget.AnyWidget):
     ):
         super().__init__(columns=columns, thumb=thumb)
         self.show(images, titles, outlines=outlines, frames=frames)
+
+    @classmethod
+    def from_ranking(cls, ranking: "RegionRanking", query: int = 0, **options) -> "ResultGrid":
+        """Show a query's results with their scores and the regions that matched.
+
+        Parameters
+        ----------
+        ranking
+            From `search_regions`.
+        query
+            Which of its queries.
+        options
+            `columns` and `thumb`.
+        """
+        found = [row for row in ranking.rows[query] if row >= 0]
+        outlines = [
+            [ranking.index.region_mask(region) if region >= 0 else None for region in regions]
+            for regions in ranking.regions[query][: len(found)]
+        ]
+        scores = [f"{score:.3f}" for score in ranking.scores[query][: len(found)]]
+        paths = [ranking.index.path(row) for row in found]
+        return cls(paths, scores, outlines=outlines, **options)
 
     def show(
         self,
