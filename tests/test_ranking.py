@@ -13,6 +13,7 @@ from regionlab.ranking import (
     Rol,
     best_of_each,
     box_iou,
+    cosines,
     find_best,
     match_parts,
 )
@@ -144,6 +145,13 @@ def test_iou_by_hand():
 
 
 # Regions of images
+
+
+def test_equal_vectors_score_equally_wherever_they_stand():
+    # A matrix product fails this: it rounds the last rows of a block differently.
+    probes = make_probes(Query([Part(vector) for vector in unit(7, 192)]), "match")
+    found = cosines(probes, np.tile(unit(1, 192, seed=1), (1003, 1)))
+    assert (found == found[:, :1]).all()
 
 
 def test_the_best_of_each_images_regions():

@@ -237,6 +237,17 @@ def test_equal_images_come_in_the_order_of_the_index(against, several):
         assert (np.diff(ranking.rows[0][ranking.scores[0] == score]) > 0).all()
 
 
+@pytest.mark.parametrize("rol", [None, Rol(1, 1, region="whole")])
+def test_images_whose_scores_differ_by_less_than_is_shown_count_as_equal(rol):
+    x = np.float32(0.6) + np.spacing(np.float32(0.6)) * np.random.default_rng(0).integers(0, 9, 40)
+    index = make_index([CHAIRS] * 40, images=np.stack([x, np.full(40, 0.8)], axis=1))
+    query = Query([Part(CHAIR, ROOM), Part(TABLE, ROOM, 20)])
+    ranking = search_regions(index, query, k=40, against="images", rol=rol)
+    assert len(set(ranking.scores[0])) < len(set(x))
+    for score in set(ranking.scores[0]):
+        assert (np.diff(ranking.rows[0][ranking.scores[0] == score]) > 0).all()
+
+
 def test_a_query_scores_the_same_alone_and_among_others():
     index, queries = world(7)
     together = search_regions(index, queries)
@@ -435,6 +446,14 @@ def test_the_table_shows_the_evidence():
     assert table["regions"].tolist() == [("region 3", "region 2"), ("region 0", "region 1"), ()]
     assert table["score"].tolist() == table["similarity"].tolist()
     assert table["without"].tolist() == table["iou"].tolist() == [0, 0, 0]
+
+
+def test_each_query_has_a_table_of_its_own():
+    index = make_index([CHAIRS, [TABLE, CHAIR], []])
+    table = search_regions(index, [TWO, Query([Part(CHAIR)])], exclude=[-1, 1]).table(1)
+    assert table["image_id"].tolist() == ["image 0", "image 2"]
+    assert table["regions"].tolist() == [("region 0",), ()]
+    np.testing.assert_allclose(table["similarity"], [24 / 25, UNMATCHED], atol=1e-6)
 
 
 def test_queries_are_named_by_their_labels_or_numbers():

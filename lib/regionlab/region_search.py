@@ -189,12 +189,11 @@ def _search_one(
 
 
 def _rerank(found: dict[str, np.ndarray], overlap: np.ndarray, rol: Rol) -> dict[str, np.ndarray]:
-    """Put the candidates, which are the first, in the order of the ROL's score."""
+    """Put the images in the order of the ROL's score; those without an IoU stay behind."""
     # Of the rounded sum, so that images that the search has ranked as equal stay so.
     similarity = (found["similarity"] + found["without"]).astype(np.float32)
     scores = rol.alpha * similarity.astype(np.float64) + rol.beta * overlap
-    order = np.arange(len(scores))
-    order[: rol.candidates] = np.argsort(-scores[: rol.candidates], kind="stable")
+    order = np.argsort(-scores, kind="stable")
     weighted = {name: rol.alpha * found[name] for name in ("similarity", "without")}
     found = found | weighted | {"iou": rol.beta * overlap, "scores": scores}
     return {name: values[order] for name, values in found.items()}

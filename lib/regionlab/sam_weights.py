@@ -93,10 +93,7 @@ def read_sam_weights(weights_file: WeightsFile) -> dict[str, torch.Tensor]:
             state = torch.load(path, map_location="cpu", weights_only=True)
         state = {name: tensor.float() for name, tensor in state.items()}
     except Exception as e:  # torch, pickle, zip and safetensors have errors of their own
-        reason = "it is no state dict" if isinstance(e, AttributeError) else _first_line(e)
-        if isinstance(e, pickle.UnpicklingError):
-            reason = "it is damaged, or holds more than tensors, which is not loaded"
-        raise damaged(weights_file, reason) from e
+        raise damaged(weights_file, _tell_why(e)) from e
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise damaged(weights_file, f"{broken[0]} holds numbers that are not finite")
@@ -141,6 +138,14 @@ def _download(architecture: str, address: str, path: Path, expected: str) -> Non
             f"cannot download {architecture}: {_first_line(e)}\n"
             f"Fetch {address} on a machine that can, and put the file at {path}."
         ) from e
+
+
+def _tell_why(error: Exception) -> str:
+    if isinstance(error, AttributeError):  # what was read has no items, or they are no tensors
+        return "it is no state dict"
+    if isinstance(error, pickle.UnpicklingError):
+        return "it is damaged, or holds more than tensors, which is not loaded"
+    return f"it may be cut short ({type(error).__name__}: {_first_line(error)[:200]})"
 
 
 def _first_line(error: Exception) -> str:

@@ -81,16 +81,22 @@ def _parse_name(name: str) -> tuple[str, str]:
 
 
 def _create_model(architecture: str, source: str) -> tuple[Sam, str]:
-    """Return the model in evaluation mode, and the SHA-256 of its weights."""
-    weights = None if source == "untrained" else find_sam_weights(architecture, source)
-    # The seed is for random weights, and must not reach the caller's own numbers.
-    with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(0)
-        sam = ARCHITECTURES[architecture]().eval()
-    if weights is None:
-        return sam, f"untrained: seed 0 of torch {torch.__version__}"
+    """Return the model, and the SHA-256 of its weights."""
+    if source == "untrained":
+        return _create_untrained(architecture), f"untrained: seed 0 of torch {torch.__version__}"
+    weights = find_sam_weights(architecture, source)
+    state = read_sam_weights(weights)
+    with torch.device("meta"):  # no time and no memory for numbers that are replaced at once
+        sam = ARCHITECTURES[architecture]()
     try:
-        sam.load_state_dict(read_sam_weights(weights))
+        sam.load_state_dict(state, assign=True)
     except RuntimeError as e:
         raise damaged(weights, f"it is of another architecture than {architecture}") from e
     return sam, weights.sha256
+
+
+def _create_untrained(architecture: str) -> Sam:
+    # The seed is for these weights, and must not reach the caller's own numbers.
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(0)
+        return ARCHITECTURES[architecture]()

@@ -30,7 +30,7 @@ class ResultGrid(anywidget.AnyWidget):
     images, titles, outlines, frames
         As for `show`.
     columns
-        Thumbnails a row, fewer where there is no room.
+        Thumbnails a row; they shrink where there is little room.
     thumb
         Longer side of a thumbnail, in CSS pixels.
 
