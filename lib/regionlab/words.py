@@ -114,7 +114,7 @@ def score_words(
     contrast = [other for other in contrast if other != words]
     texts = encoder.encode_texts([words, *contrast], templates=templates)
     cosines = vectors @ texts.T
-    logits = float(encoder.model.logit_scale.exp()) * cosines
+    logits = encoder.model.logit_scale.exp().item() * cosines
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return cosines[:, 0], odds[:, 0] / odds.sum(1)
 
