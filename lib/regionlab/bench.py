@@ -25,7 +25,23 @@ def _measure_index() -> dict[str, Any]:
     return measure_indexing()
 
 
-ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {"index": _measure_index}
+def _measure_prompt_loop() -> dict[str, Any]:
+    from regionlab.bench_prompts import measure_prompt_loop
+
+    return measure_prompt_loop()
+
+
+def _measure_regions() -> dict[str, Any]:
+    from regionlab.bench_regions import measure_region_encoding
+
+    return measure_region_encoding()
+
+
+ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
+    "index": _measure_index,
+    "prompt_loop": _measure_prompt_loop,
+    "regions": _measure_regions,
+}
 
 
 def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from regionlab.embedding import Encoder
 from regionlab.encoders import load_encoder
 from regionlab.index import build_index
 from regionlab.provenance import describe_device
+from regionlab.timing import summarise_measure, time_in_turn
 from regionlab.toybox.render import render_scene
 from regionlab.toybox.world import sample_scene, scene_rng
 
 PICTURE_SIZE = (640, 480)  # width and height in pixels of most pictures in COCO
 S3_BATCH = 16
-
-Times = dict[str, list[float]]
 
 
 def measure_indexing(
@@ -76,10 +74,10 @@ def measure_indexing(
         times = time_in_turn(sides, rounds)
         file_bytes = statistics.mean(path.stat().st_size for path in paths)
     return {
-        "ratio_vs_forward": _summarise(np.divide(times["forward"], times["index"])),
-        "ratio_vs_s3": _summarise(np.divide(times["s3"], times["index"])),
+        "ratio_vs_forward": summarise_measure(np.divide(times["forward"], times["index"])),
+        "ratio_vs_s3": summarise_measure(np.divide(times["s3"], times["index"])),
         "images_per_second": {
-            name: _summarise(count / np.array(seconds)) for name, seconds in times.items()
+            name: summarise_measure(count / np.array(seconds)) for name, seconds in times.items()
         },
         "min_cosine_to_fp32": round(float((vectors["index"] * vectors["s3"]).sum(1).min()), 5),
         "encoder": encoder,
@@ -118,19 +116,3 @@ def embed_as_s3(encoder: Encoder, paths: Sequence[Path]) -> np.ndarray:
 def _read_pixels(encoder: Encoder, path: Path) -> torch.Tensor:
     with Image.open(path) as picture:
         return encoder.preprocess(picture.convert("RGB"))
-
-
-def time_in_turn(sides: Mapping[str, Callable[[], Any]], rounds: int) -> Times:
-    """Return the seconds of each side in each round."""
-    times: Times = {name: [] for name in sides}
-    for _ in range(rounds):
-        for name, side in sides.items():
-            started = time.perf_counter()
-            side()
-            times[name].append(time.perf_counter() - started)
-    return times
-
-
-def _summarise(values: np.ndarray) -> dict[str, Any]:
-    low, middle, high = (float(f"{v:.4g}") for v in (min(values), np.median(values), max(values)))
-    return {"value": middle, "range": [low, high], "n": len(values)}
