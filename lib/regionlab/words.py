@@ -26,7 +26,7 @@ def find_words(
     encoder: Encoder,
     *,
     encoding: str = DEFAULT_ENCODING,
-    contrast: Sequence[str] = BACKGROUND_WORDS,
+    contrast: str | Sequence[str] = BACKGROUND_WORDS,
     threshold: float = 0.5,
     templates: str | Sequence[str] = DEFAULT_TEMPLATES,
     everything: Everything | None = None,
@@ -91,7 +91,7 @@ def score_words(
     vectors: np.ndarray,
     words: str,
     *,
-    contrast: Sequence[str] = BACKGROUND_WORDS,
+    contrast: str | Sequence[str] = BACKGROUND_WORDS,
     templates: str | Sequence[str] = DEFAULT_TEMPLATES,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tell how much regions look like words, and how likely they are that and nothing else.
@@ -111,6 +111,7 @@ def score_words(
         (r,) float32: softmax of the cosines with the words and the contrast, at the
         temperature that CLIP was trained with; 1 without contrast.
     """
+    contrast = [contrast] if isinstance(contrast, str) else contrast
     contrast = [other for other in contrast if other != words]
     texts = encoder.encode_texts([words, *contrast], templates=templates)
     cosines = vectors @ texts.T
