@@ -72,3 +72,30 @@ def test_times_stand_beside_the_published_range_where_there_is_one(axes):
         ("published", [85, 120], [0, 0]), ("here", [3.0], [0]), ("here", [1.0], [1]),
     ]  # fmt: skip
     assert [text.get_text() for text in ax.get_legend().texts] == ["published", "here"]
+
+
+def test_bars_lie_at_their_values_with_their_intervals_the_first_on_top(axes):
+    measures = {"erase": {"value": 0.5, "ci95": [0.4, 0.7]},
+                "crop": {"value": 0.25, "ci95": [0.25, 0.25]}}  # fmt: skip
+    ax = figures.draw_bars(axes[0], measures, label="mAP")
+    assert [bar.get_width() for bar in ax.patches] == [0.5, 0.25]
+    ends = [segment[:, 0].tolist() for segment in ax.collections[0].get_segments()]
+    assert ends == [pytest.approx([0.4, 0.7]), pytest.approx([0.25, 0.25])]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["erase", "crop"]
+    assert ax.yaxis_inverted()
+    assert (ax.get_xlim()[0], ax.get_xlabel()) == (0, "mAP")
+
+
+def test_without_measures_there_are_no_bars(axes):
+    assert not figures.draw_bars(axes[0], {}, label="mAP").patches
+
+
+def test_similarities_are_a_map_with_names_on_both_sides(axes):
+    similarities = np.array([[1.0, 0.25, -0.5], [0.25, 1.0, 0.0]])
+    ax = figures.draw_similarities(axes[0], similarities, ["a", "b"], ["x", "y", "z"])
+    (picture,) = ax.images
+    np.testing.assert_array_equal(picture.get_array(), similarities)
+    assert picture.get_clim() == (-0.5, 1)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "b"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["x", "y", "z"]
+    assert picture.colorbar.ax.get_ylabel() == "cosine similarity"

@@ -101,7 +101,7 @@ def holds_kinds_of(
     ValueError
         If a column of `by` is not there, or a query asks about nothing.
     KeyError
-        If an object is unknown, or a crowd.
+        If an object is unknown, a crowd, or of no kind for want of a value in `by`.
     """
     if empty := [number for number, group in enumerate(groups) if not len(group)]:
         raise ValueError(f"query {empty[0]} asks about no object")
@@ -123,7 +123,7 @@ def _count_kinds(collection: Collection, by: Sequence[str]) -> pd.DataFrame:
 
 
 def _name_kinds(collection: Collection, by: Sequence[str]) -> pd.Series:
-    """Return the kind of each object, a number by object id, without crowds."""
+    """Return the kind of each object, a number by object id, without crowds and the kindless."""
     objects = collection.objects
     if missing := [column for column in by if column not in objects]:
         raise ValueError(
@@ -131,4 +131,4 @@ def _name_kinds(collection: Collection, by: Sequence[str]) -> pd.Series:
             f"there are: {', '.join(objects.columns)}"
         )
     objects = objects[~objects["iscrowd"]].set_index("object_id")
-    return objects.groupby(list(by)).ngroup()
+    return objects.dropna(subset=list(by)).groupby(list(by)).ngroup()

@@ -48,10 +48,8 @@ def draw_objects(
     ValueError
         If there is no such object.
     """
-    objects = collection.objects
-    objects = objects[~objects["iscrowd"] & objects["segmentation"].notna()]
-    shared = objects.groupby(list(by))["image_id"].transform("nunique") > 1
-    fit = objects[shared & (objects["area"] > 0)]
+    objects = _find_masked(collection)
+    fit = objects[objects.groupby(list(by))["image_id"].transform("nunique") > 1]
     if fit.empty:
         raise ValueError(f"{collection!r} has no object with a mask and a kind that others share")
     return fit.sample(min(count, len(fit)), random_state=seed).sort_index().reset_index(drop=True)
@@ -72,14 +70,20 @@ def draw_pairs(
     ValueError
         If no image holds two kinds of object with masks.
     """
-    objects = collection.objects
-    objects = objects[~objects["iscrowd"] & objects["segmentation"].notna()]
+    objects = _find_masked(collection).dropna(subset=list(by))
     shuffled = objects.sample(frac=1, random_state=seed).drop_duplicates(["image_id", *by])
     pairs = shuffled.groupby("image_id", sort=False).head(2).groupby("image_id", sort=False)
     found = [tuple(ids) for _, ids in pairs["object_id"] if len(ids) == 2]
     if not found:
         raise ValueError(f"{collection!r} has no image with two kinds of object")
     return found[:count]
+
+
+def _find_masked(collection: Collection) -> pd.DataFrame:
+    """Return the objects that have a mask, without crowds."""
+    objects = collection.objects
+    masked = objects["segmentation"].notna() & objects["area"].ne(0)
+    return objects[masked & ~objects["iscrowd"]]
 
 
 def describe_object(row: pd.Series, words: Sequence[str] = ("category",)) -> str:
@@ -192,7 +196,7 @@ def measure_masks(
         if region is None:
             ious.append(0.0)
             continue
-        held = collection.objects_of(row["image_id"])
+        held = collection.objects_of(row["image_id"]).dropna(subset="segmentation")
         same = (held[list(by)] == row[list(by)]).all(axis=1)
         meant = held["object_id"][same] if by else [row["object_id"]]
         ious.append(max(mask_iou(region.mask, collection.mask(each)) for each in meant))
@@ -226,5 +230,6 @@ def query_regions(
         masks = [np.ones((height, width), bool) if r is None else r.mask for r in parts]
         vectors = encode_regions(encoder, image, masks, encoding=encoding)
         boxes = [mask_to_box(mask) / (width, height, width, height) for mask in masks]
-        queries.append(Query([Part(v, box) for v, box in zip(vectors, boxes, strict=True)]))
+        made = zip(vectors, boxes, strict=True)
+        queries.append(Query([Part(v, box, size=(height, width)) for v, box in made]))
     return queries
