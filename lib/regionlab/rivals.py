@@ -50,7 +50,8 @@ def draw_triples(
         kind = tuple(row[column] for column in by)
         same = grounds.index.isin(holders.loc[kind if len(by) > 1 else kind[0]])
         alike = (grounds == grounds[row["image_id"]]).to_numpy()
-        rivals = [grounds.index[same & ~alike], grounds.index[~same & alike]]
+        other = ~alike & grounds.notna().to_numpy()
+        rivals = [grounds.index[same & other], grounds.index[~same & alike]]
         if all(len(ids) for ids in rivals):
             right, wrong = (ids[int(rng.integers(len(ids)))] for ids in rivals)
             triples.append((row["object_id"], row["image_id"], right, wrong))
