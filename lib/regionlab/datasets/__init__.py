@@ -1,11 +1,19 @@
-"""Readers of data sets: one small module a layout, each returning a `Collection`."""
+"""Readers of data sets: one small module a layout, each returning a `Collection`.
+
+Data sets of one label an image, such as MNIST, come as `LabelledImages`, by `load_labelled`.
+"""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from regionlab.collection import Collection
+from regionlab.datasets.cifar10 import load_cifar10
 from regionlab.datasets.coco import load_coco
+from regionlab.datasets.digits import load_digits
 from regionlab.datasets.folders import load_class_folders, load_folder
+from regionlab.datasets.labelled import LabelledImages, load_labelled_folders
+from regionlab.datasets.mnist import load_mnist
 
 
 def _load_toybox(root: Path | str | None, **options) -> Collection:
@@ -44,3 +52,45 @@ def load_collection(kind: str, root: Path | str | None = None, **options) -> Col
     if not root and kind != "toybox":
         raise ValueError(f"a data set of kind {kind!r} needs root, the folder that it lies in")
     return LOADERS[kind](root or None, **options)
+
+
+def _label_toybox(root: Path | str | None, split: str) -> LabelledImages:
+    if root:
+        return load_labelled_folders(root, split)
+    folder = _load_toybox(None, split="classes").root
+    return replace(load_labelled_folders(folder, split), name="toybox")
+
+
+LABELLED: dict[str, Callable[..., LabelledImages]] = {
+    "digits": lambda root, split: load_digits(split),
+    "mnist": load_mnist,
+    "cifar10": load_cifar10,
+    "classes": load_labelled_folders,
+    "toybox": _label_toybox,
+}
+
+
+def load_labelled(
+    kind: str, root: Path | str | None = None, *, split: str = "train"
+) -> LabelledImages:
+    """Load one split of a data set that has a label for each image.
+
+    Parameters
+    ----------
+    kind
+        A name in `LABELLED`; "classes" is any folder with a folder of pictures a class.
+    root
+        The folder of the data set. Digits and Toybox need none.
+    split
+        "train" or "test".
+
+    Raises
+    ------
+    ValueError
+        If `kind` or `split` is unknown, or `kind` needs a `root`. Else as the loader does.
+    """
+    if kind not in LABELLED:
+        raise ValueError(f"unknown kind of labelled data {kind!r}; known: {', '.join(LABELLED)}")
+    if not root and kind not in ("digits", "toybox"):
+        raise ValueError(f"a data set of kind {kind!r} needs root, the folder that it lies in")
+    return LABELLED[kind](root or None, split)
