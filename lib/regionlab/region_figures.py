@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 # Okabe and Ito's colours without black, which is lost on a picture; the picker has the same.
 OBJECT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 TINT = 0.4  # opacity inside a mask
+MATCH_TINT = 0.0  # the colours of what was found should be seen
+MATCH_LINE = 3  # pixels, as pictures of results are small
 LONG_SIDE_PER_LINE = 250  # a mask's outline grows with the picture
 
 
@@ -26,7 +28,9 @@ def object_color(number: int) -> str:
     return OBJECT_COLORS[number % len(OBJECT_COLORS)]
 
 
-def tint_mask(mask: np.ndarray, color: str, *, line: int | None = None) -> np.ndarray:
+def tint_mask(
+    mask: np.ndarray, color: str, *, tint: float = TINT, line: int | None = None
+) -> np.ndarray:
     """Turn a mask into a see-through layer with a solid outline just inside its edge.
 
     Parameters
@@ -35,6 +39,8 @@ def tint_mask(mask: np.ndarray, color: str, *, line: int | None = None) -> np.nd
         (H, W) bool.
     color
         Such as "#E69F00".
+    tint
+        Opacity inside the outline, in [0, 1].
     line
         Pixels that the outline is wide; by default it grows with the mask.
 
@@ -48,7 +54,7 @@ def tint_mask(mask: np.ndarray, color: str, *, line: int | None = None) -> np.nd
     layer = np.zeros((*mask.shape, 4), np.uint8)
     layer[mask, :3] = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
     layer[mask, 3] = 255
-    layer[inner, 3] = round(255 * TINT)
+    layer[inner, 3] = round(255 * tint)
     return layer
 
 
@@ -113,7 +119,42 @@ def draw_matches(
     for ax, row, matched in zip(axes, ranking.rows[query], ranking.regions[query], strict=False):
         for part, region in enumerate(matched):
             if row >= 0 and region >= 0:
-                ax.imshow(tint_mask(ranking.index.region_mask(region), object_color(part)))
+                mask = ranking.index.region_mask(region)
+                ax.imshow(tint_mask(mask, object_color(part), tint=MATCH_TINT, line=MATCH_LINE))
+    return axes
+
+
+def draw_search(
+    axes: "Sequence[Axes]",
+    image: np.ndarray,
+    prompts: Prompt | Iterable[Prompt],
+    regions: "Sequence[Region | None]",
+    ranking: "RegionRanking",
+    *,
+    relevant: np.ndarray | None = None,
+    title: str = "",
+):
+    """Draw a search from prompt to results: S0's panels, figures 3 to 23, in one line.
+
+    Parameters
+    ----------
+    axes
+        The first takes the image with its prompts and masks, the second the image with the
+        background erased (S0, equation 3), the others a result each.
+    ranking
+        Of one query, or of several of which the first is drawn.
+    relevant
+        As for `draw_matches`.
+    """
+    from regionlab.masking import erase_background  # late: it loads SAM
+
+    draw_selection(axes[0], image, prompts, regions, title=title)
+    masks = [region.mask for region in regions if region is not None]
+    if masks:
+        draw_image(axes[1], erase_background(image, np.any(masks, axis=0)), "erased")
+    else:
+        axes[1].set_axis_off()
+    draw_matches(axes[2:], ranking, relevant=relevant)
     return axes
 
 
