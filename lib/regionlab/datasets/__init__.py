@@ -11,6 +11,8 @@ from regionlab.collection import Collection
 from regionlab.datasets.cifar10 import load_cifar10
 from regionlab.datasets.coco import load_coco
 from regionlab.datasets.digits import load_digits
+from regionlab.datasets.fashion200k import load_fashion200k
+from regionlab.datasets.flickr30k import load_flickr30k
 from regionlab.datasets.folders import load_class_folders, load_folder
 from regionlab.datasets.labelled import LabelledImages, load_labelled_folders
 from regionlab.datasets.mnist import load_mnist
@@ -26,6 +28,8 @@ LOADERS: dict[str, Callable[..., Collection]] = {
     "coco": load_coco,
     "folder": load_folder,
     "classes": load_class_folders,
+    "flickr30k": load_flickr30k,
+    "fashion200k": load_fashion200k,
     "toybox": _load_toybox,
 }
 

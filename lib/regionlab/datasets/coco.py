@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from regionlab.collection import COLUMNS, Collection, make_table
+from regionlab.datasets.captioned import drop_empty_captions
 
 Records = list[dict]
 
@@ -33,7 +34,7 @@ def load_coco(
     `Collection.missing_files`). Ids are COCO's, as str; boxes become XYXY; segmentations stay
     as published and are decoded by `Collection.mask`. Other keys of an image or annotation,
     and those in an annotation's `attributes`, become columns of the same name, or of
-    `coco_<name>` where a required column has it.
+    `coco_<name>` where a required column has it. Empty captions are listed in `skipped`.
 
     Parameters
     ----------
@@ -67,13 +68,11 @@ def load_coco(
 
     data = {file: _read_json(file) for file in files}
     try:
+        images = _make_images([data[f]["images"] for f in files], folder.relative_to(anchor))
+        objects = _make_objects(data.get(instances_file), crowd)
+        texts, skipped = drop_empty_captions(images, _make_captions(data.get(captions_file)))
         return Collection(
-            anchor,
-            _make_images([data[file]["images"] for file in files], folder.relative_to(anchor)),
-            _make_objects(data.get(instances_file), crowd),
-            _make_captions(data.get(captions_file)),
-            name=root.name,
-            split=split,
+            anchor, images, objects, texts, name=root.name, split=split, skipped=skipped
         )
     except (TypeError, ValueError) as e:
         raise ValueError(f"{' or '.join(map(str, files))}: {e}") from e

@@ -1,0 +1,172 @@
+"""Fashion200K's layout: label files of path, detection score and description.
+
+The pictures are cropped to one garment each; the pictures of a product share a description.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from regionlab.collection import Collection, make_table
+from regionlab.datasets.captioned import check_split, drop_empty_captions, make_skipped, read_lines
+from regionlab.datasets.labelled import list_content
+
+SPLITS = ("train", "test")
+ENDING = "_detect_all.txt"
+QUERIES = "test_queries.txt"
+SOURCE = (
+    "Fashion200K's labels and women.tar.gz can be had from the page of its author, Xintong Han "
+    "(xthan/fashion-200k)."
+)
+
+
+def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
+    """Load Fashion200K (Han et al., ICCV 2017).
+
+    The collection holds the images that the label files name, on disk or not (see
+    `Collection.missing_files`); about 100,000 published pictures are in none of the files, for
+    their low detection scores. An image's id is its published path, and so is its caption's,
+    the product's description. Further columns of `images`: `label` str, the category (dress,
+    jacket, pants, skirt or top); `product` str, the folder of the product's pictures;
+    `detection_score` float, higher is surer; `split` str, "train" or "test".
+
+    Empty descriptions, images listed a second time and label files that name no image are
+    listed in `skipped`.
+
+    Parameters
+    ----------
+    root
+        The folder that holds `labels/` and `women/`.
+    split
+        "train" or "test"; None for both.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no folder of pictures, or no label file of the split.
+    ValueError
+        If the split is unknown, or the label files are broken or name no image at all.
+    """
+    split = check_split(split, SPLITS)
+    root = Path(root).expanduser().absolute()
+    files = _find_labels(root, split)
+    if not (root / "women").is_dir():
+        raise FileNotFoundError(f"no folder women/ in {root}; {list_content(root)}. {SOURCE}")
+    rows = [row for file in files for row in _read_labels(file)]
+    if not rows:
+        names = ", ".join(file.name for file in files)
+        raise ValueError(f"no label file in {root / 'labels'} names an image: {names}")
+    named = {row["file"] for row in rows}
+    empty = [file.name for file in files if file.name not in named]
+    try:
+        return _make_collection(root, pd.DataFrame(rows), empty, split)
+    except ValueError as e:
+        raise ValueError(f"the label files of {root}: {e}") from e
+
+
+def load_fashion200k_queries(collection: Collection) -> pd.DataFrame:
+    """Load the test queries of TIRG (Vo et al., CVPR 2019): an image and a change in words.
+
+    TIRG counts every image with the target's description as right, which
+    `relevance.is_own_image` says of the descriptions; the source image is in the gallery.
+
+    Parameters
+    ----------
+    collection
+        The test split (or all) of Fashion200K, with `test_queries.txt` in its root.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row a query: `source_id`, `target_id`, and `text`, TIRG's "replace a with b", where
+        a and b are the first words that only the source's and the target's description have.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If a line is not two images of the collection that have a description.
+    """
+    file = collection.root / QUERIES
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no {QUERIES} in {collection.root}; {list_content(collection.root)}. It is published "
+            "with TIRG, the code of Composing Text and Image for Image Retrieval."
+        )
+    descriptions = collection.captions.set_index("image_id")["caption"].to_dict()
+    rows = []
+    for number, line in read_lines(file):
+        pair = line.split()
+        if len(pair) != 2:
+            raise ValueError(f"{file}, line {number} is not two paths: {line[:200]!r}")
+        if unknown := [path for path in pair if path not in descriptions]:
+            raise ValueError(
+                f"{file}, line {number}: {unknown[0]!r} is no image with a description in "
+                f"{collection!r}"
+            )
+        rows.append((*pair, _describe_change(*(descriptions[path] for path in pair))))
+    return pd.DataFrame(rows, columns=["source_id", "target_id", "text"], dtype="str")
+
+
+def _find_labels(root: Path, split: str | None) -> list[Path]:
+    pattern = f"*_{split}{ENDING}" if split else f"*{ENDING}"
+    files = sorted((root / "labels").glob(pattern))
+    if not files:
+        folder = root / "labels" if (root / "labels").is_dir() else root
+        raise FileNotFoundError(
+            f"no label files in {root}: looked for labels/{pattern}; {list_content(folder)}. "
+            f"{SOURCE}"
+        )
+    return files
+
+
+def _read_labels(file: Path) -> list[dict]:
+    """Read one label file, named `<category>_<split>_detect_all.txt`."""
+    category, _, split = file.name.removesuffix(ENDING).rpartition("_")
+    rows = []
+    for number, line in read_lines(file):
+        try:
+            path, score, caption = line.split("\t")
+            row = {"path": path, "detection_score": float(score), "caption": caption.strip()}
+        except ValueError as e:
+            raise ValueError(
+                f"{file}, line {number} is not a path, a score and a description with tabs "
+                f"between them: {line[:200]!r}"
+            ) from e
+        rows.append(row | {"label": category, "split": split, "file": file.name})
+    return rows
+
+
+def _describe_change(source: str, target: str) -> str:
+    """Word a change as TIRG does; where all words are shared, the last one stands for it."""
+    old, new = source.split(), target.split()
+    removed = next((word for word in old if word not in new), old[-1])
+    added = next((word for word in new if word not in old), new[-1])
+    return f"replace {removed} with {added}"
+
+
+def _make_collection(
+    root: Path, table: pd.DataFrame, empty_files: list[str], split: str | None
+) -> Collection:
+    again = table["path"].duplicated()
+    skipped = [(f"labels/{name}", "label file that names no image") for name in empty_files]
+    for row in table[again].itertuples():
+        skipped.append((row.path, f"listed a second time, in {row.file}"))
+
+    table = table[~again].reset_index(drop=True)
+    paths, unknown = table["path"], [-1] * len(table)  # no picture is opened
+    columns = {"image_id": paths, "path": paths, "width": unknown, "height": unknown}
+    columns |= {"label": table["label"], "product": [Path(path).parent.name for path in paths]}
+    columns |= {name: table[name] for name in ("detection_score", "split")}
+    images = make_table("images", columns)
+    captions = {"caption_id": paths, "image_id": paths, "caption": table["caption"]}
+    described, empty = drop_empty_captions(images, make_table("captions", captions))
+    return Collection(
+        root,
+        images,
+        captions=described,
+        name=root.name,
+        split=split,
+        skipped=pd.concat([make_skipped(skipped), empty], ignore_index=True),
+    )
