@@ -1,7 +1,6 @@
 """The benchmarks of region search: every step is timed, and both sides of a ratio."""
 
 import json
-import time
 
 import numpy as np
 import pandas as pd
@@ -64,41 +63,44 @@ def test_every_prompt_is_timed_step_by_step(collection, index, segmenter, encode
     assert (laps.groupby("image_id")["embed"].nunique() == 1).all()
 
 
-def test_the_image_is_encoded_before_its_first_prompt(collection, index, encoder, monkeypatch):
-    watched = load_segmenter("toysam", device="cpu", precision="fp32")
-    encode, encoded = watched.predictor._encode, []
+class Clock:
+    """Time that passes only where a test says so."""
 
-    def encode_slowly(image, image_format):
-        encoded.append(image)
-        time.sleep(0.3)
-        encode(image, image_format)
+    def __init__(self, monkeypatch):
+        self.now, self.monkeypatch = 0.0, monkeypatch
+        monkeypatch.setattr(bench_prompts.time, "perf_counter", lambda: self.now)
 
-    monkeypatch.setattr(watched.predictor, "_encode", encode_slowly)
-    laps = time_prompts(collection, index, watched, encoder, 2, 2)
-    assert len(encoded) == 2 + 1  # one to warm up
-    assert laps["embed"].min() >= 0.3
-    assert laps["mask"].median() < 0.3
+    def slow_down(self, owner, name, seconds):
+        original = getattr(owner, name)
+
+        def slowly(*args, **options):
+            self.now += seconds
+            return original(*args, **options)
+
+        self.monkeypatch.setattr(owner, name, slowly)
 
 
-@pytest.mark.parametrize("step", STEPS)
-def test_a_slow_step_is_the_one_that_is_seen(
-    collection, index, segmenter, encoder, monkeypatch, step
-):
-    owner, name = {
-        "mask": (segmenter, "segment"),
-        "vector": (bench_prompts, "part_from_region"),
-        "search": (bench_prompts, "search_regions"),
-    }[step]
-    original = getattr(owner, name)
+@pytest.fixture
+def clock(monkeypatch):
+    return Clock(monkeypatch)
 
-    def slowly(*args, **options):
-        time.sleep(0.4)
-        return original(*args, **options)
 
-    monkeypatch.setattr(owner, name, slowly)
+def test_each_step_gets_its_own_time(collection, index, segmenter, encoder, clock):
+    clock.slow_down(segmenter, "segment", 1)
+    clock.slow_down(bench_prompts, "part_from_region", 2)
+    clock.slow_down(bench_prompts, "search_regions", 4)
     laps = time_prompts(collection, index, segmenter, encoder, 1, 2)
-    assert laps[step].min() >= 0.4
-    assert laps[[other for other in STEPS if other != step]].median().max() < 0.4
+    assert (laps[list(STEPS)] == [1, 2, 4]).all(axis=None)
+    assert (laps["embed"] == 0).all()
+
+
+def test_the_image_is_encoded_before_its_first_prompt(collection, index, encoder, clock):
+    fresh = load_segmenter("toysam", device="cpu", precision="fp32")
+    clock.slow_down(fresh.predictor, "_encode", 8)
+    laps = time_prompts(collection, index, fresh, encoder, 2, 2)
+    assert (laps["embed"] == 8).all()
+    assert (laps[list(STEPS)] == 0).all(axis=None)
+    assert clock.now == 8 * (2 + 1)  # one image to warm up
 
 
 def test_where_there_is_no_mask_the_whole_image_is_searched_for(
