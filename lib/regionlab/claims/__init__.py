@@ -1,0 +1,24 @@
+"""What the five papers claim in numbers, and which of these numbers can stand.
+
+table = claims.load_claims()
+audited = claims.audit(table)  # a verdict and its reason for each number
+beside = claims.measure(table, paths.FIGURES)  # what is measured here instead
+"""
+
+from regionlab.claims.audit import audit, run_checks
+from regionlab.claims.figures import draw_dumbbells, draw_verdicts
+from regionlab.claims.measured import find_quantity, measure
+from regionlab.claims.table import PAPERS, VERDICTS, load_claims, value_of
+
+__all__ = [
+    "PAPERS",
+    "VERDICTS",
+    "audit",
+    "draw_dumbbells",
+    "draw_verdicts",
+    "find_quantity",
+    "load_claims",
+    "measure",
+    "run_checks",
+    "value_of",
+]

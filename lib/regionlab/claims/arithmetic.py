@@ -1,0 +1,79 @@
+"""The arithmetic behind the checks, apart from any paper. Shares are 0 to 1."""
+
+import math
+
+
+def could_be_share(printed: float, n: int, step: float) -> bool:
+    """Say whether some whole number out of n is printed so, rounded or cut off.
+
+    Parameters
+    ----------
+    printed
+        The share as printed.
+    n
+        Out of how many.
+    step
+        One unit of the last printed digit.
+    """
+    first = math.ceil((printed - 0.5 * step) * n - 1e-6)
+    return first < (printed + step) * n - 1e-6
+
+
+def nearest_share(printed: float, n: int) -> float:
+    """Return the share of n that is nearest to a printed one."""
+    return round(printed * n) / n
+
+
+def is_near(value: float, printed: float, step: float) -> bool:
+    """Say whether a value is printed so, rounded or cut off, from numbers rounded alike.
+
+    Two units of the last digit are allowed: the value is computed from printed numbers.
+    """
+    return abs(value - printed) < 2 * step + 1e-12
+
+
+def harmonic_mean(a: float, b: float) -> float:
+    """Return 2ab / (a + b), which makes F1 of precision and recall."""
+    return 2 * a * b / (a + b)
+
+
+def widest_average_gap(values: tuple[float, float], supports: tuple[int, int]) -> float:
+    """Return how far a weighted mean over classes can be from the unweighted one.
+
+    |sum (w_i - 1/K) v_i| is at most half the range of v times sum |w_i - 1/K|, and that
+    sum is greatest, for any number of classes K, where supports lie at both ends only.
+
+    Parameters
+    ----------
+    values
+        Least and greatest value of a class.
+    supports
+        Least and greatest number of samples of a class, the weights.
+    """
+    (low, high), (few, many) = values, supports
+    few_root, many_root = math.sqrt(few), math.sqrt(many)
+    return (high - low) * (many_root - few_root) / (many_root + few_root)
+
+
+def chance_of_hit(classes: int, k: int) -> float:
+    """Return the chance that k random labels of equally many samples hold the right one."""
+    return 1 - (1 - 1 / classes) ** k
+
+
+def least_first_precision(hit_at_k: float, precision_at_k: float, k: int) -> float:
+    """Return the least possible precision@1 beside hit@k and precision@k.
+
+    A query with a relevant answer among k, but not first, has at most k - 1 of them:
+    k precision@k <= (k - 1) hit@k + precision@1, on average over queries.
+    """
+    return k * precision_at_k - (k - 1) * hit_at_k
+
+
+def precision_after_first(precision_at_1: float, precision_at_k: float, k: int) -> float:
+    """Return the share of relevant answers at ranks 2 to k."""
+    return (k * precision_at_k - precision_at_1) / (k - 1)
+
+
+def saved_time(before: float, after: float) -> float:
+    """Return by which share of itself a duration shrinks; negative if it grows."""
+    return (before - after) / before
