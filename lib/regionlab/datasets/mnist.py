@@ -64,7 +64,7 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
     data = _read_bytes(path)
     expected = IDX_UINT8 << 8 | ndim
     magic = int.from_bytes(data[:4], "big")
-    if magic != expected or len(data) < 4:
+    if magic != expected:
         raise ValueError(
             f"{path} is no idx file of bytes with {ndim} axes: its magic number is "
             f"{magic:#010x}, not {expected:#010x}"
