@@ -61,7 +61,7 @@ def write_karpathy_json(path):
         {
             "sentids": [0, 1],
             "imgid": number,
-            "sentences": [{"tokens": text.split(), "raw": text} for text in texts],
+            "sentences": [{"tokens": text.split(), "raw": f" {text}\n"} for text in texts],
             "split": KARPATHY[name],
             "filename": name,
         }
@@ -141,7 +141,7 @@ def test_flickr_quotes_of_the_token_file_are_the_captions_own(tmp_path):
 
 def test_flickr_reads_files_of_other_systems(tmp_path):
     write_flickr(tmp_path, file=None)
-    text = "\ufeffimage,caption\r\n36979.jpg,Größe\u2028zählt \r\n\r\n"
+    text = "\ufeffimage,caption\r\n36979.JPG,Größe\u2028zählt \r\n\r\n"
     (tmp_path / "captions.txt").write_bytes(text.encode())
     captions = load_flickr30k(tmp_path).captions
     assert captions["caption"].tolist() == ["Größe\u2028zählt"]
@@ -230,11 +230,12 @@ def test_flickr_keeps_images_that_are_not_on_disk(tmp_path):
 
 
 def test_flickr_reports_pictures_without_captions(tmp_path):
-    write_flickr(tmp_path, names=[*CAPTIONS, "2.jpg", "1.jpg"])
+    write_flickr(tmp_path, names=[*CAPTIONS, "4.jpg", "2.jpg", "3.JPG", "1.jpg"])
     (tmp_path / "Images/readme.txt").touch()
     collection = load_flickr30k(tmp_path)
     assert len(collection) == 2
-    assert collection.skipped["path"].tolist() == ["Images/1.jpg", "Images/2.jpg"]
+    rest = ["Images/1.jpg", "Images/2.jpg", "Images/3.JPG", "Images/4.jpg"]
+    assert collection.skipped["path"].tolist() == rest
     assert set(collection.skipped["reason"]) == {"no caption in captions.txt"}
 
 
@@ -268,6 +269,11 @@ def test_flickr_empty_captions_are_left_out_and_reported(tmp_path, file, text):
         ("dataset_flickr30k.json", "{", "not in the format of Karpathy's splits"),
         ("dataset_flickr30k.json", "[]", "not in the format of Karpathy's splits"),
         ("dataset_flickr30k.json", '{"images": [{}]}', "splits: KeyError"),
+        (
+            "dataset_flickr30k.json",
+            '{"images": [{"filename": "1.jpg", "sentences": [{"raw": 5}], "split": "test"}]}',
+            "splits: AttributeError",
+        ),
         ("dataset_flickr30k.json", '{"images": []}', r"json names no image"),
     ],
 )

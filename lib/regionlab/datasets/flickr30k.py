@@ -128,11 +128,11 @@ def _read_json(file: Path, split: str | None) -> Captions:
     try:
         images = json.loads(file.read_bytes())["images"]
         return {
-            image["filename"]: [sentence["raw"] for sentence in image["sentences"]]
+            image["filename"]: [sentence["raw"].strip() for sentence in image["sentences"]]
             for image in images
             if split in (None, image["split"])
         }
-    except (KeyError, TypeError, ValueError) as e:
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{file} is not in the format of Karpathy's splits: {e!r}") from e
 
 
@@ -147,7 +147,7 @@ def _make_collection(
     columns = {
         "caption_id": [f"{image_id}#{number}" for image_id, number, _ in texts],
         "image_id": [image_id for image_id, _, _ in texts],
-        "caption": [text.strip() for _, _, text in texts],
+        "caption": [text for _, _, text in texts],
     }
     table, empty = drop_empty_captions(images, make_table("captions", columns))
     skipped = pd.concat([make_skipped(skipped), empty], ignore_index=True)
