@@ -24,9 +24,9 @@ def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
     """Load Fashion200K (Han et al., ICCV 2017).
 
     The collection holds the images that the label files name, on disk or not (see
-    `Collection.missing_files`); about 100,000 published pictures are in none of the files, for
-    their low detection scores. An image's id is its published path, and so is its caption's,
-    the product's description. Further columns of `images`: `label` str, the category (dress,
+    `Collection.missing_files`); the authors left about 100,000 others out of the files, for
+    their low detection scores. An image's id is its published path, and so is the id of its
+    caption, the product's description. Further columns of `images`: `label` str, the category (dress,
     jacket, pants, skirt or top); `product` str, the folder of the product's pictures;
     `detection_score` float, higher is surer; `split` str, "train" or "test".
 
@@ -67,8 +67,8 @@ def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
 def load_fashion200k_queries(collection: Collection) -> pd.DataFrame:
     """Load the test queries of TIRG (Vo et al., CVPR 2019): an image and a change in words.
 
-    TIRG counts every image with the target's description as right, which
-    `relevance.is_own_image` says of the descriptions; the source image is in the gallery.
+    TIRG counts every image with the target's description as right (`relevance.is_own_image`,
+    given descriptions for ids, says which) and leaves the source image out of its own ranking.
 
     Parameters
     ----------
