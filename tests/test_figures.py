@@ -91,7 +91,7 @@ def test_without_measures_there_are_no_bars(axes):
 
 
 def test_similarities_are_a_map_with_names_on_both_sides(axes):
-    similarities = np.array([[1.0, 0.25, -0.5], [0.25, 1.0, 0.0]])
+    similarities = np.array([[0.75, 0.25, -0.5], [0.25, 0.5, 0.0]])
     ax = figures.draw_similarities(axes[0], similarities, ["a", "b"], ["x", "y", "z"])
     (picture,) = ax.images
     np.testing.assert_array_equal(picture.get_array(), similarities)
