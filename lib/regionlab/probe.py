@@ -19,7 +19,7 @@ from regionlab.splits import Split, check_labels
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
-PAPER_PROBE = "SVM, scaled, gamma auto"  # what S3 describes and calls proposed
+PAPER_PROBE = "scaled SVM gamma auto"  # what S3 describes and calls proposed
 SIDES = ("train", "test")
 
 
@@ -61,12 +61,12 @@ def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, Classifie
     return {
         "most frequent class": DummyClassifier(strategy="most_frequent"),
         f"{neighbours} nearest neighbours": KNeighborsClassifier(neighbours),
-        "logistic regression, raw": regression(),
-        "logistic regression, scaled": make_pipeline(StandardScaler(), regression()),
-        "SVM, raw, gamma auto": SVC(C=C, gamma="auto"),
-        "SVM, raw, gamma scale": SVC(C=C, gamma="scale"),
+        "logistic regression": regression(),
+        "scaled logistic regression": make_pipeline(StandardScaler(), regression()),
+        "SVM gamma auto": SVC(C=C, gamma="auto"),
+        "SVM gamma scale": SVC(C=C, gamma="scale"),
         PAPER_PROBE: make_pipeline(StandardScaler(), SVC(C=C, gamma="auto")),
-        "SVM, scaled, gamma scale": make_pipeline(StandardScaler(), SVC(C=C, gamma="scale")),
+        "scaled SVM gamma scale": make_pipeline(StandardScaler(), SVC(C=C, gamma="scale")),
     }
 
 

@@ -72,8 +72,8 @@ def draw_gammas(
     for name, gamma in marks.items():
         ax.axvline(gamma, color="0.5", linewidth=0.8, linestyle="--")
         ax.annotate(
-            name, (gamma, 0.02), (2, 0), xycoords=("data", "axes fraction"),
-            textcoords="offset points", rotation=90, va="bottom", color="0.35",
+            name, (gamma, 1), (0, 3), xycoords=("data", "axes fraction"),
+            textcoords="offset points", ha="center", va="bottom", color="0.35",
         )  # fmt: skip
     ax.set_xscale("log")
     ax.set(xlabel="γ, logarithmic", ylabel="accuracy", ylim=(0, 1.02))
