@@ -26,8 +26,8 @@ def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
     The collection holds the images that the label files name, on disk or not (see
     `Collection.missing_files`); the authors left about 100,000 others out of the files, for
     their low detection scores. An image's id is its published path, and so is the id of its
-    caption, the product's description. Further columns of `images`: `label` str, the category (dress,
-    jacket, pants, skirt or top); `product` str, the folder of the product's pictures;
+    caption, the product's description. Further columns of `images`: `label` str, the category
+    (dress, jacket, pants, skirt or top); `product` str, the folder of the product's pictures;
     `detection_score` float, higher is surer; `split` str, "train" or "test".
 
     Empty descriptions, images listed a second time and label files that name no image are
