@@ -12,6 +12,7 @@ from regionlab.images import ImageError, write_image
 from regionlab.neighbours import (
     NeighbourLabels,
     chance_of_labels,
+    keep_allowed,
     label_by_neighbours,
     pixels_to_vectors,
 )
@@ -138,6 +139,32 @@ def test_options_that_cannot_be_are_refused(clusters):
         label_by_neighbours(*clusters, k=301)
     with pytest.raises(ValueError, match=r"one row a query \(120\), got \(3,\)"):
         label_by_neighbours(*clusters, exclude=[1, 2, 3])
+
+
+# --- only some are allowed --------------------------------------------------------------
+
+
+def test_first_allowed_rows_keep_their_order():
+    rows = np.array([[2, 0, 3, 1], [3, 1, 0, 2], [1, -1, -1, -1], [0, 1, 2, 3]])
+    allowed = np.array([[1, 1, 0, 1], [1, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]], bool)
+    assert keep_allowed(rows, allowed, 2).tolist() == [[0, 3], [3, 1], [1, -1], [-1, -1]]
+    assert keep_allowed(rows, allowed, 5)[1].tolist() == [3, 1, 0, 2, -1]
+
+
+def test_allowed_rows_are_those_of_a_search_among_them(clusters):
+    gallery, labels, queries, truth = clusters
+    allowed = RNG.random((120, 300)) < 0.3
+    ranked = label_by_neighbours(*clusters, k=300).rows
+    for i, found in enumerate(keep_allowed(ranked, allowed, 4)):
+        own = np.flatnonzero(allowed[i])
+        alone = label_by_neighbours(gallery[own], labels[own], queries[[i]], truth[[i]], k=4)
+        assert found.tolist() == own[alone.rows[0]].tolist()
+
+
+@pytest.mark.parametrize(("q", "k"), [(1, 0), (2, 1)])
+def test_allowed_rows_of_other_queries_are_refused(q, k):
+    with pytest.raises(ValueError, match=rf"k={k} of 1 rankings, allowed for {q} queries"):
+        keep_allowed(np.zeros((1, 3)), np.ones((q, 3)), k)
 
 
 # --- chance -----------------------------------------------------------------------------

@@ -116,6 +116,41 @@ def label_by_neighbours(
     return NeighbourLabels(query_labels, labels, rows, scores)
 
 
+def keep_allowed(rows: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
+    """Return the first `k` rows of each ranking that its query allows.
+
+    For what one excluded row a query cannot say: the frames beside it in a film, or all of its
+    film.
+
+    Parameters
+    ----------
+    rows
+        (q, r) int, gallery rows best first, -1 for none.
+    allowed
+        (q, n) bool.
+    k
+        At least 1.
+
+    Returns
+    -------
+    np.ndarray
+        (q, k) int64, -1 where fewer than k are allowed.
+
+    Raises
+    ------
+    ValueError
+        If `k` is below 1, or `rows` and `allowed` are of different queries.
+    """
+    rows, allowed = np.asarray(rows, np.int64), np.asarray(allowed, bool)
+    if k < 1 or len(rows) != len(allowed):
+        raise ValueError(f"k={k} of {len(rows)} rankings, allowed for {len(allowed)} queries")
+    padded = np.pad(allowed, ((0, 0), (0, 1)))  # the last column is what row -1 reads
+    kept = np.take_along_axis(padded, rows, axis=1)
+    first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
+    found = np.take_along_axis(np.where(kept, rows, -1), first, axis=1)
+    return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)
+
+
 def chance_of_labels(gallery_labels: np.ndarray, query_labels: np.ndarray, k: int) -> float:
     """Return how often one of `k` gallery images drawn at random has the query's label.
 

@@ -16,6 +16,7 @@ from regionlab.datasets.flickr30k import load_flickr30k
 from regionlab.datasets.folders import load_class_folders, load_folder
 from regionlab.datasets.labelled import LabelledImages, load_labelled_folders
 from regionlab.datasets.mnist import load_mnist
+from regionlab.datasets.video import load_video
 
 
 def _load_toybox(root: Path | str | None, **options) -> Collection:
@@ -30,6 +31,7 @@ LOADERS: dict[str, Callable[..., Collection]] = {
     "classes": load_class_folders,
     "flickr30k": load_flickr30k,
     "fashion200k": load_fashion200k,
+    "video": load_video,
     "toybox": _load_toybox,
 }
 

@@ -81,7 +81,7 @@ def write_split(root: Path, split: str, count: int, *, seed: int = 0) -> Path:
     }
     instances_file = root / "annotations" / f"instances_{split}.json"
     captions_file = root / "annotations" / f"captions_{split}.json"
-    if all([_is_written(file, info) for file in (instances_file, captions_file)]):
+    if all([is_written(file, info) for file in (instances_file, captions_file)]):
         return root
     captions_file.unlink(missing_ok=True)
     (root / "images" / split).mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def write_class_folders(root: Path, *, per_class: int = PER_CLASS, seed: int = 0
         raise ValueError(f"a class needs at least one picture, got {per_class}")
     info = {"description": "Toybox classes", "version": VERSION, "seed": seed, "count": per_class}
     marker = root.parent / f"{root.name}.json"
-    if _is_written(marker, info):
+    if is_written(marker, info):
         return root
     marker.unlink(missing_ok=True)
     jobs = []
@@ -150,7 +150,7 @@ def _make_class_folder(folder: Path) -> None:
         leftover.unlink()
 
 
-def _is_written(path: Path, info: dict) -> bool:
+def is_written(path: Path, info: dict) -> bool:
     """Tell whether a file is of this world; refuse to go on where it is not of Toybox at all."""
     try:
         found = json.loads(path.read_text())["info"]

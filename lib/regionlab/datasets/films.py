@@ -1,0 +1,110 @@
+"""Film files: find them, and read a frame at every few seconds by their own time stamps."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from regionlab.datasets.labelled import list_content
+from regionlab.images import is_hidden
+
+FILM_SUFFIXES = (
+    ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+LOST = Fraction(1)  # seconds that may be missing at the end before a film counts as cut short
+
+
+class FilmError(ValueError):
+    """A film that cannot be read, or not to its end."""
+
+
+def find_films(root: Path) -> dict[str, Path]:
+    """Return episode to file, sorted, of one film or of all films in a folder.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    ValueError
+        If there is no film in the folder, or two differ in the suffix only.
+    """
+    if root.is_file():
+        return {root.stem: root}
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such film, or folder of films: {root}")
+    paths = sorted(path.relative_to(root) for path in root.rglob("*") if _is_film(path, root))
+    if not paths:
+        raise ValueError(
+            f"no films in {root}: looked for {', '.join(FILM_SUFFIXES)}; {list_content(root)}"
+        )
+    films: dict[str, Path] = {}
+    for path in paths:
+        episode = path.with_suffix("").as_posix()
+        if episode in films:
+            raise ValueError(f"{films[episode]} and {root / path} would be one episode, {episode}")
+        films[episode] = root / path
+    return films
+
+
+def read_frames(film: Path, seconds: float) -> Iterator[tuple[Fraction, np.ndarray]]:
+    """Yield time and picture of the first frame at, or after, each multiple of `seconds`.
+
+    Times are in seconds since the first frame, exact; pictures (H, W, 3) uint8 RGB, their
+    pixels taken as square and upright.
+
+    Raises
+    ------
+    FilmError
+        Once there is nothing more to read: if the film cannot be opened, holds no video or
+        no frame, is damaged, or ends before the time that it says.
+    """
+    import av  # late: FFmpeg is for those who have films
+
+    step, wanted, end = Fraction(str(seconds)), Fraction(0), None
+    try:
+        with av.open(str(film), metadata_errors="ignore") as container:
+            if not container.streams.video:
+                raise FilmError("it holds no video")
+            stream = container.streams.video[0]
+            for second, frame in _time_frames(container, stream):
+                if second >= wanted:
+                    yield second, frame.to_ndarray(format="rgb24")
+                    wanted = (second // step + 1) * step
+                end = second + (frame.duration or 0) * stream.time_base
+            length = _read_length(container, stream)
+            start = (stream.start_time or 0) * stream.time_base
+    except av.FFmpegError as e:
+        after = "" if end is None else f" after {float(end):.1f} s"
+        raise FilmError(f"it is damaged or no film: {e.strerror}{after}") from e
+    if end is None:
+        raise FilmError("it holds no frames")
+    if length is not None and start + end < length - LOST:  # Matroska counts from 0
+        raise FilmError(f"it is cut short: {float(end):.1f} s of {float(length):.1f} s are there")
+
+
+def _time_frames(container, stream) -> Iterator[tuple]:
+    """Yield each sound frame with its seconds since the first one."""
+    first = last = None
+    for frame in container.decode(stream):
+        if frame.is_corrupt:
+            continue
+        if frame.pts is None:  # a container without time stamps: as the frame rate says
+            stamp = Fraction(0) if last is None else last + 1 / (stream.average_rate or 25)
+        else:
+            stamp = frame.pts * stream.time_base
+        first, last = stamp if first is None else first, stamp
+        yield stamp - first, frame
+
+
+def _read_length(container, stream) -> Fraction | None:
+    """Seconds of video that the film says it has; None where it says so of the whole only."""
+    if stream.duration:
+        return stream.duration * stream.time_base
+    alone = len(container.streams) == 1 and container.duration
+    return Fraction(container.duration, 1_000_000) if alone else None
+
+
+def _is_film(path: Path, root: Path) -> bool:
+    hidden = any(is_hidden(part) for part in path.relative_to(root).parts)
+    return path.suffix.lower() in FILM_SUFFIXES and path.is_file() and not hidden

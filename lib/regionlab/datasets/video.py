@@ -1,0 +1,172 @@
+"""Films: one frame every few seconds, written once as pictures and read as a collection."""
+
+import hashlib
+import json
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from regionlab.collection import Collection, make_table
+from regionlab.datasets.films import FilmError, find_films, read_frames
+from regionlab.images import write_image
+from regionlab.paths import DATA
+from regionlab.progress import progress
+from regionlab.records import write_json
+
+LABELS = "labels.csv"
+SPAN = ["episode", "start", "end"]
+VERSION = 1  # raised when the same film would give other frames
+
+
+def load_video(
+    root: Path | str,
+    *,
+    seconds: float = 5.0,
+    labels: Path | str | None = None,
+    frames: Path | str | None = None,
+) -> Collection:
+    """Load one frame every `seconds` of a film, or of each film in a folder (S1, section 4.2).
+
+    Of each multiple of `seconds` it takes the first frame at that time or after it, by the
+    film's own time stamps, so films of variable frame rate are sampled evenly too; where a
+    frame stands longer than that, multiples go by without one. Frames are written as JPEG once,
+    and again only when the film or `seconds` has changed.
+
+    Parameters
+    ----------
+    root
+        A film, or a folder of films (in sub-folders too). The path below the folder, without
+        its suffix, is the film's `episode`.
+    seconds
+        Between two frames.
+    labels
+        A CSV file with the columns `episode`, `start` and `end` (seconds; the end is
+        exclusive) and others, such as `label`, that say what is seen then; absolute, or
+        relative to the folder. None takes `labels.csv` where it lies there.
+    frames
+        Folder for the frames; by default one in `data/frames/`.
+
+    Returns
+    -------
+    Collection
+        One row a frame, with `episode`, `second` (since the film's first frame) and the columns
+        of `labels`, "" where no span holds the frame. `skipped` lists films that cannot be
+        read and films that are cut short or damaged, of which the frames before are there.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such film, folder or file of labels.
+    ValueError
+        If there is no film in the folder, no frame in any film, `seconds` is not positive, or
+        the labels are not as described.
+    """
+    root = Path(root).expanduser().absolute()
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
+    films = find_films(root)
+    folder = Path(frames).expanduser() if frames else _default_folder(root, seconds)
+    spans = _read_spans(root, labels, films)
+    known = [
+        _write_frames(film, folder, episode, seconds)
+        for episode, film in progress(films.items(), "frames of films", len(films))
+    ]
+    rows = [row for film in known for row in film["frames"]]
+    skipped = {film["film"]: film["problem"] for film in known if film["problem"]}
+    if not rows:
+        reasons = "; ".join(f"{film}: {reason}" for film, reason in skipped.items())
+        raise ValueError(f"no frames in {root}: {reasons}")
+    images = pd.DataFrame(rows, columns=["episode", "second", "path", "width", "height"])
+    ids = [hashlib.sha256(path.encode()).hexdigest()[:16] for path in images["path"]]
+    columns = {"image_id": ids, **images.to_dict("list"), **_label_frames(images, spans)}
+    return Collection(
+        folder,
+        make_table("images", columns),
+        name=_name(root),
+        skipped=make_table("skipped", {"path": skipped.keys(), "reason": skipped.values()}),
+    )
+
+
+def _name(root: Path) -> str:
+    return root.name if root.is_dir() else root.stem
+
+
+def _default_folder(root: Path, seconds: float) -> Path:
+    """Return a folder that is this root's own, whatever other folders of its name there are."""
+    place = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.]+", "-", _name(root)).strip("-")
+    return DATA / "frames" / f"{name}-{place}-{seconds:g}s"
+
+
+def _write_frames(film: Path, folder: Path, episode: str, seconds: float) -> dict:
+    """Write a film's frames, unless they lie there already, and return what is known of it.
+
+    The file that says so is written last, so that a film cut off half-way is read again.
+    """
+    stat = film.stat()
+    made = [VERSION, episode + film.suffix, stat.st_size, stat.st_mtime_ns, seconds]
+    marker = folder / f"{episode}.json"
+    if known := _read_marker(folder, marker, made):
+        return known
+    marker.unlink(missing_ok=True)
+    (folder / episode).mkdir(parents=True, exist_ok=True)
+    for leftover in (folder / episode).glob("[0-9]" * 9 + ".jpg"):
+        leftover.unlink()
+    rows, problem = [], ""
+    try:
+        for second, image in read_frames(film, seconds):
+            path = f"{episode}/{round(1000 * second):09d}.jpg"
+            write_image(folder / path, image)
+            rows.append([episode, float(second), path, image.shape[1], image.shape[0]])
+    except FilmError as e:
+        problem = str(e)
+    known = {"made": made, "film": episode + film.suffix, "problem": problem, "frames": rows}
+    write_json(marker, known)
+    return known
+
+
+def _read_marker(folder: Path, marker: Path, made: list) -> dict | None:
+    """Return what is known of a film whose frames are all there."""
+    if not marker.is_file():
+        return None
+    known = json.loads(marker.read_text("utf-8"))
+    there = all((folder / row[2]).is_file() for row in known["frames"])
+    return known if known["made"] == made and there else None
+
+
+def _read_spans(root: Path, labels: Path | str | None, films: dict[str, Path]) -> pd.DataFrame:
+    """Read which label holds when; an empty table where there are no labels."""
+    folder = root if root.is_dir() else root.parent
+    if labels is None and not (root / LABELS).is_file():
+        return pd.DataFrame(columns=SPAN)
+    path = folder / (labels or LABELS)
+    if not path.is_file():
+        raise FileNotFoundError(f"no such file of labels: {path}")
+    spans = pd.read_csv(path, dtype="str", keep_default_na=False)
+    if missing := [name for name in SPAN if name not in spans]:
+        raise ValueError(f"{path} has no column {missing[0]!r}, only {list(spans.columns)}")
+    times = spans[SPAN[1:]].apply(pd.to_numeric, errors="coerce")
+    bad = ~(times["start"] < times["end"])
+    if bad.any():
+        raise ValueError(
+            f"{path}, line {bad.argmax() + 2}: start and end must be seconds, in order"
+        )
+    if lost := sorted(set(spans["episode"]) - set(films)):
+        raise ValueError(f"{path} labels {lost[0]!r}, but the films are {', '.join(films)}")
+    return spans.assign(**times)
+
+
+def _label_frames(images: pd.DataFrame, spans: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the columns of labels, for each frame those of the first span that holds it."""
+    names = [name for name in spans.columns if name not in SPAN]
+    if clash := {"image_id", *images.columns} & set(names):
+        raise ValueError(f"a column of labels cannot be called {', '.join(sorted(clash))}")
+    columns: dict[str, list[str]] = {name: [] for name in names}
+    for episode, second in images[["episode", "second"]].itertuples(index=False):
+        held = (spans["episode"] == episode) & (spans["start"] <= second) & (second < spans["end"])
+        found = spans[held]
+        for name in names:
+            columns[name].append(found[name].iloc[0] if len(found) else "")
+    return columns
