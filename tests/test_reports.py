@@ -1,6 +1,8 @@
+import json
+
 import pytest
 
-from regionlab.reports import results_table, update_marked_tables
+from regionlab.reports import make_gallery, results_table, update_marked_tables
 
 HEAD = "| metric | value [95 % interval] | n |\n| --- | --- | --- |\n"
 PAGE = "before\n<!-- results:02_search -->\nold\n<!-- /results -->\nafter\n"
@@ -81,3 +83,26 @@ def test_marker_with_an_unknown_row_is_told_the_known_ones():
     saved = {"01_x": {"results": {"a": 1}}}
     with pytest.raises(ValueError, match="no result 'z'; there are a"):
         update_marked_tables("<!-- results:01_x rows:z -->\n<!-- /results -->", saved)
+
+
+def gallery_of(tmp_path, **changes):
+    notebook = tmp_path / "01_a.ipynb"
+    notebook.write_text(
+        json.dumps({"cells": [], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    )
+    table = {"csv": "01_t.csv", "tex": "01_t.tex", "caption": "All.", "order": 0}
+    table |= {"head": ["way", "mAP"], "rows": [["a|b", "0.5"]], "numeric": [False, True]}
+    saved = {"01_t": {"record": {"run": "01_a"}, "table": table | changes}}
+    return make_gallery("tiny", {notebook: ["01_a"]}, saved)
+
+
+def test_gallery_shows_tables_with_their_files(tmp_path):
+    page = gallery_of(tmp_path)
+    assert "*All.* ([CSV](01_t.csv), [LaTeX](01_t.tex))\n\n| way | mAP |\n| --- | --: |\n" in page
+    assert "| a\\|b | 0.5 |\n" in page
+
+
+def test_gallery_only_links_long_tables(tmp_path):
+    page = gallery_of(tmp_path, rows=[["a", "1"]] * 41, caption="")
+    assert "\n[CSV](01_t.csv), [LaTeX](01_t.tex)\n" in page
+    assert "| way |" not in page

@@ -177,6 +177,15 @@ def test_the_gallery_asks_the_question_and_shows_the_answer(finished):
     assert gallery.index("What is bad?") < gallery.index("No results yet.")
 
 
+def test_the_report_is_named_at_the_end_and_tells_the_failures(finished):
+    _, printed, root = finished
+    assert f"see {Path('figures/README.md')} and {Path('data/runs/toybox/report.html')}" in printed
+    page = (root / "data/runs/toybox/report.html").read_text()
+    assert "3 of 4 did not succeed." in page
+    assert "ValueError: last line" in page and "skipped: it needs bad" in page
+    assert "<td>hit@1</td><td class='number'>0.667 [0.500, 1.000]</td>" in page
+
+
 def test_the_readme_gets_its_table(finished):
     assert "| seed | 7 |  |\n" in (finished[2] / "README.md").read_text()
 
@@ -281,6 +290,7 @@ def test_values_set_by_hand_do_not_replace_published_results(chain, workspace):
     assert chain[2:] == ["one-seed=5", "two-seed=5"]
     names = {path.name for path in (workspace / "figures/tiny").iterdir()}
     assert names == {"one.json", "two.json", "README.md"}
+    assert "seed</td><td>5" not in (workspace / "data/runs/tiny/report.html").read_text()
 
 
 def test_an_interrupted_run_is_recorded_as_failed(workspace, monkeypatch):

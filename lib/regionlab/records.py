@@ -27,6 +27,7 @@ from regionlab.provenance import describe_device, git_state, versions
 
 RUN_VARIABLE = "REGIONLAB_RUN"  # tells the kernel the folder of its run
 PRIVATE = ("python", "error")  # stay on this machine
+KINDS = {".png": "a figure", ".csv": "a table"}  # each has a JSON file of its name
 
 
 class Record:
@@ -97,14 +98,18 @@ class Record:
         ------
         ValueError
             If the name holds anything but letters, digits and `. _ -`, or is that of
-            the results.
+            the results or of both a figure and a table.
         """
         record = self.read()
         if not re.fullmatch(r"[\w.-]+", name) or name == record["notebook"]:
             raise ValueError(f"name {name!r} must be letters, digits, . _ - and not the notebook's")
         self.results_folder.mkdir(parents=True, exist_ok=True)
         varying = record["run"].removeprefix(record["notebook"])
-        return self.results_folder / f"{name}{varying}{suffix}"
+        path = self.results_folder / f"{name}{varying}{suffix}"
+        for other in KINDS:
+            if other != suffix and path.with_suffix(other).exists():
+                raise ValueError(f"{name!r} is {KINDS[other]} already; take another name")
+        return path
 
 
 def current() -> Record:
@@ -168,8 +173,8 @@ def publish(record: Record, target: Path) -> list[Path]:
     kept = {path.name for path in staged}
     for name, owner in owners.items():
         if owner == final["run"] and name not in kept:
-            (target / name).unlink()
-            (target / name).with_suffix(".png").unlink(missing_ok=True)
+            for suffix in (".json", ".png", ".csv", ".tex"):
+                (target / name).with_suffix(suffix).unlink(missing_ok=True)
     target.mkdir(parents=True, exist_ok=True)
     for path in staged:
         if path.suffix == ".json":

@@ -18,6 +18,7 @@ MARKED = re.compile(
     r"(<!-- results:([\w.,=+-]+)(?: rows:([^>]*?))? -->\n).*?(<!-- /results -->)", re.DOTALL
 )
 MEASURED = ("value", "ci95", "n")
+GALLERY_ROWS = 40  # longer tables are only linked
 HEADER = "| metric | value [95 % interval] | n |\n| --- | --- | --- |\n"
 
 
@@ -48,14 +49,16 @@ def results_table(results: Mapping[str, Any], *, only: Sequence[str] = ()) -> st
         If a name is not among the results.
     """
     rows = {
-        name: f"| {_cell(name)} | {_cell(value)} | {n} |\n" for name, value, n in _flatten(results)
+        name: f"| {_cell(name)} | {_cell(value)} | {n} |\n"
+        for name, value, n in flatten_results(results)
     }
     if unknown := [name for name in only if name not in rows]:
         raise ValueError(f"no result {unknown[0]!r}; there are {', '.join(rows)}")
     return HEADER + "".join(rows[name] for name in only or rows)
 
 
-def _flatten(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+def flatten_results(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """Yield each result's dotted name, its value with its interval, and its n, as text."""
     for key, value in results.items():
         name = f"{prefix}{key}"
         if not isinstance(value, dict):
@@ -64,7 +67,7 @@ def _flatten(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
         if "value" in value:
             yield name, _measured(value), _text(value.get("n", ""))
         rest = {k: v for k, v in value.items() if not ("value" in value and k in MEASURED)}
-        yield from _flatten(rest, f"{name}.")
+        yield from flatten_results(rest, f"{name}.")
 
 
 def _measured(quantity: Mapping[str, Any]) -> str:
@@ -123,7 +126,7 @@ def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) ->
 
 
 def read_saved(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the results and figure records of a folder, by file name without ending."""
+    """Return results, figures and tables of a folder, by file name without ending."""
     files = sorted(folder.glob("*.json"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in files}
 
@@ -131,7 +134,7 @@ def read_saved(folder: Path) -> dict[str, dict[str, Any]]:
 def make_gallery(
     profile: str, notebooks: Mapping[Path, Sequence[str]], saved: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """Return the gallery page: each notebook's question, figures and headline results.
+    """Return the gallery page: each notebook's question, figures, tables and headline results.
 
     Parameters
     ----------
@@ -158,20 +161,39 @@ def make_gallery(
 
 
 def _gallery_of_run(run: str, saved: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    own = {n: c for n, c in saved.items() if c.get("record", {}).get("run") == run}
-    figures = sorted(
-        (content["figure"] for content in own.values() if "figure" in content),
-        key=lambda figure: figure["order"],
-    )
+    own = own_results(saved, run)
     parts = []
-    for figure in figures:
+    for figure in own_parts(own, "figure"):
         parts.append(f"![{_alt(figure['alt'])}]({figure['file']})\n")
         parts += [f"*{figure['caption']}*\n"] if figure["caption"] else []
+    for table in own_parts(own, "table"):
+        parts += _gallery_table(table)
     for name, content in own.items():
         if "results" in content:
             parts.append(results_table(content["results"]))
             parts.append(f"[Results and record]({name}.json)\n")
     return parts
+
+
+def own_results(saved: Mapping[str, Mapping[str, Any]], run: str) -> dict[str, Mapping[str, Any]]:
+    """Return what a run saved, by file name without ending."""
+    return {n: c for n, c in saved.items() if c.get("record", {}).get("run") == run}
+
+
+def own_parts(own: Mapping[str, Mapping[str, Any]], kind: str) -> list[Mapping[str, Any]]:
+    """Return the figures or tables among what a run saved, in the order of saving."""
+    parts = (content[kind] for content in own.values() if kind in content)
+    return sorted(parts, key=lambda part: part["order"])
+
+
+def _gallery_table(table: Mapping[str, Any]) -> list[str]:
+    links = f"[CSV]({table['csv']}), [LaTeX]({table['tex']})"
+    parts = [f"*{table['caption']}* ({links})\n" if table["caption"] else f"{links}\n"]
+    if len(table["rows"]) > GALLERY_ROWS:
+        return parts
+    lines = [table["head"], ["--:" if number else "---" for number in table["numeric"]]]
+    lines += table["rows"]
+    return [*parts, "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)]
 
 
 def _alt(text: str) -> str:

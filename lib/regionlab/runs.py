@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from regionlab import paths
 from regionlab.execution import check_kernel, describe_error, execute
+from regionlab.html_report import make_report
 from regionlab.parameters import read_notebook
 from regionlab.profiles import Profile, Run, find_profile, load_profile
 from regionlab.provenance import library_sha256, versions
@@ -163,6 +164,31 @@ def write_reports(profile: Profile) -> None:
         write_text(readme, update_marked_tables(text, results))
 
 
+def write_html_report(profile: Profile, outcomes: Sequence[Outcome]) -> Path:
+    """Write one page over a complete profile to `data/runs/`, and return its path.
+
+    Parameters
+    ----------
+    profile
+        With all its runs.
+    outcomes
+        How those ended that were run now.
+    """
+    endings = {outcome.run.name: _ending(outcome, profile) for outcome in outcomes}
+    folder = figures_folder(profile.name)
+    page = paths.RUNS / profile.name / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_text(page, make_report(profile, read_saved(folder), folder, endings))
+    return page
+
+
+def _ending(outcome: Outcome, profile: Profile) -> dict[str, str]:
+    if outcome.status == "failed":
+        error = Record(paths.RUNS / profile.name / outcome.run.name).read().get("error") or {}
+        return {"status": "failed", **error}
+    return {"status": outcome.status, "message": outcome.text}
+
+
 def describe(profile: Profile) -> str:
     """Return the runs of a profile with all their parameters and what these mean."""
     lines = []
@@ -226,10 +252,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
-    return max(_report(complete, profile.as_written), _summarise(outcomes))
+    return max(_report(complete, outcomes, profile.as_written), _summarise(outcomes))
 
 
-def _report(profile: Profile, as_written: bool) -> int:
+def _report(profile: Profile, outcomes: Sequence[Outcome], as_written: bool) -> int:
     if not as_written:
         print(f"results with --set stay in {_shown(paths.RUNS / profile.name)}")
         return 0
@@ -238,7 +264,8 @@ def _report(profile: Profile, as_written: bool) -> int:
     except ValueError as e:
         print(f"error: {e}", file=sys.stderr)
         return 1
-    print(f"see {_shown(figures_folder(profile.name) / 'README.md')}")
+    page = write_html_report(profile, outcomes)
+    print(f"see {_shown(figures_folder(profile.name) / 'README.md')} and {_shown(page)}")
     return 0
 
 

@@ -1,0 +1,163 @@
+"""Tables for reports and papers: CSV and LaTeX, with the record of the run beside them.
+
+tables.save_table(frame, "02_table", record, caption="Retrieval on Toybox.")
+"""
+
+import json
+from collections.abc import Mapping
+from numbers import Number
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regionlab.latex import table_to_latex
+from regionlab.records import Record, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def save_table(
+    frame: "pd.DataFrame", name: str, record: Record, *, caption: str = "", digits: int = 3
+) -> Path:
+    """Save a table as CSV and LaTeX with its record beside it, and return the CSV's path.
+
+    The CSV has all digits; LaTeX, gallery and report have rounded numbers. A measured
+    quantity, `{"value", "ci95", "n"}` from `bootstrap.summarise`, may be a cell: it is
+    shown with its interval, and gets columns of its own for low, high and n in the CSV.
+
+    Parameters
+    ----------
+    frame
+        Any table; its index becomes the first columns, unless it only counts rows.
+    name
+        File name without ending, such as "02_table"; not that of a figure.
+    record
+        The record of the run, from `records.current()`.
+    caption
+        What the table shows.
+    digits
+        Digits behind the point of a number that is no whole one.
+
+    Raises
+    ------
+    ValueError
+        If the name is taken by a figure or holds anything but letters, digits and `. _ -`;
+        if the table has no columns, or two of one name; if a cell is anything but a number,
+        text, a measured quantity, a list of these, or missing.
+    """
+    path = record.path_for(name, ".csv")
+    flat = flatten_frame(frame)
+    head = list(flat)
+    rows = [[show_cell(cell, digits) for cell in row] for row in flat.to_numpy(object)]
+    numeric = [all(map(_is_numeric, flat[column])) for column in head]
+    order = _find_order(path)
+    latex = table_to_latex(head, rows, numeric, caption=caption, label=path.stem)
+    write_text(path, _spread(flat).to_csv(index=False, lineterminator="\n"))
+    write_text(path.with_suffix(".tex"), latex)
+    files = {"csv": path.name, "tex": f"{path.stem}.tex", "caption": caption, "order": order}
+    table = {**files, "head": head, "rows": rows, "numeric": numeric}
+    record.save_beside(f"{path.stem}.json", {"table": table})
+    return path
+
+
+def _find_order(path: Path) -> int:
+    """Return the place of a table among those of its run: a table saved again keeps its own."""
+    beside = path.with_suffix(".json")
+    if beside.is_file():
+        return json.loads(beside.read_text(encoding="utf-8"))["table"]["order"]
+    return len(list(path.parent.glob("*.csv")))
+
+
+def flatten_frame(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the table with its index as first columns and plain text as names.
+
+    An index without name that only counts rows is left out. The levels of a name are joined
+    with a comma.
+
+    Raises
+    ------
+    ValueError
+        If there are no columns, or two would have one name.
+    """
+    import pandas as pd
+
+    if not len(frame.columns):
+        raise ValueError("the table has no columns")
+    columns = {}
+    if not (isinstance(frame.index, pd.RangeIndex) and frame.index.name is None):
+        for level, name in enumerate(frame.index.names):
+            columns[name or ""] = frame.index.get_level_values(level).tolist()
+    for place, name in enumerate(frame.columns):
+        name = ", ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+        if name in columns:
+            raise ValueError(f"two columns are named {name!r}")
+        columns[name] = frame.iloc[:, place].tolist()
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _spread(flat: "pd.DataFrame") -> "pd.DataFrame":
+    """Give measured quantities a column each for value, low, high and n."""
+    import pandas as pd
+
+    columns = {}
+    for name in flat:
+        cells = flat[name].tolist()
+        if not any(isinstance(cell, Mapping) for cell in cells):
+            columns[name] = cells
+            continue
+        parts = [cell if isinstance(cell, Mapping) else {"value": cell} for cell in cells]
+        ends = [part.get("ci95", (None, None)) for part in parts]
+        columns[name] = [part["value"] for part in parts]
+        columns[f"{name}, low"], columns[f"{name}, high"] = map(list, zip(*ends, strict=True))
+        columns[f"{name}, n"] = [part.get("n") for part in parts]
+    return pd.DataFrame(columns, dtype=object)
+
+
+def show_cell(cell: Any, digits: int = 3) -> str:
+    """Return a cell as text: numbers rounded, measured quantities with their interval.
+
+    Numbers that `digits` would show as 0, and those from 100, have four significant digits;
+    from 1,000 to a billion they are whole.
+
+    Raises
+    ------
+    ValueError
+        If the cell is anything but a number, text, a measured quantity, a list of these, or
+        missing.
+    """
+    if type(cell).__module__ == "numpy":
+        cell = cell.tolist()
+    if isinstance(cell, Mapping) and "value" in cell:
+        shown = show_cell(cell["value"], digits)
+        return f"{shown} {show_cell(cell['ci95'], digits)}" if "ci95" in cell else shown
+    if isinstance(cell, list | tuple):
+        return f"[{', '.join(show_cell(item, digits) for item in cell)}]"
+    if _is_missing(cell):
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, float):
+        return _show_float(cell, digits)
+    if isinstance(cell, str | Path):
+        return " ".join(str(cell).split())
+    raise ValueError(f"a {type(cell).__name__} cannot be a cell of a table: {cell!r}")
+
+
+def _show_float(number: float, digits: int) -> str:
+    if number == 0 or 10**-digits <= abs(number) < 100:
+        return f"{number:.{digits}f}"
+    return f"{number:,.0f}" if 1e3 <= abs(number) < 1e9 else f"{number:.4g}"
+
+
+def _is_missing(cell: Any) -> bool:
+    """Say whether a cell holds nothing: None, NaN or pandas' NA."""
+    return cell is None or type(cell).__name__ in ("NAType", "NaTType") or cell != cell
+
+
+def _is_numeric(cell: Any) -> bool:
+    """Say whether a cell is set to the right, as numbers and what is missing among them."""
+    if isinstance(cell, bool):
+        return False
+    return isinstance(cell, Number | Mapping | list | tuple) or _is_missing(cell)
