@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from regionlab import sam_weights, weights
 from regionlab.everything import rank_records
+from regionlab.islands import drop_islands
 from regionlab.masking import EmptyMaskError, Everything, Region, erase_background
 from regionlab.prompts import Box, Points, Text, Whole
 from regionlab.rle import rle_to_mask
@@ -31,7 +32,7 @@ ALL = Everything(
 
 
 def load(name, **options):
-    return load_segmenter(name, device="cpu", **({"precision": "fp32"} | options))
+    return load_segmenter(name, device="cpu", **({"precision": "fp32", "islands": 0} | options))
 
 
 def make_image(seed=0, height=48, width=64):
@@ -737,3 +738,37 @@ def test_a_damaged_download_leaves_nothing(weights_folder, server):
     with pytest.raises(WeightsError, match="cannot download vit_b: invalid hash value"):
         sam_weights.find_sam_weights("vit_b")
     assert list(weights_folder.iterdir()) == []
+
+
+# Islands
+
+
+def test_small_islands_go_and_halves_stay():
+    mask = np.zeros((20, 20), bool)
+    mask[:10, :10] = mask[12:, 12:] = mask[19, 0] = True
+    whole = drop_islands(mask, 0.1)
+    assert whole.sum() == 100 + 64 and not whole[19, 0]
+    assert drop_islands(mask, 0.5).sum() == 100
+
+
+def test_parts_that_touch_at_a_corner_are_one():
+    mask = np.eye(4, dtype=bool)
+    assert (drop_islands(mask, 1) == mask).all()
+
+
+def test_the_largest_part_stays_however_small_its_share():
+    mask = np.zeros((5, 9), bool)
+    mask[::2, ::2] = mask[0, 1] = True
+    assert drop_islands(mask, 0.9).sum() == 3
+
+
+def test_an_answer_has_its_islands_taken_away(model):
+    raw = load("toysam/untrained").segment(make_image(), CLICK).mask
+    assert (load("toysam/untrained", islands=0.3).segment(make_image(), CLICK).mask
+            == drop_islands(raw, 0.3)).all()  # fmt: skip
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
+def test_a_share_of_islands_is_between_none_and_all(share):
+    with pytest.raises(ValueError, match=str(share)):
+        drop_islands(np.ones((2, 2), bool), share)

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from regionlab.everything import Everything, find_everything
+from regionlab.islands import ISLAND_SHARE, drop_islands
 from regionlab.prompts import Box, Points, Prompt, Text, Whole, fit_prompt
 from regionlab.rle import mask_to_rle
 from regionlab.sam_predictor import CachedPredictor
@@ -85,6 +86,8 @@ class Segmenter:
     cache_size
         How many images are remembered, the least recently used go first; a `vit_*` keeps 4 MB
         an image, toysam 128 kB.
+    islands
+        Parts of an answer that hold less than this share of it go, see `islands.drop_islands`.
     everything
         The settings of `segment_everything` where none are given.
     fingerprint
@@ -104,11 +107,12 @@ class Segmenter:
         *,
         everything: Everything | None = None,
         cache_size: int = 8,
+        islands: float = ISLAND_SHARE,
     ):
         self.name, self.fingerprint = name, fingerprint
         self.precision, self.device = fingerprint["precision"], sam.device
         self.everything = everything or Everything()
-        self.cache_size = cache_size
+        self.cache_size, self.islands = cache_size, islands
         self.predictor = CachedPredictor(sam, self.precision, cache_size)
 
     def __repr__(self) -> str:
@@ -214,7 +218,7 @@ class Segmenter:
         )
         best = int(qualities.argmax())
         return {
-            "mask": masks[best],
+            "mask": drop_islands(masks[best], self.islands),
             "quality": float(qualities[best]),
             "logits": low[best : best + 1],
         }

@@ -164,7 +164,7 @@ def part_from_region(
     image: np.ndarray,
     region: "Region",
     *,
-    encoding: str,
+    encoding: str | None = None,
     weight: float = 1.0,
     label: str = "",
 ) -> Part:
@@ -180,7 +180,7 @@ def part_from_region(
         What a prompt has marked in it.
     encoding
         How the region becomes a vector, a name in `regions.REGION_ENCODINGS`; the one that the
-        regions of the index were made with.
+        regions of the index were made with. By default `regions.DEFAULT_ENCODING`.
     weight, label
         As for `Part`.
 
@@ -189,8 +189,10 @@ def part_from_region(
     ValueError
         If the mask is not of the image's size, or `encoding` is not known.
     """
-    from regionlab.regions import encode_regions  # needs torch, which a Query does not
+    # Late: it needs torch, which a Query does not.
+    from regionlab.regions import DEFAULT_ENCODING, encode_regions
 
+    encoding = encoding or DEFAULT_ENCODING
     vector = encode_regions(encoder, image, [region.mask], encoding=encoding)[0]
     height, width = image.shape[:2]
     box = np.asarray(region.box, np.float64) / (width, height, width, height)

@@ -7,6 +7,7 @@ import torch
 
 from regionlab.devices import resolve_device, resolve_precision
 from regionlab.everything import Everything
+from regionlab.islands import ISLAND_SHARE
 from regionlab.masking import Segmenter
 from regionlab.sam_weights import damaged, find_sam_weights, read_sam_weights
 from regionlab.toybox.toysam import create_toysam
@@ -27,7 +28,12 @@ EVERYTHING = {
 
 
 def load_segmenter(
-    name: str = "toysam", *, device: str = "auto", precision: str = "auto", cache_size: int = 8
+    name: str = "toysam",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    cache_size: int = 8,
+    islands: float = ISLAND_SHARE,
 ) -> Segmenter:
     """Load a segmenter by name.
 
@@ -44,6 +50,8 @@ def load_segmenter(
         in it, else fp32.
     cache_size
         How many images are remembered.
+    islands
+        Parts of an answer that hold less than this share of it go; 0 keeps SAM's answer.
 
     Raises
     ------
@@ -67,6 +75,7 @@ def load_segmenter(
         fingerprint,
         everything=EVERYTHING.get(architecture),
         cache_size=cache_size,
+        islands=islands,
     )
 
 
