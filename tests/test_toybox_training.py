@@ -517,8 +517,8 @@ def test_interrupted_command_says_how_to_go_on(trainings, monkeypatch, capsys):
 
 
 def test_unknown_model_is_told_the_known_ones(tmp_path):
-    with pytest.raises(ValueError, match="'toyvit'; known: toyclip"):
-        train_cli.train_model("toyvit", folder=tmp_path)
+    with pytest.raises(ValueError, match="'toynet'; known: toyclip"):
+        train_cli.train_model("toynet", folder=tmp_path)
 
 
 def test_registered_trainer_trains_toyclip(tmp_path, no_compute):

@@ -1,5 +1,6 @@
 """What is said of trained Toybox weights: a record each in JSON, one model card for all."""
 
+import importlib.metadata
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from regionlab.weights import hash_file
 
 CURVE_STEP = 20  # every how many steps the record keeps the losses
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # kept by batch norm, not trained
+IMAGE_PARTS = ("visual.", "image_encoder.", "backbone.", "encoder.")
 
 OPENING = """# Toybox models
 
@@ -58,13 +60,50 @@ loads it.
 **Limits.** It sees pictures at 128 pixels and gives masks of 64 by 64 cells, enlarged: thin parts
 and tips of small things are lost. Of photographs it knows nothing.
 """,
+    "toyvit": """A Vision Transformer ([timm](https://github.com/huggingface/pytorch-image-models)'s
+own class, four layers on a convolutional stem) from random weights, trained to tell which shapes,
+colors and textures a scene holds, each yes or no. Its pooled features are the vector: the baseline
+ViT + kNN.
+
+**Intended use.** To compare other methods with, in Toybox. `load_baseline("toyvit")` loads it.
+
+**Limits.** It has no words, and was never asked which color goes with which shape. Of photographs
+it knows nothing.
+""",
+    "toydir": """Deep Image Retrieval (Gordo et al. 2017): a small ResNet (timm's own class) with
+generalized-mean pooling and PCA whitening, from random weights, trained with the loss of average
+precision of Revaud et al. 2019. Scenes that share a kind of object (shape, color and texture) are
+relevant to each other. The whitening is learned from 2,000 training scenes at the end.
+
+**Intended use.** To compare other methods with, in Toybox. `load_baseline("toydir")` loads it.
+
+**Limits.** It has no words. Of photographs it knows nothing.
+""",
+    "toysegnet": """SegNet (Badrinarayanan et al. 2017), its encoder and its decoder with unpooling
+indices in small sizes, from random weights, trained to tell the shape that each pixel shows, or
+the ground. The mean of its encoder's last map is the vector.
+
+**Intended use.** To compare other methods with, in Toybox. `load_baseline("toysegnet")` loads it.
+
+**Limits.** It has no words, and was never asked for colors or textures. Of photographs it knows
+nothing.
+""",
 }
 
-LIBRARIES = {"toyclip": "open_clip_torch", "toysam": "segment-anything"}  # their classes
+# Whose classes they are, where not our own
+LIBRARIES = {
+    "toyclip": "open_clip_torch",
+    "toysam": "segment-anything",
+    "toyvit": "timm",
+    "toydir": "timm",
+}
 METRICS = {
     "hit@1": "text-to-image hit@1 on validation scenes (at most 500, one caption each)",
     "iou_box": "mean IoU from a jittered box, on the things of 150 validation scenes",
     "iou_point": "mean IoU from one random inside point, on the same things",
+    "map_kinds": "mAP of validation scenes (at most 500), each asking the others for those with a "
+    "thing of the same kind: shape, color and texture",
+    "iou_classes": "mean IoU of the classes of their pixels, 12 shapes and the ground",
 }
 
 
@@ -91,17 +130,21 @@ def make_record(result: Mapping[str, Any], weights: Path) -> dict[str, Any]:
         "steps": result["step"],
         "seconds": round(result["seconds"], 1),
         "device": _describe_device(result["device"]),
-        "versions": versions(),
+        "versions": versions() | _version_of(LIBRARIES.get(weights.stem)),
         "validation": validation,
         "curve": thinned,
     }
+
+
+def _version_of(library: str | None) -> dict[str, str]:
+    return {library: importlib.metadata.version(library)} if library else {}
 
 
 def _count_parameters(weights: Path) -> dict[str, int]:
     with safe_open(weights, framework="np") as file:
         trained = [name for name in file.keys() if not name.endswith(BUFFERS)]
         sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in trained}
-    image = sum(n for name, n in sizes.items() if name.startswith(("visual.", "image_encoder.")))
+    image = sum(n for name, n in sizes.items() if name.startswith(IMAGE_PARTS))
     return {"total": sum(sizes.values()), "image_encoder": image}
 
 
@@ -133,6 +176,7 @@ def write_card(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 
 def _describe_model(record: Mapping[str, Any]) -> str:
     name, recipe = record["model"], record["recipe"]
+    libraries = ["torch", *([LIBRARIES[name]] if name in LIBRARIES else [])]
     facts = {
         "data": f"{recipe['scenes']:,} scenes of Toybox's training split, "
         f"world version {record['world_version']}",
@@ -141,8 +185,7 @@ def _describe_model(record: Mapping[str, Any]) -> str:
         "time": f"{record['seconds']:,.0f} s ({record['seconds'] / 60:.0f} min), "
         "without rendering the scenes",
         "device": record["device"],
-        "versions": f"torch {record['versions']['torch']}, "
-        f"{LIBRARIES[name]} {record['versions'][LIBRARIES[name]]}",
+        "versions": ", ".join(f"{of} {record['versions'][of]}" for of in libraries),
         **_describe_metrics(record["validation"]),
         "parameters": f"{record['parameters']['total']:,}, "
         f"{record['parameters']['image_encoder']:,} of them in the image encoder",

@@ -4,6 +4,8 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,19 @@ def _train_toysam(changes: dict[str, Any], cache: Path, weights: Path) -> dict[s
     return train(Recipe(**changes), cache=cache, weights=weights)
 
 
+def _train_baseline(
+    name: str, changes: dict[str, Any], cache: Path, weights: Path
+) -> dict[str, Any]:
+    from regionlab.toybox.train_baselines import RECIPES, train
+
+    return train(name, replace(RECIPES[name], **changes), cache=cache, weights=weights)
+
+
 # (changes to the recipe, folder for what can be made again, weights file) -> result
 TRAINERS: dict[str, Callable[[dict[str, Any], Path, Path], dict[str, Any]]] = {
     "toyclip": _train_toyclip,
     "toysam": _train_toysam,
+    **{name: partial(_train_baseline, name) for name in ("toyvit", "toydir", "toysegnet")},
 }
 
 

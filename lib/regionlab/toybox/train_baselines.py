@@ -1,0 +1,270 @@
+"""Train the papers' baselines from random weights on Toybox's training scenes.
+
+toyvit learns to tell what a scene holds (shapes, colors and textures, each yes or no), toydir to
+rank the scenes that share a kind of object first, toysegnet to tell what each pixel shows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
+
+from regionlab import torchvision_cpu  # noqa: F401 - makes timm importable on a CPU-only torch
+from regionlab.baselines.models import IMAGENET_MEAN, IMAGENET_STD, ImageModel
+from regionlab.baselines.retrieval import DeepImageRetrieval, create_toydir
+from regionlab.baselines.segnet import SegNet, create_toysegnet
+from regionlab.baselines.vit import TOY_SIDE, ViT, create_toyvit
+from regionlab.judging import judge_ranking
+from regionlab.metrics import average_precision
+from regionlab.paths import DATA
+from regionlab.toybox.ap_loss import ap_loss
+from regionlab.toybox.pool import Pool, open_pool
+from regionlab.toybox.training import descend, run_training
+from regionlab.toybox.world import (
+    COLORS,
+    COMBINATIONS,
+    MAX_THINGS,
+    SHAPES,
+    TEXTURES,
+    sample_scene,
+    scene_rng,
+)
+
+CACHE = DATA / "toybox" / "cache"
+ATTRIBUTES = (*SHAPES, *COLORS, *TEXTURES)
+HAS = np.array([[attribute in kind for attribute in ATTRIBUTES] for kind in COMBINATIONS])
+GROUND_WEIGHT = 0.2  # of a pixel of the ground, most of which tell nothing
+WHITENING_SCENES = 2_000  # of the training split
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what the weights become."""
+
+    seed: int = 0
+    scenes: int = 40_000
+    steps: int = 1_600
+    batch: int = 96
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    jitter: float = 0.12
+    save_every: int = 200
+
+
+RECIPES = {
+    "toyvit": Recipe(),
+    "toydir": Recipe(steps=1_200, batch=128),
+    "toysegnet": Recipe(steps=1_500, batch=32),
+}
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Pictures of one split and what is in them.
+
+    Attributes
+    ----------
+    pool
+        The pictures, and which thing each pixel shows.
+    kinds
+        (n, combinations) bool, whether a scene holds a thing of each row of `COMBINATIONS`.
+    classes
+        (n, things + 1) uint8, the class of the pixels that show each thing: its row of `SHAPES`
+        counted from 1. The first column, of the ground, is 0.
+    """
+
+    pool: Pool
+    kinds: np.ndarray
+    classes: np.ndarray
+
+
+def train(
+    name: str, recipe: Recipe | None = None, *, cache: Path = CACHE, weights: Path | None = None
+) -> dict:
+    """Train a baseline, or go on where an earlier run was cut off, and write its weights.
+
+    Parameters
+    ----------
+    name
+        "toyvit", "toydir" or "toysegnet".
+    recipe
+        Data, settings and seed; by default the model's in `RECIPES`.
+    cache
+        For the rendered scenes, and the checkpoint with the loss curve so far.
+    weights
+        Where the finished weights go, as safetensors in fp16; by default where they are
+        published.
+
+    Returns
+    -------
+    dict
+        recipe, device, step, seconds (of training, without rendering), curve (the losses of
+        each step) and validation (see `validate`, on up to 500 scenes).
+    """
+    recipe = recipe or RECIPES[name]
+    weights = weights or DATA / "toybox" / f"{name}.safetensors"
+    torch.manual_seed(recipe.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    create, loss_of = LESSONS[name]
+    model = create().to(device, memory_format=torch.channels_last)
+    known, unknown = (
+        open_scenes(cache / f"pool-{split}", split, count, seed=recipe.seed)
+        for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
+    )
+
+    def take_step(optimizer, step: int) -> dict[str, float]:
+        return _train_step(model, optimizer, loss_of, known, recipe, step)
+
+    measure = partial(validate, model, known, unknown)
+    return run_training(model, recipe, name=name, cache=cache, weights=weights,
+                        take_step=take_step, validate=measure)  # fmt: skip
+
+
+def open_scenes(folder: Path, split: str, count: int, *, seed: int) -> Scenes:
+    """Return the scenes of a split, rendering the pictures first where they are not there yet."""
+    pool = open_pool(folder, seed=seed, split=split, count=count, side=TOY_SIDE)
+    kinds = np.zeros((count, len(COMBINATIONS)), bool)
+    classes = np.zeros((count, MAX_THINGS + 1), np.uint8)
+    rows = {combination: row for row, combination in enumerate(COMBINATIONS)}
+    for number in range(count):
+        things = sample_scene(scene_rng(seed, split, number)).things
+        kinds[number, [rows[thing.combination] for thing in things]] = True
+        classes[number, 1 : len(things) + 1] = [1 + SHAPES.index(t.shape) for t in things]
+    return Scenes(pool, kinds, classes)
+
+
+# One step
+
+
+def _train_step(model, optimizer, loss_of, scenes: Scenes, recipe: Recipe, step: int):
+    model.train()
+    rng = np.random.default_rng([recipe.seed, step])
+    total = len(scenes.kinds)
+    rows = np.sort(rng.choice(total, min(recipe.batch, total), replace=False))
+    pixels = draw_light(scenes.pool.scenes[rows], rng, recipe.jitter)
+    pixels = _to_input(pixels).to(next(model.parameters()).device)
+    loss = loss_of(model, pixels, scenes, rows)
+    descend(model, optimizer, loss)
+    return {"loss": round(loss.item(), 4)}
+
+
+def draw_light(pictures: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
+    """Return (b, side, side, 3) float32 in [0, 1], in varied brightness and tint."""
+    gain = 1 + jitter * rng.uniform(-1, 1, (len(pictures), 1, 1, 3)).astype(np.float32)
+    return (pictures / np.float32(255) * gain).clip(0, 1)
+
+
+def _to_input(pictures: np.ndarray) -> torch.Tensor:
+    """Turn (b, side, side, 3) float32 in [0, 1] into what the models take, as bfloat16."""
+    mean, std = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return torch.from_numpy((pictures - mean) / std).permute(0, 3, 1, 2).bfloat16()
+
+
+# What each model learns from: pictures as its input, and the rows of their scenes
+
+
+def attribute_loss(model: ViT, pixels: torch.Tensor, scenes: Scenes, rows) -> torch.Tensor:
+    """Binary cross-entropy of each attribute: whether a thing of the scene has it."""
+    held = torch.from_numpy(scenes.kinds[rows] @ HAS).to(pixels.device)
+    return binary_cross_entropy_with_logits(model.classifier(model(pixels)), held.float())
+
+
+def ranking_loss(
+    model: DeepImageRetrieval, pixels: torch.Tensor, scenes: Scenes, rows
+) -> torch.Tensor:
+    """Loss of average precision; relevant is what shares a kind of object."""
+    kinds = torch.from_numpy(scenes.kinds[rows]).to(pixels.device).float()
+    return ap_loss(model.describe(model.compute(pixels)), kinds @ kinds.T > 0)
+
+
+def pixel_loss(model: SegNet, pixels: torch.Tensor, scenes: Scenes, rows) -> torch.Tensor:
+    """Cross-entropy of the class of each pixel, that of the ground weighing less."""
+    target = torch.from_numpy(class_pixels(scenes, rows)).to(pixels.device)
+    logits = model.segment(pixels)
+    balance = torch.ones(logits.shape[1], device=logits.device)
+    balance[0] = GROUND_WEIGHT
+    return cross_entropy(logits, target, weight=balance)
+
+
+def class_pixels(scenes: Scenes, rows) -> np.ndarray:
+    """Return the class of each pixel of the models' input, (b, side, side) int64."""
+    owners = scenes.pool.owners[rows][:, ::2, ::2]
+    return np.stack([of[who] for of, who in zip(scenes.classes[rows], owners, strict=True)]).astype(
+        np.int64
+    )
+
+
+def _create_classifier() -> ViT:
+    model = create_toyvit()
+    model.classifier = torch.nn.Linear(model.backbone.num_features, len(ATTRIBUTES))
+    return model
+
+
+LESSONS: dict[str, tuple[Callable[[], ImageModel], Callable[..., torch.Tensor]]] = {
+    "toyvit": (_create_classifier, attribute_loss),
+    "toydir": (create_toydir, ranking_loss),
+    "toysegnet": (create_toysegnet, pixel_loss),
+}
+
+
+# Validation
+
+
+@torch.inference_mode()
+def validate(model: ImageModel, known: Scenes, unknown: Scenes) -> dict[str, float]:
+    """Return the mAP of unknown scenes, each asking for those that share a kind of object.
+
+    Before, a model with whitening learns it anew from some of the known scenes. Of a SegNet,
+    also the mean IoU over the classes of pixels.
+    """
+    model.eval()
+    if isinstance(model, DeepImageRetrieval):
+        model.whitening.fit(_encode(model, known.pool.scenes[:WHITENING_SCENES], model.describe))
+    vectors = _encode(model, unknown.pool.scenes, model.pool)
+    found = {"map_kinds": measure_map(normalize(vectors, dim=1).cpu().numpy(), unknown.kinds)}
+    if isinstance(model, SegNet):
+        found["iou_classes"] = measure_iou(model, unknown)
+    return found
+
+
+def _encode(model: ImageModel, pictures: np.ndarray, pool) -> torch.Tensor:
+    device = next(model.parameters()).device
+    parts = (pictures[i : i + 100] / np.float32(255) for i in range(0, len(pictures), 100))
+    return torch.cat([pool(model.compute(_to_input(part).to(device))) for part in parts])
+
+
+def measure_map(vectors: np.ndarray, kinds: np.ndarray) -> float:
+    """Return the mAP of scenes, each against all others, by what kinds they share.
+
+    Parameters
+    ----------
+    vectors
+        (n, d) float32, unit length.
+    kinds
+        (n, combinations) bool.
+    """
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -np.inf)
+    ranked = np.argsort(-similarities, axis=1, kind="stable")[:, :-1]
+    shared = kinds.astype(np.float32) @ kinds.T.astype(np.float32)
+    judged = judge_ranking(ranked, shared > 0, exclude=np.arange(len(vectors)))
+    return round(float(np.nanmean(average_precision(judged, divisor="relevant"))), 4)
+
+
+def measure_iou(model: SegNet, scenes: Scenes, *, batch: int = 50) -> float:
+    """Return the mean IoU over the classes of pixels, each over all scenes together."""
+    classes = model.classifier.out_channels
+    counts = np.zeros((classes, classes), np.int64)
+    for i in range(0, len(scenes.kinds), batch):
+        rows = np.arange(i, min(i + batch, len(scenes.kinds)))
+        pixels = _to_input(scenes.pool.scenes[rows] / np.float32(255))
+        found = model.segment(pixels.to(next(model.parameters()).device)).argmax(1).cpu().numpy()
+        pairs = classes * class_pixels(scenes, rows) + found
+        counts += np.bincount(pairs.ravel(), minlength=classes**2).reshape(counts.shape)
+    both = counts.diagonal()
+    return round(float(np.mean(both / (counts.sum(0) + counts.sum(1) - both).clip(min=1))), 4)
