@@ -126,6 +126,12 @@ def test_results_tables_parameters_and_record_are_there(page):
     assert "Rows. 02_table.csv, 02_table.tex" in text_of(shown)
 
 
+def test_overview_says_when_how_long_and_from_which_commit(page):
+    rows = [[text_of(cell) for cell in row] for row in parse(page).find("body/main").iter("tr")]
+    assert rows[0] == ["run", "this time", "results of", "seconds", "device", "commit"]
+    assert rows[1] == ["01_a", "ok", "2026-01-02 03:04", "3.0", "cpu", "ababababab + changes"]
+
+
 def test_numbers_stand_to_the_right(page):
     cells = [e for e in section(page, "02_b").iter("td") if e.text == "0.5"]
     assert [cell.get("class") for cell in cells] == ["number"]

@@ -229,6 +229,11 @@ def test_latex_table_is_booktabs_with_numbers_to_the_right(record):
     )
 
 
+def test_only_numbers_get_a_minus_sign(record):
+    _, latex, _ = save(record, pd.DataFrame({"name": ["x -1"], "change": [-0.5]}))
+    assert "x -1 & $-$0.500" in latex
+
+
 def test_long_text_is_broken_into_lines_and_long_tables_into_pages(record):
     frame = pd.DataFrame({"n": range(PAGE_ROWS + 1), "reason": "so many words that " * 3})
     _, latex, _ = save(record, frame)

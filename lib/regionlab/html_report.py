@@ -253,8 +253,8 @@ h1 { line-height: 1.2; }
 h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--line); line-height: 1.25; }
 blockquote { margin: 1rem 0; padding-left: 1rem; border-left: 3px solid var(--line); }
 figure { margin: 1.5rem 0; }
-figure img { display: block; max-width: min(100%, 58rem); height: auto; padding: 0.5rem; background: #fff;
-  border-radius: 4px; }
+figure img { display: block; max-width: min(100%, 58rem); height: auto; padding: 0.5rem;
+  background: #fff; border-radius: 4px; }
 figcaption, caption, .quiet, small { color: var(--quiet); font-size: 0.875rem; }
 caption { text-align: left; padding-bottom: 0.4rem; }
 .wide { overflow-x: auto; margin: 1.5rem 0; }
