@@ -115,6 +115,7 @@ def test_keys_name_a_notebook_of_the_design(table):
         "08_svm_probe",
         "09_label_by_neighbours",
         "10_composed_search",
+        "15_search_video",
     }
 
 
