@@ -8,7 +8,7 @@ import torch
 from regionlab import torchvision_cpu  # noqa: F401 - makes timm importable on a CPU-only torch
 from regionlab.baselines.files import find_own_file, find_timm_weights, find_toybox_file
 from regionlab.baselines.models import ImageEncoder, ImageModel
-from regionlab.baselines.retrieval import create_dir, create_toydir
+from regionlab.baselines.retrieval import create_dir, create_toydir, learn_whitening
 from regionlab.baselines.segnet import create_segnet, create_toysegnet
 from regionlab.baselines.vit import create_toyvit, create_vit
 from regionlab.devices import resolve_device, resolve_precision
@@ -17,7 +17,7 @@ from regionlab.weights import WeightsError, WeightsFile
 
 import timm  # isort: skip
 
-__all__ = ["ImageEncoder", "available_baselines", "load_baseline"]
+__all__ = ["ImageEncoder", "available_baselines", "learn_whitening", "load_baseline"]
 
 TOYBOX = ("toyvit", "toydir", "toysegnet")
 ALONE: dict[str, Callable[[], ImageModel]] = {
@@ -58,7 +58,7 @@ def load_baseline(
         "/<file>", a state dict of your own: timm's, torchvision's, or one that training here
         wrote. "segnet/<file>" is SegNet in the sizes of its paper, for which nobody publishes
         weights in a form of its own. "/untrained" gives random weights from seed 0, for timing.
-        Weights without whitening, such as timm's, give Deep Image Retrieval without it.
+        Published weights give Deep Image Retrieval without whitening, see `learn_whitening`.
     device
         "auto" (GPU if there is one), or a torch device.
     precision

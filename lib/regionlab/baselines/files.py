@@ -4,6 +4,7 @@ Published weights are looked for in `data/weights/` as `<timm name>.safetensors`
 .bin), and downloaded to there where the network allows.
 """
 
+import re
 from pathlib import Path
 
 import timm
@@ -63,7 +64,7 @@ def find_timm_weights(name: str, *, folder: Path | None = None) -> WeightsFile:
     Raises
     ------
     WeightsError
-        If none are published, or the download fails.
+        If none are published, the download fails, or what was downloaded has changed.
     """
     published = timm.get_pretrained_cfg(name)
     if not published or not published.hf_hub_id:
@@ -73,7 +74,14 @@ def find_timm_weights(name: str, *, folder: Path | None = None) -> WeightsFile:
     paths = (folder / f"{full_name}{suffix}" for suffix in WEIGHT_SUFFIXES)
     path = next((path for path in paths if path.is_file()), None)
     path = path or _download(full_name, published, folder)
-    return WeightsFile(path, hash_file(path))
+    digest, kept_as = hash_file(path), path.resolve().name
+    # The hub's cache names what it keeps by SHA-256.
+    if re.fullmatch("[0-9a-f]{64}", kept_as) and kept_as != digest:
+        raise WeightsError(
+            f"{path} is not the published file: its SHA-256 is {digest}, expected {kept_as}.\n"
+            f"It may be cut short. Delete it and fetch it again."
+        )
+    return WeightsFile(path, digest)
 
 
 def _download(name: str, published: PretrainedCfg, folder: Path) -> Path:

@@ -3,13 +3,19 @@
 Gordo et al. 2017; the pooling of Radenović et al. 2019; trained as in Revaud et al. 2019.
 """
 
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+
 import timm
 import torch
+from safetensors.torch import save_file
 from timm.data import create_transform, resolve_data_config
 from timm.models.resnet import BasicBlock, ResNet
 from torch.nn.functional import normalize
 
-from regionlab.baselines.models import TimmModel, make_preprocess
+from regionlab.baselines.models import ImageEncoder, TimmModel, make_preprocess
+from regionlab.embedding import ImageSource
 
 TOY_SIDE = 128
 TOY_KEPT = 32  # dimensions; on Toybox val more are worse, as the last ones are mostly noise
@@ -118,3 +124,43 @@ def create_toydir() -> DeepImageRetrieval:
         num_classes=0,
     )
     return DeepImageRetrieval(backbone, make_preprocess(TOY_SIDE), TOY_SIDE, kept=TOY_KEPT)
+
+
+def learn_whitening(
+    encoder: ImageEncoder,
+    images: ImageSource | Iterable[ImageSource],
+    path: Path | str,
+    *,
+    kept: int | None = None,
+) -> Path:
+    """Write the weights of Deep Image Retrieval with whitening learned from images.
+
+    To load as `dir/<timm name>/<path>`: published networks have none. Learn from images that are
+    not searched, as the papers do.
+
+    Parameters
+    ----------
+    encoder
+        Of Deep Image Retrieval; it stays as it is.
+    images
+        More of them than dimensions, as for `Encoder.encode_images`.
+    path
+        Where the weights go, as safetensors.
+    kept
+        Dimensions of the whitened vectors; None keeps all.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is another, or the images are too few.
+    """
+    if not isinstance(encoder.model, DeepImageRetrieval):
+        raise ValueError(f"{encoder.name} is no Deep Image Retrieval: it has no whitening to learn")
+    model, dim = copy.deepcopy(encoder.model), encoder.model.backbone.num_features
+    model.whitening = Whitening(dim).to(encoder.device)
+    plain = ImageEncoder(encoder.name, model, encoder.fingerprint, encoder.device)
+    vectors = torch.from_numpy(plain.encode_images(images))
+    model.whitening = Whitening(dim, kept)
+    model.whitening.fit(vectors)
+    save_file({name: t.cpu().contiguous() for name, t in model.state_dict().items()}, path)
+    return Path(path)

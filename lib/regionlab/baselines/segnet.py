@@ -12,7 +12,7 @@ from regionlab.baselines.models import ImageModel, compute_in, make_preprocess
 
 Blocks = tuple[tuple[int, ...], ...]
 VGG16: Blocks = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
-TOY: Blocks = ((16,), (32,), (64,), (96,), (96,))
+TOY: Blocks = ((16,), (32,), (64,), (128, 128), (128,))
 SIDE, TOY_SIDE = 224, 128
 
 
@@ -36,7 +36,7 @@ class SegNet(ImageModel):
             self.encoder.append(_chain(entering, *widths))
             self.decoder.insert(0, _chain(*widths[::-1], entering))
             entering = widths[-1]
-        self.decoder[-1] = _chain(*blocks[0][::-1], blocks[0][0])
+        self.decoder[-1] = _chain(*blocks[0][::-1])  # the classifier is the last of it
         self.classifier = torch.nn.Conv2d(blocks[0][0], classes, 3, padding=1)
 
     def encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:

@@ -59,7 +59,7 @@ class Recipe:
 RECIPES = {
     "toyvit": Recipe(),
     "toydir": Recipe(steps=1_200, batch=128),
-    "toysegnet": Recipe(steps=1_500, batch=32),
+    "toysegnet": Recipe(steps=1_000, batch=32, save_every=100),
 }
 
 
