@@ -8,8 +8,9 @@ import yaml
 
 from regionlab import paths, runs
 from regionlab.profiles import load_profile
+from regionlab.prompts import Box, Points, Selection
+from regionlab.toybox import toyclip, toysam
 from regionlab.toybox.disk import write_class_folders, write_split
-from regionlab.toybox.toyclip import WEIGHTS
 
 SCENES = 60
 
@@ -24,14 +25,15 @@ def workspace(tmp_path_factory):
         for name, place in {"FIGURES": "figures", "DATA": "data", "RUNS": "data/runs"}.items():
             patch.setattr(paths, name, root / place)
         (root / "data/toybox").mkdir(parents=True)
-        shutil.copy(WEIGHTS, root / "data/toybox")
+        for model in (toyclip, toysam):
+            shutil.copy(model.WEIGHTS, root / "data/toybox")
         yield root
 
 
 @pytest.fixture(scope="module")
 def world(workspace):
     folder = workspace / "data/small world"
-    for split in ("test", "novel"):
+    for split in ("test", "novel", "val"):
         write_split(folder, split, SCENES)
     broken = sorted((folder / "images/test").iterdir())[3]
     broken.write_bytes(broken.read_bytes()[:2000])
@@ -86,6 +88,76 @@ def test_notebooks_note_model_and_index(results):
     records = [results[n]["record"] for n in ("01_build_index", "02_search_text_and_image")]
     assert records[0]["extras"]["index"] == records[1]["extras"]["index"]
     assert records[0]["extras"]["model"]["precision"] == "fp32"
+
+
+@pytest.fixture(scope="module")
+def regions(workspace, world):
+    """Results of the notebooks about regions; the selection is a box and a click."""
+    image = sorted((world / "images/test").iterdir())[0]
+    prompts = (Box(10, 10, 120, 120), Points(((180, 180),)))
+    Selection(load_ids(world)[image.name], (256, 256), prompts).save(workspace / "selection.json")
+    books = [
+        ("05_compare_region_encodings", {"encodings": ["crop", "tokens"], "images": 30}),
+        ("04_compare_prompts", {"pairs": 8, "betas": [0.0, 0.1]}),
+        ("03_search_by_region", {"selection": "selection.json"}),
+    ]
+    return run_notebooks(
+        workspace, "regions", books,
+        dataset="coco", root="data/small world", split="test", precision="fp32",
+        count=12, val_images=20, resamples=50,
+    )  # fmt: skip
+
+
+def load_ids(world):
+    """Return the image id of each file of the test split."""
+    images = json.loads((world / "annotations/instances_test.json").read_text())["images"]
+    return {image["file_name"]: str(image["id"]) for image in images}
+
+
+def test_prompt_notebook_finds_masks_and_images(regions):
+    found = regions["04_compare_prompts"]["results"]
+    assert found["gallery"] == SCENES - 1
+    assert found["mask_iou"]["box"]["value"] > 0.8
+    assert found["mask_iou"]["box"]["n"] == 12
+    assert found["region_vs_image"]["map_difference"]["value"] > 0.3
+    assert found["wrong_ground_wins"]["region_to_region"]["value"] < 0.5
+
+
+def test_encoding_notebook_compares_what_it_was_given(regions):
+    found = regions["05_compare_region_encodings"]["results"]
+    assert set(found["encodings"]) == {"crop", "tokens"}
+    assert found["encodings"]["crop"]["mAP"]["value"] > 0.5
+    assert found["recommended"] in found["encodings"]
+
+
+def test_region_notebook_replays_the_selection(workspace, regions):
+    replayed = regions["03_search_by_region"]["results"]["selection"]
+    saved = Selection.load(workspace / "selection.json")
+    assert (replayed["image"], replayed["parts"]) == (saved.image, len(saved.prompts))
+    assert replayed["image"] not in replayed["found"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "03_selection",
+        "03_one_object",
+        "03_two_objects",
+        "03_algebra",
+        "04_masks",
+        "04_prompt_types",
+        "04_region_or_image",
+        "04_two_objects",
+        "04_rol",
+        "04_similarities",
+        "05_pictures",
+        "05_encodings",
+        "05_by_size_and_ground",
+    ],
+)
+def test_notebooks_about_regions_draw_their_figures(workspace, regions, name):
+    assert (workspace / f"figures/regions/{name}.png").stat().st_size > 5_000
+    assert json.loads((workspace / f"figures/regions/{name}.json").read_text())["figure"]["caption"]
 
 
 @pytest.mark.parametrize(

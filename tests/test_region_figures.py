@@ -11,7 +11,16 @@ from regionlab.images import write_image
 from regionlab.index import Index
 from regionlab.masking import Region
 from regionlab.prompts import Box, Points, Text, Whole
-from regionlab.region_figures import draw_matches, draw_selection, object_color, tint_mask
+from regionlab.region_figures import (
+    MATCH_LINE,
+    MATCH_TINT,
+    draw_matches,
+    draw_rivals,
+    draw_search,
+    draw_selection,
+    object_color,
+    tint_mask,
+)
 from regionlab.region_search import RegionRanking
 from regionlab.rle import mask_to_rle
 from regionlab.widgets import ResultGrid
@@ -74,12 +83,16 @@ def tints_of(ax):
 # Matches
 
 
+def outline(mask, color):
+    return tint_mask(mask, color, tint=MATCH_TINT, line=MATCH_LINE)
+
+
 def test_matched_regions_have_the_colours_of_their_parts(axes, ranking):
     draw_matches(axes, ranking)
     (third, second), (first,) = tints_of(axes[0]), tints_of(axes[1])
-    np.testing.assert_array_equal(third, tint_mask(MASKS[2], object_color(0)))
-    np.testing.assert_array_equal(second, tint_mask(MASKS[1], object_color(1)))
-    np.testing.assert_array_equal(first, tint_mask(MASKS[0], object_color(1)))
+    np.testing.assert_array_equal(third, outline(MASKS[2], object_color(0)))
+    np.testing.assert_array_equal(second, outline(MASKS[1], object_color(1)))
+    np.testing.assert_array_equal(first, outline(MASKS[0], object_color(1)))
     assert [len(ax.images) for ax in axes] == [3, 2, 0, 0]
 
 
@@ -94,7 +107,7 @@ def test_matches_are_drawn_over_the_ranking(axes, ranking):
 def test_matches_are_those_of_the_query_asked_about(axes, ranking):
     draw_matches(axes, ranking, 1)
     (tint,) = tints_of(axes[0])
-    np.testing.assert_array_equal(tint, tint_mask(MASKS[0], object_color(0)))
+    np.testing.assert_array_equal(tint, outline(MASKS[0], object_color(0)))
     assert [len(ax.images) for ax in axes] == [2, 0, 0, 0]
 
 
@@ -172,3 +185,29 @@ def test_a_label_stands_at_the_box_of_its_prompt_or_mask_or_in_the_corner(axes, 
 def test_what_is_no_prompt_is_not_drawn(axes, image):
     with pytest.raises(ValueError, match="'a cup' is no prompt"):
         draw_selection(axes[0], image, ["a cup"])
+
+
+# Whole searches
+
+
+def test_a_search_is_drawn_from_prompt_to_results(axes, image, ranking):
+    region = Region(MASKS[0])
+    draw_search(axes, image, Box(0, 10, 30, 50), [region], ranking, title="box")
+    assert [ax.get_title() for ax in axes] == ["box", "erased", "0.750", "0.500"]
+    erased = np.asarray(axes[1].images[0].get_array())
+    assert (erased[MASKS[0]] == 200).all() and (erased[~MASKS[0]] == 0).all()
+
+
+def test_a_search_that_found_no_mask_has_nothing_erased(axes, image, ranking):
+    draw_search(axes, image, Whole(), [None], ranking)
+    assert not axes[1].images and not axes[1].axison
+
+
+@pytest.mark.parametrize("ranks", [{"right": 3, "wrong": 8}, {"right": 8, "wrong": 3}])
+def test_rivals_come_in_the_order_found(axes, image, ranks):
+    rivals = {"right": image, "wrong": image // 2}
+    draw_rivals(axes[:3], image, rivals, ranks, title="whole image")
+    assert [ax.get_title() for ax in axes[:3]] == ["whole image", "rank 3", "rank 8"]
+    frames = [to_hex(ax.spines["left"].get_edgecolor()).upper() for ax in axes[1:3]]
+    colors = {"right": figures.RIGHT, "wrong": figures.WRONG}
+    assert frames == [colors[side] for side in sorted(ranks, key=ranks.get)]

@@ -1,13 +1,13 @@
 """Draw what was selected on a picture: boxes, points, words and the masks they became."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.ndimage import binary_erosion
 
-from regionlab.figures import draw_image, draw_ranking
-from regionlab.prompts import Box, Points, Prompt, Text, as_prompts
+from regionlab.figures import RIGHT, WRONG, draw_image, draw_ranking
+from regionlab.prompts import Box, Points, Prompt, Text, Whole, as_prompts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -155,6 +155,35 @@ def draw_search(
     else:
         axes[1].set_axis_off()
     draw_matches(axes[2:], ranking, relevant=relevant)
+    return axes
+
+
+def draw_rivals(
+    axes: "Sequence[Axes]",
+    image: np.ndarray,
+    rivals: Mapping[str, np.ndarray],
+    ranks: Mapping[str, int],
+    *,
+    prompt: Prompt | None = None,
+    title: str = "",
+):
+    """Draw a query and its right and wrong rival in the order found (S1, figure 4).
+
+    Parameters
+    ----------
+    axes
+        Three.
+    image
+        (H, W, 3) uint8 RGB, the query's.
+    rivals, ranks
+        Picture and rank of "right", which gets a green frame, and of "wrong", a red one.
+    prompt
+        What was asked for; None for the whole image.
+    """
+    draw_selection(axes[0], image, prompt or Whole(), title=title)
+    for ax, side in zip(axes[1:], sorted(ranks, key=lambda side: ranks[side]), strict=True):
+        color = RIGHT if side == "right" else WRONG
+        draw_image(ax, rivals[side], f"rank {ranks[side]}", color=color)
     return axes
 
 
