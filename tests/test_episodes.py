@@ -1,5 +1,7 @@
 """Toybox's films: what the labels say is what happens, and the same seed gives the same film."""
 
+from dataclasses import replace
+
 import av
 import numpy as np
 import pandas as pd
@@ -107,6 +109,13 @@ def test_ground_keeps_still_within_a_shot():
     )
     assert len(images) == RATE
     np.testing.assert_array_equal(images[0][:40], images[-1][:40])
+
+
+def test_shot_ends_before_its_end():
+    shot = Shot(0.0, 0.5, "rest", ("star", "ring"), "snow", 0.0, (0.2,) * 4)
+    images = list(draw_episode([shot, replace(shot, start=0.5, end=1.0, ground="grass")]))
+    is_snow = [image[:40].mean() > 150 for image in images]
+    assert is_snow == [True, True, False, False]
 
 
 def test_films_are_written_with_their_labels(films):

@@ -126,6 +126,19 @@ def test_film_cut_short_ends_with_what_was_read(tmp_path, frames, suffix, option
     assert collection.skipped["reason"].str.contains(r"cut short|damaged").all()
 
 
+@pytest.mark.parametrize("share", [0.3, 0.38, 0.6, 0.9])
+def test_torn_frame_at_the_end_is_left_out(tmp_path, share):
+    film = cut(write_film(tmp_path / "a.mp4", every(0.5, 17), movflags="faststart"), share)
+    pictures = []
+    with pytest.raises(FilmError, match="cut short"):
+        for _, picture in read_frames(film, 0.5):
+            pictures.append(picture)
+    assert len(pictures) > 5
+    for number, picture in enumerate(pictures):
+        drawn = NOISE // 4 + brightness(number)
+        assert np.abs(picture.astype(int) - drawn).mean() < 4
+
+
 def test_film_that_cannot_be_opened_is_skipped_beside_others(tmp_path, frames):
     write_film(tmp_path / "films/a.mkv", [0, 1])
     cut(write_film(tmp_path / "films/b.mp4", every(0.5, 9)), 0.6)  # its table was at the end
@@ -141,7 +154,8 @@ def test_film_that_cannot_be_opened_is_skipped_beside_others(tmp_path, frames):
 
 
 @pytest.mark.parametrize(
-    ("suffix", "reason"), [("avi", "holds no frames"), ("mp4", "holds no video"), ("mkv", "damaged")]
+    ("suffix", "reason"),
+    [("avi", "holds no frames"), ("mp4", "holds no video"), ("mkv", "damaged")],
 )
 def test_video_without_frames_is_explained(tmp_path, frames, suffix, reason):
     with pytest.raises(ValueError, match=rf"no frames in .*a\.{suffix}: it .*{reason}"):

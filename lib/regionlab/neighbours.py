@@ -144,8 +144,7 @@ def keep_allowed(rows: np.ndarray, allowed: np.ndarray, k: int) -> np.ndarray:
     rows, allowed = np.asarray(rows, np.int64), np.asarray(allowed, bool)
     if k < 1 or len(rows) != len(allowed):
         raise ValueError(f"k={k} of {len(rows)} rankings, allowed for {len(allowed)} queries")
-    padded = np.pad(allowed, ((0, 0), (0, 1)))  # the last column is what row -1 reads
-    kept = np.take_along_axis(padded, rows, axis=1)
+    kept = np.take_along_axis(allowed, rows, axis=1)  # whatever row -1 reads, it stays -1
     first = np.argsort(~kept, axis=1, kind="stable")[:, :k]
     found = np.take_along_axis(np.where(kept, rows, -1), first, axis=1)
     return np.pad(found, ((0, 0), (0, k - found.shape[1])), constant_values=-1)
