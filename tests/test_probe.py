@@ -3,6 +3,7 @@
 import warnings
 import zipfile
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +27,7 @@ from regionlab.probe import (
     save_probe,
     summarise_confusion,
 )
+from regionlab.probe_figures import draw_confusion, draw_gammas, draw_train_and_test
 from regionlab.splits import split_stratified
 
 NAMES = tuple(make_probes())
@@ -294,3 +296,41 @@ def test_a_file_cut_off_is_refused(readings, tmp_path):
 def test_a_missing_file_is_not_found(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_probe(tmp_path / "nothing.skops", space="clip 1")
+
+
+# Figures
+
+
+@pytest.fixture
+def ax():
+    fig, ax = plt.subplots()
+    yield ax
+    plt.close(fig)
+
+
+def test_train_and_test_stand_at_their_accuracies_with_a_line_between(ax):
+    test = {"dummy": {"value": 0.2, "ci95": [0.1, 0.4]}, "svm": {"value": 0.8, "ci95": [0.7, 0.9]}}
+    draw_train_and_test(ax, {"svm": 1.0, "dummy": 0.25}, test, published={"svm": 0.98, "x": 0.5})
+    lines = {line.get_label(): line.get_xydata().tolist() for line in ax.lines}
+    assert lines["train"] == [[0.25, 0], [1.0, 1]]
+    assert lines["S3, its data"] == [[0.98, 1]]
+    assert ax.containers[0].lines[0].get_xydata().tolist() == [[0.2, 0], [0.8, 1]]
+    reach, _ = ax.containers[0].lines[2][0].get_segments()
+    assert reach[:, 0] == pytest.approx([0.1, 0.4])
+    assert ax.collections[0].get_segments()[1].tolist() == [[0.8, 1], [1.0, 1]]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["dummy", "svm"]
+
+
+def test_gammas_are_drawn_on_a_logarithm_with_their_names(ax):
+    draw_gammas(ax, [0.1, 1], {"raw": [0.5, 0.9]}, {"scale": 1.0})
+    assert ax.get_xscale() == "log"
+    assert ax.lines[0].get_xydata().tolist() == [[0.1, 0.5], [1, 0.9]]
+    assert ax.lines[1].get_xdata() == [1.0, 1.0] and ax.texts[0].get_text() == "scale"
+
+
+def test_confusion_is_coloured_by_the_share_of_the_true_class(ax):
+    draw_confusion(ax, pd.DataFrame([[3, 1], [0, 0]], ["a", "b"], ["a", "b"]))
+    assert ax.images[0].get_array().tolist() == [[3 / 4, 1 / 4], [0, 0]]
+    written = {text.get_position(): text.get_text() for text in ax.texts}
+    assert written == {(0, 0): "3", (1, 0): "1"}
+    assert ax.get_xlabel() == "labelled as"

@@ -117,6 +117,12 @@ def test_a_fold_without_a_class_is_passed_over():
         assert len(np.intersect1d([0, 1], split.test)) == 1
 
 
+def test_few_images_a_class_have_a_larger_test_share():
+    labels = np.repeat(list("abcde"), 3)
+    split = split_grouped(labels, range(15), test_share=0.2, seed=0)
+    assert sorted(labels[split.test]) == list("abcde")
+
+
 def test_a_class_that_is_a_single_group_is_named():
     groups = np.where(LABELS == "bee", 0, np.arange(1, 61))
     with pytest.raises(ValueError, match="images of 'bee' .* one group of near-dup"):

@@ -102,7 +102,8 @@ def split_grouped(
     groups
         (n,) a group an image, such as from `find_near_duplicates`.
     test_share
-        Of the images, about: the nearest of 1/2, 1/3, ... 1/20.
+        Of the images, about: the nearest of 1/2, 1/3, ... 1/20, and more where no class has so
+        many groups.
     seed
         Of the draw.
 
@@ -121,9 +122,8 @@ def split_grouped(
         raise ValueError(
             _explain_small(held.index[held < 2], "group of near-duplicates", test_share)
         )
-    folds = StratifiedGroupKFold(
-        min(max(2, round(1 / test_share)), MAX_FOLDS), shuffle=True, random_state=seed
-    )
+    count = min(round(1 / test_share), MAX_FOLDS, held.max())
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():  # that a class is smaller than the number of folds is fine
         warnings.filterwarnings("ignore", "The least populated class", UserWarning)
         splits = [Split(*rows) for rows in folds.split(labels, labels, groups)]
