@@ -172,6 +172,11 @@ def test_segnet_mirrors_its_encoder_and_has_the_sizes_of_vgg16():
     assert model.classifier.in_channels == 64
 
 
+def test_segnet_mirrors_blocks_of_any_widths():
+    model = SegNet(((4,), (6, 8), (5,)), 2, 16)
+    assert model.segment(torch.rand(1, 3, 16, 16)).shape == (1, 2, 16, 16)
+
+
 def test_segnet_classes_are_those_of_its_file(tmp_path):
     path = save_random(create_toysegnet(5), tmp_path / "five.safetensors")
     model = load(f"toysegnet/{path}").model
@@ -287,6 +292,15 @@ def test_a_checkpoint_of_timms_vit_gives_timms_features(tmp_path):
     np.testing.assert_allclose(encoder.encode_images(image)[0], expected, atol=1e-5)
 
 
+def test_a_checkpoint_in_an_older_form_of_timms_loads(tmp_path):
+    state = timm.create_model("vit_tiny_patch16_224").state_dict()
+    patches = "patch_embed.proj.weight"
+    old = state | {patches: state[patches].flatten(1), "pre_logits.fc.bias": torch.zeros(192)}
+    torch.save(old, tmp_path / "old.pth")
+    loaded = load(f"vit/vit_tiny_patch16_224/{tmp_path / 'old.pth'}").model.state_dict()
+    assert torch.equal(loaded[f"backbone.{patches}"], state[patches])
+
+
 def test_a_checkpoint_of_torchvisions_resnet_gives_gem_of_its_last_map(tmp_path):
     model = torchvision.models.resnet50().eval()
     path = save_random(model, tmp_path / "resnet50.pth")
@@ -335,12 +349,17 @@ def test_every_listed_name_is_understood():
     assert [baselines._parse_name(name) for name in names] == [(name, "") for name in names]
 
 
-def test_untrained_weights_are_the_same_each_time_and_leave_the_callers_numbers_alone():
+@pytest.mark.parametrize("name", TOYS)
+def test_loading_leaves_the_callers_random_numbers_alone(name, toy_files):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first, second = load("toydir/untrained"), load("toydir/untrained")
+    load(f"{name}/{toy_files[name]}")
     assert torch.equal(torch.rand(1), expected)
+
+
+def test_untrained_weights_are_the_same_each_time():
+    first, second = load("toydir/untrained"), load("toydir/untrained")
     pixels = torch.rand(1, 3, 128, 128)
     np.testing.assert_array_equal(first.encode_pixels(pixels), second.encode_pixels(pixels))
     assert first.space == second.space != load("toyvit/untrained").space

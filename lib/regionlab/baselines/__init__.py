@@ -56,8 +56,8 @@ def load_baseline(
         "vit/vit_base_patch16_224" or "dir/resnet50", with the weights that timm publishes, and
         with a tag ("vit/vit_base_patch16_224.dino") for others of them. Each may be followed by
         "/<file>", a state dict of your own: timm's, torchvision's, or one that training here
-        wrote. "segnet/<file>" is SegNet in the sizes of its paper, for which nobody publishes
-        weights in a form of its own. "/untrained" gives random weights from seed 0, for timing.
+        wrote. "segnet/<file>" is SegNet in the sizes of its paper; none is published to load by
+        name. "/untrained" gives random weights from seed 0, for timing.
         Published weights give Deep Image Retrieval without whitening, see `learn_whitening`.
     device
         "auto" (GPU if there is one), or a torch device.

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import torch
 from torch.nn.functional import max_pool2d, max_unpool2d
+from torch.nn.utils import skip_init
 
 from regionlab.baselines.models import ImageModel, compute_in, make_preprocess
 
@@ -65,8 +66,8 @@ class SegNet(ImageModel):
 
     def load_weights(self, state: dict[str, torch.Tensor]) -> None:
         """Take over all weights of a file, for as many classes as it knows."""
-        classes = len(state["classifier.bias"])
-        self.classifier = torch.nn.Conv2d(self.classifier.in_channels, classes, 3, padding=1)
+        shape = self.classifier.in_channels, len(state["classifier.bias"])
+        self.classifier = skip_init(torch.nn.Conv2d, *shape, 3, padding=1)
         super().load_weights(state)
 
 

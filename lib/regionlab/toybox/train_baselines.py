@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, normalize
 
-from regionlab import torchvision_cpu  # noqa: F401 - makes timm importable on a CPU-only torch
 from regionlab.baselines.models import IMAGENET_MEAN, IMAGENET_STD, ImageModel
 from regionlab.baselines.retrieval import DeepImageRetrieval, create_toydir
 from regionlab.baselines.segnet import SegNet, create_toysegnet
