@@ -99,6 +99,15 @@ def test_objects_drawn_have_a_mask_and_are_no_crowds(tmp_path):
     assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "4"]
 
 
+def test_objects_thinner_than_a_pixel_are_not_asked_for(tmp_path):
+    thin = {"size": list(SIZES["b"]), "counts": mask_to_rle(np.zeros(SIZES["b"], bool))["counts"]}
+    things = [(image, "star", SMALL[image]) for image in ("a", "b", "c")]
+    collection = make_collection(tmp_path, things)
+    collection.objects.at[1, "segmentation"] = thin
+    assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "2"]
+    assert len(draw_objects(collection, 1, seed=1)) == 1
+
+
 def test_objects_drawn_are_of_a_kind_that_another_image_holds(tmp_path):
     collection = make_collection(
         tmp_path,

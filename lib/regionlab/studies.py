@@ -5,6 +5,7 @@ What notebooks 04 and 05 are made of. A prompt is simulated from the true mask o
 """
 
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -52,7 +53,10 @@ def draw_objects(
     fit = objects[objects.groupby(list(by))["image_id"].transform("nunique") > 1]
     if fit.empty:
         raise ValueError(f"{collection!r} has no object with a mask and a kind that others share")
-    return fit.sample(min(count, len(fit)), random_state=seed).sort_index().reset_index(drop=True)
+    shuffled = fit.sample(frac=1, random_state=seed)
+    # Polygons thinner than a pixel have an area, but no pixels that a user could ask for.
+    visible = (row for row in shuffled.index if collection.mask(fit.at[row, "object_id"]).any())
+    return fit.loc[sorted(islice(visible, count))].reset_index(drop=True)
 
 
 def draw_pairs(

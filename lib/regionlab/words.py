@@ -47,7 +47,9 @@ def find_words(
     encoding
         How CLIP is shown a region, a name in `regions.REGION_ENCODINGS`.
     contrast
-        Words for what is not meant, see `score_words`; without any there is no threshold.
+        Words for what is not meant, see `score_words`; without any there is no threshold. With
+        background words alone, another object may pass for the one asked for: give the names
+        of what else may be there.
     threshold
         Least probability of a region that is returned.
     templates
