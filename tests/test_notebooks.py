@@ -11,6 +11,7 @@ from regionlab.profiles import load_profile
 from regionlab.prompts import Box, Points, Selection
 from regionlab.toybox import toyclip, toysam
 from regionlab.toybox.disk import write_class_folders, write_split
+from regionlab.toybox.episodes import write_episodes
 
 SCENES = 60
 
@@ -25,6 +26,7 @@ def workspace(tmp_path_factory):
         for name, place in {"FIGURES": "figures", "DATA": "data", "RUNS": "data/runs"}.items():
             patch.setattr(paths, name, root / place)
         (root / "data/toybox").mkdir(parents=True)
+        shutil.copy(paths.find_root() / "data/claims.csv", root / "data")
         for model in (toyclip, toysam):
             shutil.copy(model.WEIGHTS, root / "data/toybox")
         yield root
@@ -88,6 +90,41 @@ def test_notebooks_note_model_and_index(results):
     records = [results[n]["record"] for n in ("01_build_index", "02_search_text_and_image")]
     assert records[0]["extras"]["index"] == records[1]["extras"]["index"]
     assert records[0]["extras"]["model"]["precision"] == "fp32"
+
+
+@pytest.fixture(scope="module")
+def more(workspace, world, results):
+    """Results of the notebooks about maps, probes, neighbours, films and the papers' numbers."""
+    write_class_folders(workspace / "data/classes", per_class=6)
+    write_episodes(workspace / "data/films", count=2, seconds=40)
+    books = [
+        ("07_embedding_map", {"dataset": "coco", "root": "data/small world"}),
+        ("08_svm_probe", {"dataset": "classes", "root": "data/classes", "split": "",
+                          "gammas": [0.01, 1.0], "originals": 0}),
+        ("09_label_by_neighbours", {"limit_gallery": 200, "limit_queries": 50}),
+        ("15_search_video", {"root": "data/films"}),
+        ("12_paper_claims", {"results_of": "small"}),
+    ]  # fmt: skip
+    return run_notebooks(workspace, "more", books, resamples=50)
+
+
+def test_probe_notebook_reads_classes_from_vectors(more):
+    found = more["08_svm_probe"]["results"]["test"]
+    chance = found["most frequent class"]["accuracy"]["value"]
+    assert found["scaled SVM gamma auto"]["accuracy"]["value"] > 5 * chance
+
+
+def test_neighbour_notebook_labels_digits(more):
+    ways = more["09_label_by_neighbours"]["results"]["ways"]
+    assert ways["CLIP"]["top1"]["n"] == 50
+    assert ways["CLIP"]["among"]["value"] >= ways["CLIP"]["top1"]["value"] > 0.3
+
+
+def test_claims_notebook_judges_every_number(more):
+    found = more["12_paper_claims"]["results"]
+    assert found["numbers"] == 321
+    assert found["verdicts"]["arithmetically impossible"] == 30
+    assert found["measured"] >= 7
 
 
 @pytest.fixture(scope="module")
