@@ -165,6 +165,25 @@ def test_measures_are_those_of_the_papers_table(collection, objects, asked, rank
     np.testing.assert_array_equal(measured["r2"], explain_grades(ranking, grades))
 
 
+def test_measures_of_two_queries_by_hand(collection, objects, asked, ranking):
+    holds = np.zeros((len(asked), IMAGES), bool)
+    first = ranking.rows[:2]
+    holds[0, first[0, [0, 2]]] = True  # found at ranks 1 and 3
+    holds[1, first[1, 1]] = True  # found at rank 2
+    measured = measure_method(collection, asked, ranking, holds, None)
+    by_hand = {
+        "hit@1": [1, 0],
+        "hit@5": [1, 1],
+        "mAP": [(1 + 2 / 3) / 2, 1 / 2],
+        "precision@1": [1, 0],
+        "precision@5": [2 / 5, 1 / 5],
+        "ndcg@5": [(1 + 1 / 2) / (1 + 1 / np.log2(3)), 1 / np.log2(3)],
+    }
+    for measure, values in by_hand.items():
+        np.testing.assert_allclose(measured[measure][:2], values, err_msg=measure)
+    np.testing.assert_array_equal(measured["top1_similarity"], ranking.scores[:, 0])
+
+
 def test_words_have_no_pixels_and_no_grades(collection, index, encoder):
     asked = ask_by_caption(collection, 2, seed=0)
     method = Method(index, partial(encode_words, encoder=encoder))
