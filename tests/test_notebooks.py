@@ -27,6 +27,7 @@ def workspace(tmp_path_factory):
             patch.setattr(paths, name, root / place)
         (root / "data/toybox").mkdir(parents=True)
         shutil.copy(paths.find_root() / "data/claims.csv", root / "data")
+        shutil.copy(toyclip.WEIGHTS.with_name("toydir.safetensors"), root / "data/toybox")
         for model in (toyclip, toysam):
             shutil.copy(model.WEIGHTS, root / "data/toybox")
         yield root
@@ -137,6 +138,7 @@ def regions(workspace, world):
         ("05_compare_region_encodings", {"encodings": ["crop", "tokens"], "images": 30}),
         ("04_compare_prompts", {"pairs": 8, "betas": [0.0, 0.1]}),
         ("03_search_by_region", {"selection": "selection.json"}),
+        ("06_compare_methods", {"baselines": {"DIR": "toydir"}, "timed": 2}),
     ]
     return run_notebooks(
         workspace, "regions", books,
@@ -158,6 +160,13 @@ def test_prompt_notebook_finds_masks_and_images(regions):
     assert found["mask_iou"]["box"]["n"] == 12
     assert found["region_vs_image"]["map_difference"]["value"] > 0.3
     assert found["wrong_ground_wins"]["region_to_region"]["value"] < 0.5
+
+
+def test_method_notebook_compares_all_on_the_same_queries(regions):
+    methods = regions["06_compare_methods"]["results"]["methods"]
+    assert {"DIR", "DIR_box_crop", "CLIP-only", "SAM-CLIP"} <= set(methods)
+    assert {methods[name]["mAP"]["n"] for name in methods} == {12}
+    assert methods["SAM-CLIP"]["mAP"]["value"] > methods["DIR"]["mAP"]["value"]
 
 
 def test_encoding_notebook_compares_what_it_was_given(regions):
@@ -190,6 +199,9 @@ def test_region_notebook_replays_the_selection(workspace, regions):
         "05_pictures",
         "05_encodings",
         "05_by_size_and_ground",
+        "06_measures",
+        "06_all_methods",
+        "06_time",
     ],
 )
 def test_notebooks_about_regions_draw_their_figures(workspace, regions, name):
