@@ -119,6 +119,24 @@ def test_progress_goes_by_chunks(clusters, capsys, monkeypatch):
     assert "50 queries a step: 3/3" in capsys.readouterr().out
 
 
+def test_progress_comes_with_the_search_and_not_before(clusters, monkeypatch):
+    log = []
+
+    def search(engine, queries, k, *, exclude):
+        log.append("search")
+        return np.zeros((len(queries), k), int), np.zeros((len(queries), k))
+
+    def show(items, desc):
+        for item in items:
+            yield item
+            log.append("step")
+
+    monkeypatch.setattr("regionlab.neighbours.show_progress", show)
+    monkeypatch.setattr("regionlab.neighbours.ExactEngine.search", search)
+    label_by_neighbours(*clusters, chunk=60, progress=True)
+    assert log == ["search", "step"] * 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -109,8 +109,10 @@ def label_by_neighbours(
     starts = range(0, len(queries), chunk)
     if progress:
         starts = show_progress(starts, desc=f"label by neighbours, {chunk} queries a step")
-    parts = [slice(start, start + chunk) for start in starts]
-    found = [engine.search(queries[part], k, exclude=exclude[part]) for part in parts]
+    found = []
+    for start in starts:
+        part = slice(start, start + chunk)
+        found.append(engine.search(queries[part], k, exclude=exclude[part]))
     rows, scores = (np.concatenate(each) for each in zip(*found, strict=True))
     labels = np.where(rows < 0, "", gallery_labels[rows])
     return NeighbourLabels(query_labels, labels, rows, scores)
