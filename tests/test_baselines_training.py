@@ -13,16 +13,16 @@ from regionlab.toybox import train as train_cli
 from regionlab.toybox import train_baselines, training
 from regionlab.toybox.ap_loss import ap_loss
 from regionlab.toybox.render import render_scene
+from regionlab.toybox.scene_labels import class_pixels, open_scenes
 from regionlab.toybox.train_baselines import (
     ATTRIBUTES,
     LESSONS,
     RECIPES,
     Recipe,
-    class_pixels,
     draw_light,
+    draw_windows,
     measure_iou,
     measure_map,
-    open_scenes,
     train,
     validate,
 )  # fmt: skip
@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scenes(folder):
-    return open_scenes(folder / "pool-train", "train", TINY.scenes, seed=0)
+    return open_scenes(folder / "pool-train", "train", TINY.scenes, seed=0, side=128)
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_attribute_loss_asks_for_the_attributes_of_the_scene(scenes):
     rows = np.array([0, 4, 9])
     with torch.inference_mode():
         logits = model.classifier(model(pixels)).double().numpy()
-        found = train_baselines.attribute_loss(model, pixels, scenes, rows).item()
+        found = train_baselines.attribute_loss(model, pixels, scenes, rows, None).item()
     held = np.array([
         [any(a in t.combination for t in sample_scene(scene_rng(0, "train", row)).things)
          for a in ATTRIBUTES] for row in rows.tolist()
@@ -166,16 +166,34 @@ def test_attribute_loss_asks_for_the_attributes_of_the_scene(scenes):
     assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_pixel_loss_weighs_the_ground_less(scenes):
+def test_pixel_loss_is_of_windows_and_weighs_the_ground_less(scenes):
     model = create("toysegnet").eval()
-    pixels = torch.randn(2, 3, 128, 128)
+    pixels, rows = torch.randn(2, 3, 128, 128), np.array([3, 5])
+    target = class_pixels(scenes, rows)
+    windows = draw_windows(target, np.random.default_rng(4))
+    total, weights = 0.0, 0.0
+    for picture, shown, (y, x) in zip(pixels, target, windows, strict=True):
+        with torch.inference_mode():
+            logits = model.segment(picture[None, :, y, x])[0].double().numpy()
+        logs = logits - np.log(np.exp(logits).sum(0))
+        weight = np.where(shown[y, x] == 0, train_baselines.GROUND_WEIGHT, 1)
+        total -= (np.take_along_axis(logs, shown[None, y, x], axis=0)[0] * weight).sum()
+        weights += weight.sum()
     with torch.inference_mode():
-        logs = model.segment(pixels).log_softmax(1).double().numpy()
-        found = train_baselines.pixel_loss(model, pixels, scenes, np.array([3, 5])).item()
-    target = class_pixels(scenes, [3, 5])
-    weight = np.where(target == 0, train_baselines.GROUND_WEIGHT, 1)
-    of_target = np.take_along_axis(logs, target[:, None], axis=1)[:, 0]
-    assert found == pytest.approx((-of_target * weight).sum() / weight.sum(), rel=1e-4)
+        found = train_baselines.pixel_loss(model, pixels, scenes, rows, np.random.default_rng(4))
+    assert found.item() == pytest.approx(total / weights, rel=1e-4)
+
+
+def test_windows_show_a_thing_anywhere_in_them_and_stay_in_the_picture():
+    classes = np.zeros((400, 128, 128), np.int64)
+    classes[:200, 0, 127] = classes[200:, 60:62, 70] = 1
+    corners = []
+    for shown, (y, x) in zip(classes, draw_windows(classes, np.random.default_rng(0)), strict=True):
+        assert shown[y, x].shape == (64, 64) and shown[y, x].any()
+        corners.append((y.start, x.start))
+    assert set(corners[:200]) == {(0, 64)}
+    assert min(y for y, _ in corners[200:]) <= 2 and max(y for y, _ in corners[200:]) > 55
+    assert min(x for _, x in corners[200:]) < 12 and max(x for _, x in corners[200:]) == 64
 
 
 # --- validation ---------------------------------------------------------------------------
@@ -194,15 +212,17 @@ def test_map_by_hand():
 
 def test_iou_counts_each_class_over_all_scenes(scenes):
     model = create("toysegnet").eval()
+    inputs = train_baselines._to_input(scenes.pool.scenes / np.float32(255))
     with torch.inference_mode():
+        logits = model.segment(inputs)
+        model.classifier.bias[0] += (logits.amax(1) - logits[:, 0]).median()  # half is ground
         measured = measure_iou(model, scenes, batch=20)
-        inputs = train_baselines._to_input(scenes.pool.scenes / np.float32(255))
         found = model.segment(inputs).argmax(1).numpy()
     target = class_pixels(scenes, np.arange(TINY.scenes))
     ious = [((found == c) & (target == c)).sum() / max(((found == c) | (target == c)).sum(), 1)
             for c in range(13)]  # fmt: skip
+    assert 0.3 < ious[0] < 0.7
     assert measured == pytest.approx(np.mean(ious), abs=1e-4)
-    assert measured > 0
 
 
 def test_validation_learns_whitening_from_the_training_scenes(scenes):
@@ -251,7 +271,7 @@ def test_training_brings_down_the_loss_of_a_batch(name, scenes):
             model, optimizer, loss_of, replace(scenes, **few), still, step
         )["loss"] for step in range(8)
     ]  # fmt: skip
-    assert losses == sorted(losses, reverse=True) or losses[-1] < 0.9 * losses[0]
+    assert max(losses[-2:]) < losses[0] - 0.015, losses
 
 
 @pytest.mark.parametrize("name", NAMES)
