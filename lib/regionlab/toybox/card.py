@@ -73,7 +73,8 @@ it knows nothing.
     "toydir": """Deep Image Retrieval (Gordo et al. 2017): a small ResNet (timm's own class) with
 generalized-mean pooling and PCA whitening, from random weights, trained with the loss of average
 precision of Revaud et al. 2019. Scenes that share a kind of object (shape, color and texture) are
-relevant to each other. The whitening is learned from 2,000 training scenes at the end.
+relevant to each other. The whitening is learned from 2,000 training scenes at the end. Other work
+held the processor while it was trained; alone it takes about eight minutes.
 
 **Intended use.** To compare other methods with, in Toybox. `load_baseline("toydir")` loads it.
 
@@ -81,7 +82,7 @@ relevant to each other. The whitening is learned from 2,000 training scenes at t
 """,
     "toysegnet": """SegNet (Badrinarayanan et al. 2017), its encoder and its decoder with unpooling
 indices in small sizes, from random weights, trained to tell the shape that each pixel shows, or
-the ground. The mean of its encoder's last map is the vector.
+the ground, in windows around things. The mean of its encoder's last map is the vector.
 
 **Intended use.** To compare other methods with, in Toybox. `load_baseline("toysegnet")` loads it.
 
