@@ -295,11 +295,13 @@ def test_validation_is_of_the_kinds_and_for_segnet_of_the_pixels(results):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_registered_trainer_trains_the_model(name, folder, scenes, tmp_path):
+def test_registered_trainer_trains_the_model(name, folder, results, tmp_path):
     for split in ("train", "val"):
         shutil.copytree(folder / f"pool-{split}", tmp_path / "cache/trial" / f"pool-{split}")
     record = train_cli.train_model(name, folder=tmp_path, scenes=48, steps=1)
     assert record["recipe"]["batch"] == RECIPES[name].batch
-    assert record["parameters"]["total"] > record["parameters"]["image_encoder"] - 1 > 1e5
+    parameters = record["parameters"]
+    assert parameters["total"] >= parameters["image_encoder"] > 0.4 * parameters["total"]
     card = (tmp_path / "cache/trial/README.md").read_text(encoding="utf-8")
     assert f"## {name}" in card and "Intended use" in card and "same kind" in card
+    assert ("timm 1." in card) == (name != "toysegnet")
