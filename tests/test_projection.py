@@ -91,6 +91,7 @@ def test_umap_maps_alike_with_one_seed_and_without_warnings():
     command = [sys.executable, "-c", UMAP_TWICE]
     done = subprocess.run(command, env=surroundings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "Tensorflow" not in done.stderr
 
 
 def test_an_unknown_projection_is_refused():
