@@ -520,5 +520,5 @@ def test_captioned_sets_are_loaded_by_kind(tmp_path):
 @pytest.mark.parametrize("name", ["flickr30k", "fashion200k"])
 def test_profile_names_a_layout_and_parameters_that_exist(name):
     profile = load_profile(find_profile(name))
-    assert {run.parameters["dataset"] for run in profile.runs} == {name}
+    assert {run.parameters.get("dataset", name) for run in profile.runs} == {name}
     assert name in LOADERS
