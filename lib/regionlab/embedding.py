@@ -32,7 +32,7 @@ class ImageBatch:
     rows
         (b,) int64, positions in the stream of those that could be read.
     vectors
-        (b, d) float32, unit length.
+        (b, d) float32, of unit length if asked for.
     sizes
         (b, 2) int64, width and height in pixels.
     digests
@@ -92,6 +92,7 @@ class Encoder:
         batch_size: int = 64,
         workers: int = 2,
         progress: bool = False,
+        unit: bool = True,
     ) -> np.ndarray:
         """Encode images given as paths or arrays, in order.
 
@@ -105,11 +106,13 @@ class Encoder:
             Threads that read and resize while the model computes.
         progress
             Show a progress bar.
+        unit
+            False leaves the vectors as long as the model makes them, as composed search wants.
 
         Returns
         -------
         np.ndarray
-            (n, d) float32, unit length.
+            (n, d) float32, of unit length if `unit`.
 
         Raises
         ------
@@ -117,7 +120,7 @@ class Encoder:
             At the first image that cannot be read. `encode_stream` goes on instead.
         """
         images = as_list(images)
-        batches = self.encode_stream(images, batch_size=batch_size, workers=workers)
+        batches = self.encode_stream(images, batch_size=batch_size, workers=workers, unit=unit)
         if progress:
             total = -(-len(images) // batch_size)
             batches = show_progress(batches, desc="encode images", total=total)
@@ -130,7 +133,12 @@ class Encoder:
         return np.concatenate(vectors)
 
     def encode_stream(
-        self, images: Iterable[ImageSource], *, batch_size: int = 64, workers: int = 2
+        self,
+        images: Iterable[ImageSource],
+        *,
+        batch_size: int = 64,
+        workers: int = 2,
+        unit: bool = True,
     ) -> Iterator[ImageBatch]:
         """Encode images batch by batch, decoding the next ones while the model computes.
 
@@ -146,9 +154,11 @@ class Encoder:
             raise ValueError(
                 f"batch_size and workers must be at least 1, got {batch_size}, {workers}"
             )
-        return self._stream(enumerate(images), batch_size, workers)
+        return self._stream(enumerate(images), batch_size, workers, unit)
 
-    def _stream(self, source: Iterator, batch_size: int, workers: int) -> Iterator[ImageBatch]:
+    def _stream(
+        self, source: Iterator, batch_size: int, workers: int, unit: bool
+    ) -> Iterator[ImageBatch]:
         pool = ThreadPoolExecutor(workers)
         try:
             ahead = [pool.submit(self._read, item) for item in islice(source, 3 * batch_size)]
@@ -156,7 +166,7 @@ class Encoder:
                 items = [future.result() for future in ahead[:batch_size]]
                 ahead = ahead[batch_size:]
                 ahead += [pool.submit(self._read, item) for item in islice(source, len(items))]
-                yield self._encode_read(items)
+                yield self._encode_read(items, unit)
         finally:  # also when the caller stops early
             pool.shutdown(cancel_futures=True)
 
@@ -166,6 +176,7 @@ class Encoder:
         *,
         templates: str | Sequence[str] = DEFAULT_TEMPLATES,
         batch_size: int = 256,
+        unit: bool = True,
     ) -> np.ndarray:
         """Encode texts; with several prompt templates, the mean over their wordings.
 
@@ -176,11 +187,13 @@ class Encoder:
         templates
             Each with one "{}" that the text takes the place of, such as "a photo of a {}"
             (prompt ensembling, Radford et al. 2021, section 3.1.4).
+        unit
+            False leaves the vectors as long as the model makes them.
 
         Returns
         -------
         np.ndarray
-            (n, d) float32, unit length.
+            (n, d) float32, of unit length if `unit`.
 
         Raises
         ------
@@ -193,26 +206,34 @@ class Encoder:
         if not templates or any("{}" not in template for template in templates):
             raise ValueError(f"each template needs a {{}} for the text, got {templates}")
         wordings = [template.replace("{}", text) for text in texts for template in templates]
-        tokens = self._tokenize(wordings)
+        tokens = self.tokenize(wordings)
         parts = [
-            self._encode_tokens(tokens[i : i + batch_size])
+            self._encode_tokens(tokens[i : i + batch_size], unit)
             for i in range(0, len(tokens), batch_size)
         ]
         vectors = np.concatenate([np.empty((0, self.dim), np.float32), *parts])
-        return _normalize(vectors.reshape(len(texts), len(templates), self.dim).mean(1))
+        vectors = vectors.reshape(len(texts), len(templates), self.dim).mean(1)
+        return _normalize(vectors) if unit else vectors
 
     @torch.inference_mode()
-    def encode_pixels(self, pixels: torch.Tensor) -> np.ndarray:
-        """Encode preprocessed images, (b, 3, size, size) float, to (b, d) float32 unit vectors."""
+    def encode_pixels(self, pixels: torch.Tensor, *, unit: bool = True) -> np.ndarray:
+        """Encode preprocessed images, (b, 3, size, size) float, to (b, d) float32 unit vectors.
+
+        With `unit` False they are as long as the model makes them.
+        """
         pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
-        vectors = self.model.encode_image(pixels)
-        return _normalize(vectors.float().cpu().numpy())
+        vectors = self.model.encode_image(pixels).float().cpu().numpy()
+        directions = _normalize(vectors)  # also a check that there are any
+        return directions if unit else vectors
 
     @torch.inference_mode()
-    def _encode_tokens(self, tokens: torch.Tensor) -> np.ndarray:
-        return _normalize(self.model.encode_text(tokens.to(self.device)).float().cpu().numpy())
+    def _encode_tokens(self, tokens: torch.Tensor, unit: bool) -> np.ndarray:
+        vectors = self.model.encode_text(tokens.to(self.device)).float().cpu().numpy()
+        directions = _normalize(vectors)
+        return directions if unit else vectors
 
-    def _tokenize(self, texts: list[str]) -> torch.Tensor:
+    def tokenize(self, texts: list[str]) -> torch.Tensor:
+        """Turn texts into tokens, (n, context) int64; warn of those too long for the model."""
         tokens = self.tokenizer(texts)
         # open_clip's own tokenizer pads with 0, wrapped ones say with what.
         padding = getattr(getattr(self.tokenizer, "tokenizer", None), "pad_token_id", 0)
@@ -239,11 +260,13 @@ class Encoder:
         except ImageError as error:
             return row, error
 
-    def _encode_read(self, items: list) -> ImageBatch:
+    def _encode_read(self, items: list, unit: bool) -> ImageBatch:
         read = [item for item in items if len(item) == 4]
         failures = [item for item in items if len(item) == 2]
         rows, pixels, sizes, digests = zip(*read, strict=True) if read else ((), (), (), ())
-        vectors = self.encode_pixels(torch.stack(pixels)) if read else np.empty((0, self.dim))
+        vectors = np.empty((0, self.dim))
+        if read:
+            vectors = self.encode_pixels(torch.stack(pixels), unit=unit)
         return ImageBatch(
             rows=np.array(rows, np.int64),
             vectors=vectors.astype(np.float32),

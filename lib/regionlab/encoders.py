@@ -9,6 +9,7 @@ import torch
 from regionlab import torchvision_cpu  # noqa: F401 - makes open_clip importable on a CPU-only torch
 from regionlab.devices import resolve_device, resolve_precision
 from regionlab.embedding import Encoder
+from regionlab.padding import pad_first
 from regionlab.toybox import toyclip
 from regionlab.weights import WeightsError, WeightsFile, find_weights
 
@@ -21,7 +22,7 @@ def available_encoders() -> list[str]:
 
 
 def load_encoder(
-    name: str = "toyclip", *, device: str = "auto", precision: str = "auto"
+    name: str = "toyclip", *, device: str = "auto", precision: str = "auto", padding: str = "none"
 ) -> Encoder:
     """Load an encoder by name.
 
@@ -37,11 +38,15 @@ def load_encoder(
         "auto" (GPU if there is one), or a torch device.
     precision
         "bf16" or "fp32"; "auto" is bf16 where the processor computes in it, else fp32.
+    padding
+        What is done to long pictures before the model cuts out the middle square: "none";
+        "target", black bars until the sides are as 1.25 to 1 (S4); "square", until nothing is
+        cut off. It is part of the fingerprint.
 
     Raises
     ------
     ValueError
-        If the name, device or precision is not known.
+        If the name, device, precision or padding is not known.
     WeightsError
         If the weights cannot be had, or do not fit.
     """
@@ -52,6 +57,7 @@ def load_encoder(
     tokenizer = _create_tokenizer(architecture)
     weights = None if source == "untrained" else find_weights(architecture, source)
     model, preprocess, settings = _create_model(architecture, weights, precision, device)
+    preprocess = pad_first(preprocess, padding)
     fingerprint = {
         "model": f"{architecture}/{Path(source).name}" if "/" in name else name,
         **settings,

@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 
 from regionlab.paths import DATA
+from regionlab.text_tower import encode_tokens
 from regionlab.toybox.batches import Batches
 from regionlab.toybox.pool import Pool, open_pool
 from regionlab.toybox.toyclip import WEIGHTS, create_toyclip
@@ -110,29 +111,6 @@ def _clip_loss(images, texts, scale) -> torch.Tensor:
     logits = scale * _unit(images) @ _unit(texts).T
     target = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-
-
-def encode_tokens(model, tokens: torch.Tensor) -> torch.Tensor:
-    """Encode texts as `model.encode_text` does, but only as far as the longest of them reaches.
-
-    Under the causal mask what follows the end token changes nothing, so it need not be computed.
-
-    Parameters
-    ----------
-    tokens
-        (n, context) int64, zero-padded.
-
-    Returns
-    -------
-    torch.Tensor
-        (n, d), not normalised.
-    """
-    length = int(tokens.argmax(-1).max()) + 1
-    tokens = tokens[:, :length]
-    x = model.token_embedding(tokens) + model.positional_embedding[:length]
-    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
-    x = model.ln_final(x)
-    return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
 
 
 @contextmanager

@@ -1,0 +1,207 @@
+"""Composed retrieval (S4): an image and words of change become one query vector.
+
+A composer is a text encoder, frozen or tuned, and a way to fuse: `LADDER` names them all, from
+the image alone to the Combiner on a tuned text encoder. `python -m regionlab.compose --help`
+tunes, trains and evaluates them on FashionIQ, CIRR or Toybox.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from regionlab import fusions
+from regionlab.fusions import to_unit
+
+if TYPE_CHECKING:
+    from regionlab.embedding import Encoder
+
+Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
+UNIT = 1e-3  # how near to 1 a length must be to be that of a unit vector
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung of the ladder: what it is made of.
+
+    Attributes
+    ----------
+    summary
+        What it does, for tables.
+    fusion
+        A function of `fusions`, or None for the Combiner.
+    tuned
+        Whether the text encoder is the tuned one.
+    weighted
+        Whether the fusion has a weight, chosen on validation queries.
+    """
+
+    summary: str
+    fusion: Callable[..., np.ndarray] | None
+    tuned: bool = False
+    weighted: bool = False
+
+
+LADDER: dict[str, Rung] = {
+    "image": Rung("image only", fusions.take_image),
+    "text": Rung("text only", fusions.take_text),
+    "sum": Rung("element-wise sum", fusions.add),
+    "weighted": Rung("weighted sum of unit vectors", fusions.weigh, weighted=True),
+    "slerp": Rung("along the great circle", fusions.slerp, weighted=True),
+    "fine_tuned_sum": Rung("text encoder tuned, sum (stage 1)", fusions.add, tuned=True),
+    "combiner": Rung("CLIP frozen, Combiner (stage 2)", None),
+    "fine_tuned_combiner": Rung("text encoder tuned, Combiner (both stages)", None, tuned=True),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Composer:
+    """A way to compose an image and words of change.
+
+    Made by `create_composer`.
+
+    Attributes
+    ----------
+    name
+        A name in `LADDER`.
+    encode_texts
+        Texts to (q, d) float32 features, as long as the tower makes them.
+    fuse
+        Image and text features to (q, d).
+    image_length
+        Mean length of image features; what unit vectors are stretched to.
+    """
+
+    name: str
+    encode_texts: Callable[[list[str]], np.ndarray]
+    fuse: Fusion
+    image_length: float
+
+    def compose(self, image_vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+        """Compose queries.
+
+        Parameters
+        ----------
+        image_vectors
+            (q, d) float, features of the reference images, or of regions of them: as long as
+            the model makes them (`encode_images(..., unit=False)`), or unit vectors, such as an
+            index holds. The latter lose nothing but their own lengths: all get the mean length.
+        texts
+            (q,) words of change, one a reference.
+
+        Returns
+        -------
+        np.ndarray
+            (q, d) float32, unit length, to be compared with unit vectors of images.
+
+        Raises
+        ------
+        ValueError
+            If the numbers of vectors and texts differ, a text is empty, or a vector is not
+            finite or of another length than the encoder's.
+        """
+        texts = check_texts(texts)
+        features = self.encode_texts(texts)
+        images = self._check_images(image_vectors, features)
+        return to_unit(self.fuse(images, features)).astype(np.float32)
+
+    def _check_images(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+        images = np.asarray(images, np.float32)
+        if images.shape != texts.shape:
+            raise ValueError(
+                f"image_vectors must be {texts.shape}, a vector for each text of the width of "
+                f"this encoder's, got {images.shape}"
+            )
+        lengths = np.linalg.norm(images, axis=1)
+        if not np.isfinite(lengths).all() or not lengths.all():
+            raise ValueError("image_vectors hold one that is zero or not finite")
+        unit = np.abs(lengths - 1) < UNIT
+        return images * np.where(unit, self.image_length, 1).astype(np.float32)[:, None]
+
+
+def create_composer(
+    name: str,
+    encoder: "Encoder",
+    *,
+    image_length: float | None = None,
+    weight: float | None = None,
+    folder: Path | str | None = None,
+) -> Composer:
+    """Create a composer by name.
+
+    Parameters
+    ----------
+    name
+        A name in `LADDER`.
+    encoder
+        CLIP, of whose features queries are made.
+    image_length
+        Mean length of the encoder's image features, for queries from unit vectors; by default
+        that of the training images, where `folder` holds trained parts.
+    weight
+        Of the words, in [0, 1], for "weighted" and "slerp"; see `composed_study.fit_weight`.
+    folder
+        With `text.safetensors`, `combiner.safetensors` and `fine_tuned_combiner.safetensors`,
+        as training leaves them. By default those of Toybox, for toyclip.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, a weight is missing or not in [0, 1].
+    WeightsError
+        If trained parts are missing, or of another encoder.
+    """
+    from regionlab.composed_files import TrainedParts
+
+    if name not in LADDER:
+        raise ValueError(f"unknown composer {name!r}; known: {', '.join(LADDER)}")
+    rung = LADDER[name]
+    parts = TrainedParts(encoder, folder)
+    fuse = rung.fusion or parts.load_combiner(name).compose
+    if rung.weighted:
+        fuse = partial(rung.fusion, weight=_check_weight(name, weight))
+    texts = parts.load_text().encode_texts if rung.tuned else partial(encode_plain, encoder)
+    return Composer(name, texts, fuse, image_length or parts.image_length)
+
+
+def encode_plain(encoder: "Encoder", texts: list[str]) -> np.ndarray:
+    """Encode texts by the frozen encoder, as long as its tower makes them."""
+    return encoder.encode_texts(texts, unit=False)
+
+
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Return words of change as a list.
+
+    Raises
+    ------
+    ValueError
+        If it is a single string, or one is empty.
+    """
+    if isinstance(texts, str):
+        raise ValueError(f"texts is a single string, {texts!r}: give a list, one for each image")
+    texts = list(texts)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"text {i} is {text!r}: a change needs at least one word")
+    return texts
+
+
+def _check_weight(name: str, weight: float | None) -> float:
+    if weight is None or not 0 <= weight <= 1:
+        raise ValueError(f"{name} needs the weight of the words, in [0, 1], got {weight}")
+    return weight
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Tune, train and evaluate from the command line."""
+    from regionlab.compose_cli import main as run
+
+    return run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

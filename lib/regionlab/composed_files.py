@@ -1,0 +1,160 @@
+"""Trained parts of composed retrieval on disk: the tuned text encoder and the Combiners.
+
+Safetensors files that name, in their metadata, the weights of CLIP that they belong to.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from regionlab.combiner import Combiner, CombinerSize
+from regionlab.embedding import Encoder
+from regionlab.paths import DATA
+from regionlab.text_tower import TunedTexts
+from regionlab.weights import WeightsError, hash_file
+
+TOYBOX = DATA / "toybox"
+TEXT = "composed_text"
+COMBINERS = {"combiner": "composed_combiner", "fine_tuned_combiner": "composed_tuned_combiner"}
+
+
+def write_part(
+    path: Path,
+    tensors: Mapping[str, torch.Tensor],
+    encoder: Encoder,
+    *,
+    image_length: float,
+    **about: str,
+) -> None:
+    """Write tensors in fp16 with what they belong to.
+
+    Parameters
+    ----------
+    path
+        The safetensors file; put in place only once it is whole.
+    tensors
+        By name.
+    encoder
+        That they were trained on.
+    image_length
+        Mean length of its features of the training images.
+    about
+        More metadata.
+    """
+    metadata = {"clip": _clip_of(encoder), "model": encoder.name,
+                "image_length": repr(float(image_length)), **about}  # fmt: skip
+    halves = {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_bytes(save(halves, metadata=metadata))
+    path.with_suffix(".tmp").replace(path)
+
+
+def write_combiner(
+    path: Path, combiner: Combiner, encoder: Encoder, *, image_length: float, texts: str
+) -> None:
+    """Write a Combiner; `texts` is the SHA-256 of the tuned text file it learnt with, or ""."""
+    size = json.dumps(asdict(combiner.size))
+    tensors = combiner.state_dict()
+    write_part(path, tensors, encoder, image_length=image_length, size=size, texts=texts)
+
+
+class TrainedParts:
+    """The trained parts in a folder, loaded as they are asked for.
+
+    Parameters
+    ----------
+    encoder
+        That they must have been trained on.
+    folder
+        Where they lie; by default Toybox's.
+    """
+
+    def __init__(self, encoder: Encoder, folder: Path | str | None = None):
+        self.encoder, self.folder = encoder, Path(folder or TOYBOX)
+
+    def path(self, name: str) -> Path:
+        """Return where a part lies: `TEXT`, or a composer's name in `COMBINERS`."""
+        return self.folder / f"{COMBINERS.get(name, name)}.safetensors"
+
+    def load_text(self) -> TunedTexts:
+        """Load the tuned text encoder.
+
+        Raises
+        ------
+        WeightsError
+            If it is missing, damaged, or of another encoder.
+        """
+        tensors, _ = self._read(TEXT)
+        try:
+            return TunedTexts(self.encoder, tensors)
+        except ValueError as e:
+            raise WeightsError(f"{self.path(TEXT)} does not fit: {e}") from e
+
+    def load_combiner(self, name: str) -> Combiner:
+        """Load a Combiner, "combiner" or "fine_tuned_combiner".
+
+        Raises
+        ------
+        WeightsError
+            If it is missing, damaged, of another encoder, or of another tuned text encoder.
+        """
+        tensors, about = self._read(name)
+        if about["texts"] and about["texts"] != hash_file(self.path(TEXT)):
+            raise WeightsError(
+                f"{self.path(name)} learnt with another tuned text encoder than "
+                f"{self.path(TEXT)}: train the Combiner again"
+            )
+        try:
+            combiner = Combiner(CombinerSize(**json.loads(about["size"])))
+            combiner.load_state_dict(tensors)
+        except (RuntimeError, TypeError, ValueError) as e:
+            raise WeightsError(f"{self.path(name)} is no Combiner: {e}") from e
+        return combiner.to(self.encoder.device).eval()
+
+    @cached_property
+    def image_length(self) -> float:
+        """Mean length of the encoder's features of the training images.
+
+        Raises
+        ------
+        WeightsError
+            If no part lies in the folder, or it is of another encoder.
+        """
+        for name in (TEXT, *COMBINERS):
+            if self.path(name).is_file():
+                return float(self._read(name)[1]["image_length"])
+        raise self._missing(self.path(TEXT))
+
+    def _read(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+        path = self.path(name)
+        if not path.is_file():
+            raise self._missing(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                about = file.metadata() or {}
+                tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+        except SafetensorError as e:
+            raise WeightsError(f"{path} is damaged: {e}") from e
+        if about.get("clip") != _clip_of(self.encoder):
+            raise WeightsError(
+                f"{path} was trained on {about.get('model', 'no encoder of ours')}, whose features "
+                f"are not those of {self.encoder.name}: train on it, or give another folder"
+            )
+        return tensors, about
+
+    def _missing(self, path: Path) -> WeightsError:
+        return WeightsError(
+            f"there is no {path}: train it by `python -m regionlab.compose train`, or give the "
+            f"folder of what was trained on {self.encoder.name}"
+        )
+
+
+def _clip_of(encoder: Encoder) -> str:
+    """Return the id of an encoder's embedding space: other features, another id."""
+    return encoder.space

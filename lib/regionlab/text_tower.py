@@ -1,0 +1,118 @@
+"""The text tower of a CLIP by itself: encode no further than the words reach, and tuned copies."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch.func import functional_call
+
+from regionlab import torchvision_cpu  # noqa: F401 - makes open_clip importable on a CPU-only torch
+
+from open_clip.model import CLIP  # isort: skip
+
+IMAGE_PREFIX = "visual."
+
+
+def encode_tokens(model, tokens: torch.Tensor) -> torch.Tensor:
+    """Encode texts as `model.encode_text` does, but only as far as the longest of them reaches.
+
+    Under the causal mask what follows the end token changes nothing, so it need not be computed.
+    A text tower of another build than CLIP's own is asked as it is.
+
+    Parameters
+    ----------
+    tokens
+        (n, context) int64, zero-padded.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, d), not normalised.
+    """
+    if not _is_plain(model):
+        return model.encode_text(tokens)
+    length = int(tokens.argmax(-1).max()) + 1
+    tokens = tokens[:, :length]
+    dtype = model.transformer.get_cast_dtype()
+    x = model.token_embedding(tokens).to(dtype) + model.positional_embedding[:length].to(dtype)
+    x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
+    x = model.ln_final(x)
+    return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
+
+
+def _is_plain(model) -> bool:
+    """Tell whether the tower is the one of Radford et al.: causal, read at the end token."""
+    return (
+        isinstance(model, CLIP)
+        and model.attn_mask is not None
+        and model.text_pool_type == "argmax"
+        and isinstance(model.text_projection, torch.Tensor)
+    )
+
+
+class TextTower(torch.nn.Module):
+    """The text tower of a model as a module: tokens in, vectors out."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Encode (n, context) tokens to (n, d), not normalised."""
+        return encode_tokens(self.model, tokens)
+
+
+class TunedTexts:
+    """A text tower with some weights replaced, on the frozen model that it was tuned from.
+
+    The model is shared and stays as it is: both its own texts and the tuned ones can be had.
+
+    Parameters
+    ----------
+    encoder
+        The encoder that was tuned.
+    weights
+        Name in the model's state to tensor, of the tower's weights that changed.
+
+    Raises
+    ------
+    ValueError
+        If the model has no such weight, or of another shape.
+    """
+
+    def __init__(self, encoder, weights: Mapping[str, torch.Tensor]):
+        check_text_weights(encoder, weights)
+        self.encoder = encoder
+        self.tower = TextTower(encoder.model).eval()
+        own = dict(encoder.model.named_parameters())
+        self.weights = {f"model.{name}": t.to(own[name]) for name, t in weights.items()}
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: list[str], *, batch_size: int = 256) -> np.ndarray:
+        """Encode texts to (n, d) float32, as long as the tower makes them."""
+        tokens = self.encoder.tokenize(texts).to(self.encoder.device)
+        parts = [
+            functional_call(self.tower, self.weights, (part,)).float().cpu().numpy()
+            for part in tokens.split(batch_size)
+        ]
+        return np.concatenate([np.empty((0, self.encoder.dim), np.float32), *parts])
+
+
+def check_text_weights(encoder, weights: Mapping[str, torch.Tensor]) -> None:
+    """Raise ValueError unless all are weights of the encoder's text tower, in its shapes."""
+    own = text_parameters(encoder.model)
+    for name, tensor in weights.items():
+        if name not in own:
+            raise ValueError(f"{encoder.name} has no weight {name!r} in its text tower")
+        if tensor.shape != own[name].shape:
+            expected, found = tuple(own[name].shape), tuple(tensor.shape)
+            raise ValueError(f"{name} of {encoder.name} has shape {expected}, got {found}")
+
+
+def text_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters of a model's text tower by name: all but image tower and scale."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith(IMAGE_PREFIX) and name not in ("logit_scale", "logit_bias")
+    }

@@ -1,0 +1,181 @@
+"""Stage 1 of S4: tune CLIP's text encoder so that image plus words lands on the target image."""
+
+import re
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from regionlab.composed_files import write_part
+from regionlab.composed_training import (
+    Lessons,
+    contrastive_loss,
+    draw_batches,
+    run_epochs,
+    trained_state,
+)
+from regionlab.embedding import Encoder
+from regionlab.text_tower import TextTower, text_parameters
+
+AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+LAST_LAYERS = ("ln_final", "text_projection", "text.ln_final", "text.text_projection")
+BLOCK = re.compile(r"resblocks\.(\d+)\.")
+Encode = Callable[[list[str]], np.ndarray]
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """How the text encoder is tuned; the defaults are those of S4's authors.
+
+    Attributes
+    ----------
+    layers
+        How many of the last blocks are tuned, with what follows them; 0 is the whole tower.
+    amp
+        Mixed precision: "none", "bf16" or "fp16" (with a scaled loss).
+    checkpointing
+        Compute the tower's activations twice instead of keeping them: less memory, more time.
+    patience
+        Epochs without a better score after which training stops.
+    """
+
+    seed: int = 0
+    epochs: int = 100
+    batch: int = 512
+    learning_rate: float = 2e-6
+    weight_decay: float = 0.01
+    layers: int = 0
+    amp: str = "none"
+    checkpointing: bool = False
+    validate_every: int = 1
+    patience: int = 10
+
+    def __post_init__(self) -> None:
+        if self.amp not in AMP:
+            raise ValueError(f"unknown amp {self.amp!r}; known: {', '.join(AMP)}")
+
+
+def tune_text(
+    encoder: Encoder,
+    lessons: Lessons,
+    recipe: TextRecipe,
+    *,
+    folder: Path,
+    weights: Path,
+    measure: Callable[[Encode], dict[str, float]],
+) -> dict[str, Any]:
+    """Tune the text encoder, or go on where an earlier run was cut off, and write its weights.
+
+    The prediction is the sum of reference and text features, which AdamW draws to the target's
+    (Baldrati et al. 2022, section 4.2). CLIP stays in evaluation mode, its images frozen.
+
+    Parameters
+    ----------
+    encoder
+        In fp32; its text tower is changed in place.
+    lessons
+        The training triplets.
+    folder
+        For the checkpoint and the curve.
+    weights
+        Gets the tuned weights, safetensors in fp16.
+    measure
+        Given the tuned text encoder, returns metrics, of them "score" to choose by.
+
+    Returns
+    -------
+    dict
+        As `composed_training.run_epochs`.
+
+    Raises
+    ------
+    ValueError
+        If the encoder is not in fp32, or there are fewer triplets than a batch.
+    """
+    if encoder.precision != "fp32":
+        raise ValueError(
+            f"tuning needs an encoder in fp32, {encoder.name} is in {encoder.precision}"
+        )
+    for parameter in encoder.model.parameters():
+        parameter.requires_grad_(False)
+    for parameter in choose_parameters(encoder, recipe.layers).values():
+        parameter.requires_grad_(True)
+    if recipe.checkpointing:
+        encoder.model.set_grad_checkpointing(True)
+    tower = TextTower(encoder.model).eval()
+    optimizer = torch.optim.AdamW(
+        trained_state(tower).values(),
+        lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=1e-7,
+    )  # fmt: skip
+    scaler = torch.amp.GradScaler(encoder.device.type, enabled=recipe.amp == "fp16")
+    step = _Step(tower, optimizer, scaler, encoder, recipe)
+
+    found = run_epochs(
+        tower, optimizer, recipe, name=weights.stem, folder=folder, scaler=scaler,
+        take_epoch=lambda rng: _take_epoch(step, lessons, recipe, rng),
+        validate=lambda: measure(partial(encoder.encode_texts, unit=False)),
+    )  # fmt: skip
+    tuned = {name.removeprefix("model."): t for name, t in trained_state(tower).items()}
+    write_part(weights, tuned, encoder, image_length=lessons.image_length)
+    return found
+
+
+def choose_parameters(encoder: Encoder, layers: int) -> dict[str, torch.nn.Parameter]:
+    """Return the text tower's parameters that are tuned: all, or those from the last blocks on.
+
+    Raises
+    ------
+    ValueError
+        If the tower has not as many blocks, or none that are known.
+    """
+    every = text_parameters(encoder.model)
+    if layers == 0:
+        return every
+    blocks = sorted(
+        {int(n.split("resblocks.")[1].split(".")[0]) for n in every if "resblocks." in n}
+    )
+    if not 0 < layers <= len(blocks):
+        raise ValueError(f"layers must be in [0, {len(blocks)}] for {encoder.name}, got {layers}")
+    kept = tuple(f"resblocks.{block}." for block in blocks[-layers:])
+    return {
+        name: p for name, p in every.items()
+        if name.startswith(LAST_LAYERS) or any(block in name for block in kept)
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step down the gradient."""
+
+    tower: TextTower
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    encoder: Encoder
+    recipe: TextRecipe
+
+    def __call__(self, references: np.ndarray, targets: np.ndarray, texts: list[str]) -> float:
+        device, dtype = self.encoder.device, AMP[self.recipe.amp]
+        tokens = self.encoder.tokenize(texts).to(device)
+        with torch.autocast(device.type, dtype=dtype) if dtype else nullcontext():
+            features = self.tower(tokens)
+        predicted = torch.from_numpy(references).to(device) + features.float()
+        loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.item()
+
+
+def _take_epoch(step: _Step, lessons: Lessons, recipe: TextRecipe, rng) -> float:
+    losses = []
+    for rows in draw_batches(len(lessons), recipe.batch, rng):
+        forms = rng.integers(len(lessons.wordings[0]), size=len(rows))
+        texts = [lessons.wordings[row][form] for row, form in zip(rows, forms, strict=True)]
+        losses.append(step(lessons.references[rows], lessons.targets[rows], texts))
+    return float(np.mean(losses))
