@@ -1,6 +1,7 @@
 """Readers of data sets: one small module a layout, each returning a `Collection`.
 
-Data sets of one label an image, such as MNIST, come as `LabelledImages`, by `load_labelled`.
+Data sets of one label an image, such as MNIST, come as `LabelledImages`, by `load_labelled`;
+those of composed retrieval, such as CIRR, as `Triplets`, by `load_triplets`.
 """
 
 from collections.abc import Callable
@@ -9,13 +10,16 @@ from pathlib import Path
 
 from regionlab.collection import Collection
 from regionlab.datasets.cifar10 import load_cifar10
+from regionlab.datasets.cirr import load_cirr
 from regionlab.datasets.coco import load_coco
 from regionlab.datasets.digits import load_digits
 from regionlab.datasets.fashion200k import load_fashion200k
+from regionlab.datasets.fashioniq import list_categories, load_fashioniq
 from regionlab.datasets.flickr30k import load_flickr30k
 from regionlab.datasets.folders import load_class_folders, load_folder
 from regionlab.datasets.labelled import LabelledImages, load_labelled_folders
 from regionlab.datasets.mnist import load_mnist
+from regionlab.datasets.triplets import Triplets
 from regionlab.datasets.video import load_video
 
 
@@ -100,3 +104,40 @@ def load_labelled(
     if not root and kind not in ("digits", "toybox"):
         raise ValueError(f"a data set of kind {kind!r} needs root, the folder that it lies in")
     return LABELLED[kind](root or None, split)
+
+
+TRIPLETS = ("fashioniq", "cirr")
+
+
+def load_triplets(
+    kind: str, root: Path | str, *, split: str, category: str | None = None
+) -> Triplets:
+    """Load one split of a data set of composed retrieval.
+
+    Parameters
+    ----------
+    kind
+        A name in `TRIPLETS`.
+    root
+        The folder of the data set.
+    split
+        As the data set calls it: "train", "val", and "test" (FashionIQ) or "test1" (CIRR).
+    category
+        Of FashionIQ, such as "dress"; CIRR has none.
+
+    Raises
+    ------
+    ValueError
+        If `kind` is unknown, or a category is given that the data set has not, or lacks. Else
+        as the loader does.
+    """
+    if kind not in TRIPLETS:
+        raise ValueError(f"unknown kind of triplets {kind!r}; known: {', '.join(TRIPLETS)}")
+    if kind == "cirr" and category:
+        raise ValueError(f"CIRR has no categories, got category={category!r}")
+    if kind == "cirr":
+        return load_cirr(root, split=split)
+    if not category:
+        known = ", ".join(list_categories(root, split)) or "none"
+        raise ValueError(f"FashionIQ is loaded by category; {root} has, of {split!r}: {known}")
+    return load_fashioniq(root, split=split, category=category)

@@ -1,0 +1,130 @@
+"""FashionIQ's layout: one file of captions and one of images for each category and split."""
+
+from pathlib import Path
+
+from regionlab.datasets.annotations import read_annotations, take, take_targets, take_texts
+from regionlab.datasets.triplets import Triplets, keep_captions, make_faults, make_queries
+
+SUFFIXES = (".jpg", ".png")
+SOURCE = (
+    "FashionIQ's captions and image splits can be had from the repository of its authors "
+    "(XiaoxiaoGuo/fashion-iq), and the addresses of the pictures with them."
+)
+
+
+def list_categories(root: Path | str, split: str = "val") -> list[str]:
+    """List the categories that have captions of a split, sorted; FashionIQ has three."""
+    names = (name for name, found in _list_captions(root) if found == split)
+    return sorted(names)
+
+
+def load_fashioniq(
+    root: Path | str,
+    *,
+    split: str = "val",
+    category: str = "dress",
+    images: Path | str = "images",
+) -> Triplets:
+    """Load one category of FashionIQ (Wu et al., CVPR 2021).
+
+    Each query has two captions of its own, by two people. A caption without words is left out
+    and listed in `faults`; its query stays, with the other caption, so that the counts are the
+    published ones. A query's id is "reference>target", with a number where the pair comes
+    again, as it does where the split hides the targets (test).
+
+    Parameters
+    ----------
+    root
+        The folder that holds `captions/` and `image_splits/`.
+    split
+        "train", "val" or "test".
+    category
+        "dress", "shirt" or "toptee"; any `<category>` of which there is a file
+        `captions/cap.<category>.<split>.json`.
+    images
+        The folder of the pictures, `<name>.jpg` or `.png`; relative to `root`, or absolute.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there are no captions at all, or no image split.
+    ValueError
+        If there are no captions of the split or category, a file is broken, or a query is: see
+        `Triplets`.
+    """
+    root = Path(root).expanduser().absolute()
+    captions = root / "captions" / f"cap.{category}.{split}.json"
+    _check_known(root, split, category)
+    names = _read_names(root / "image_splits" / f"split.{category}.{split}.json")
+    queries, faults = _read_queries(captions)
+    try:
+        return Triplets(
+            name="fashioniq",
+            split=split,
+            category=category,
+            queries=make_queries(queries),
+            gallery=names,
+            files=_find_files(root / images, names),
+            faults=make_faults(faults),
+        )
+    except ValueError as e:
+        raise ValueError(f"{captions}: {e}") from e
+
+
+def _list_captions(root: Path | str) -> list[tuple[str, str]]:
+    """List the category and the split of each file of captions."""
+    files = (Path(root).expanduser() / "captions").glob("cap.*.*.json")
+    return [tuple(file.name.split(".", 1)[1].rsplit(".", 2)[:2]) for file in files]
+
+
+def _check_known(root: Path, split: str, category: str) -> None:
+    found = _list_captions(root)
+    if not found:
+        raise FileNotFoundError(f"no captions/cap.<category>.<split>.json in {root}. {SOURCE}")
+    if split not in (splits := {each for _, each in found}):
+        known = ", ".join(sorted(splits))
+        raise ValueError(f"no captions of split {split!r} in {root}, but of {known}. {SOURCE}")
+    if category not in (known := list_categories(root, split)):
+        raise ValueError(
+            f"no captions of category {category!r} and split {split!r} in {root}, but of "
+            f"{', '.join(known)}. {SOURCE}"
+        )
+
+
+def _read_names(file: Path) -> tuple[str, ...]:
+    names = read_annotations(file, list, SOURCE)
+    for name in names:
+        if not isinstance(name, str) or "/" in name or "\\" in name:
+            raise ValueError(f"{file} must hold names of images, got {name!r}")
+    return tuple(names)
+
+
+def _read_queries(file: Path) -> tuple[list[tuple], list[tuple[str, str]]]:
+    """Return the rows of the table of queries, and the faults."""
+    entries = read_annotations(file, list, SOURCE)
+    targets = take_targets(entries, "target", file)
+    queries, faults, times = [], [], {}
+    for i, (entry, target) in enumerate(zip(entries, targets, strict=True)):
+        where = f"{file}, entry {i}"
+        reference = take(entry, "candidate", str, where)
+        query_id = _name_query(reference, target, times)
+        captions, found = keep_captions(query_id, take_texts(entry, "captions", where))
+        queries.append((query_id, reference, target, captions, ()))
+        faults += found
+    return queries, faults
+
+
+def _name_query(reference: str, target: str | None, times: dict[str, int]) -> str:
+    name = f"{reference}>{target or '?'}"
+    times[name] = times.get(name, 0) + 1
+    return name if times[name] == 1 else f"{name}#{times[name]}"
+
+
+def _find_files(folder: Path, names: tuple[str, ...]) -> dict[str, Path]:
+    """Return where each image lies, or would lie, reading the folder once."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    files = {}
+    for name in names:
+        found = [suffix for suffix in SUFFIXES if name + suffix in there]
+        files[name] = folder / f"{name}{(found or SUFFIXES)[0]}"
+    return files
