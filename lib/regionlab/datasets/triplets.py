@@ -123,13 +123,10 @@ class Triplets:
     def with_images(self) -> tuple["Triplets", list[str]]:
         """Leave out the images whose file is missing and the queries that name one.
 
-        A query is left out for its reference, its target or any image of its subset, and is
-        then listed in `faults`. Counts are no longer the published ones: report them.
-
         Returns
         -------
         triplets
-            Those whose images are all there.
+            Those whose images are all there, see `without`.
         missing
             The names of the images left out.
 
@@ -139,26 +136,45 @@ class Triplets:
             If no query is left.
         """
         missing = self.missing_images()
-        lost = set(missing)
+        try:
+            return self.without(missing), missing
+        except ValueError as e:
+            example = f", such as {self.files[missing[0]]}" if missing else ""
+            raise FileNotFoundError(f"missing images{example}: {e}") from e
+
+    def without(self, names: Iterable[str]) -> "Triplets":
+        """Leave out some images and the queries that name one of them.
+
+        A query is left out for its reference, its target or any image of its subset, and is
+        then listed in `faults`. Counts are no longer the published ones: report them.
+
+        Raises
+        ------
+        KeyError
+            If a name is not in the gallery.
+        ValueError
+            If no query is left.
+        """
+        lost = {self.gallery[row] for row in self.rows_of(names)}
         blocked = {
             query.query_id: name
             for query in self.queries.itertuples()
             for name in _names_of(query)
             if name in lost
         }
-        queries = self.queries[~self.queries["query_id"].isin(blocked)].reset_index(drop=True)
-        if queries.empty:
-            raise FileNotFoundError(
-                f"no query of {self.title} has all its images: {len(missing):,} of "
-                f"{len(self.gallery):,} are missing, such as {self.files[missing[0]]}"
+        if len(blocked) == len(self):
+            raise ValueError(
+                f"no query of {self.title} is left without {len(lost):,} of "
+                f"{len(self.gallery):,} images"
             )
+        queries = self.queries[~self.queries["query_id"].isin(blocked)].reset_index(drop=True)
         gallery = tuple(name for name in self.gallery if name not in lost)
         files = {name: self.files[name] for name in gallery}
         left_out = make_faults(
-            (query_id, f"left out: image {name!r} is missing") for query_id, name in blocked.items()
+            (query_id, f"left out with image {name!r}") for query_id, name in blocked.items()
         )
         faults = pd.concat([self.faults, left_out], ignore_index=True)
-        return replace(self, queries=queries, gallery=gallery, files=files, faults=faults), missing
+        return replace(self, queries=queries, gallery=gallery, files=files, faults=faults)
 
     @cached_property
     def _rows(self) -> dict[str, int]:
