@@ -6,7 +6,7 @@ FashionIQ (two captions a triplet) and CIRR (sets of six pictures that look alik
 """
 
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, permutations
 
 import numpy as np
 
@@ -99,15 +99,15 @@ def _key_in_words(change: Change) -> tuple:
 def _sample_triplets(members: tuple[Member, ...], rng) -> tuple[Triplet, ...]:
     """Four ways from the base, one back to it and one across, as far as they can be said."""
     variants = [int(n) + 1 for n in rng.permutation(MEMBERS - 1)]
-    back = [(n, 0) for n in variants[::-1]]
-    across = [(a, b) for a in variants for b in variants if a != b]
-    pairs = [*_first_sayable(members, back), *_first_sayable(members, across)]
+    back = ((n, 0) for n in variants[::-1] if _is_clear(members, n, 0))
+    across = ((a, b) for a, b in permutations(variants, 2) if _is_clear(members, a, b))
+    pairs = [*islice(back, 1), *islice(across, 1)]
     pairs += [(0, n) for n in variants[: TRIPLETS - len(pairs)]]
     return tuple(Triplet(a, b, *say_change(members[a], members[b], rng)) for a, b in sorted(pairs))
 
 
-def _first_sayable(members, pairs) -> list[tuple[int, int]]:
-    sayable = (
-        (a, b) for a, b in pairs if can_be_said(differences(members[a], members[b]), members[a])
-    )
-    return list(islice(sayable, 1))
+def _is_clear(members: tuple[Member, ...], reference: int, target: int) -> bool:
+    """Tell whether words can say the way, and lead to no other member of the group."""
+    ways = [differences(members[reference], member) for member in members]
+    told = [tuple(map(_key_in_words, way)) for way in ways]
+    return can_be_said(ways[target], members[reference]) and told.count(told[target]) == 1

@@ -97,7 +97,7 @@ def find_changes(
     if root is None:
         root = ROOTS[split]
         if (seed, size) != (0, GROUPS[split]):
-            root = root / f"seed{seed}-{size}"
+            root = root.with_name(f"{root.name}-seed{seed}-{size}")
     return write_changes(Path(root), split, size, seed=seed)
 
 

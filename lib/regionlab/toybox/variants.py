@@ -1,5 +1,6 @@
 """Scenes made from one another by one change each, and what differs between two of them."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -73,13 +74,17 @@ def _compare(before: Thing | None, after: Thing | None) -> list[Change]:
 
 
 def can_be_said(changes: tuple[Change, ...], reference: Member) -> bool:
-    """Tell whether words can say it: two clauses at most, each of a thing that has no double."""
-    changed = [c.before for c in changes if isinstance(c.before, Thing)]
-    doubles = [
-        sum(t.combination == thing.combination for t in reference.things.values()) > 1
-        for thing in changed
-    ]
-    return len(changes) in (1, 2) and len(set(changed)) == len(changed) and not any(doubles)
+    """Tell whether words can say it: two clauses at most, each of a thing that has no double.
+
+    Two clauses are about two things, and what comes out of them is not alike.
+    """
+    before, after = (
+        [t.combination for t in side if isinstance(t, Thing)]
+        for side in ([c.before for c in changes], [c.after for c in changes])
+    )
+    known = Counter(t.combination for t in reference.things.values())
+    distinct = all(len(set(side)) == len(side) for side in (before, after))
+    return len(changes) in (1, 2) and distinct and all(known[each] == 1 for each in before)
 
 
 def name_way(before: Thing, after: Thing) -> str | None:
