@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from regionlab.embedding import Encoder
 
 Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Compose = Callable[[np.ndarray, list[str]], np.ndarray]
 UNIT = 1e-3  # how near to 1 a length must be to be that of a unit vector
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,6 @@ from regionlab.embedding import Encoder
 from regionlab.progress import progress
 
 SHARD = 1024  # images; what a run that is cut off has to compute again at most
-Compose = Callable[[np.ndarray, list[str]], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,12 @@
 """The text tower of a CLIP by itself: encode no further than the words reach, and tuned copies."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from regionlab import torchvision_cpu  # noqa: F401 - makes open_clip importable on a CPU-only torch
 
@@ -38,6 +40,37 @@ def encode_tokens(model, tokens: torch.Tensor) -> torch.Tensor:
     x = model.transformer(x, attn_mask=model.attn_mask[:length, :length])
     x = model.ln_final(x)
     return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
+
+
+def encode_by_length(tower: torch.nn.Module, tokens: torch.Tensor, *, chunk: int = 64):
+    """Encode tokens in chunks of texts of like length: short ones need not wait for long ones.
+
+    Parameters
+    ----------
+    tower
+        A `TextTower`.
+    tokens
+        (n, context) int64.
+    chunk
+        Texts a pass.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, d), in the order of the tokens.
+    """
+    order = tokens.argmax(-1).argsort()
+    encoded = torch.cat([tower(part) for part in tokens[order].split(chunk)])
+    return encoded[order.argsort()]
+
+
+@contextmanager
+def fast_attention():
+    """On a CPU the plain attention trains faster than the fused one: its backward is slow."""
+    with ExitStack() as stack:
+        if not torch.cuda.is_available():
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        yield
 
 
 def _is_plain(model) -> bool:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,12 @@ from regionlab.composed_training import (
     trained_state,
 )
 from regionlab.embedding import Encoder
-from regionlab.text_tower import TextTower, text_parameters
+from regionlab.text_tower import (
+    TextTower,
+    encode_by_length,
+    fast_attention,
+    text_parameters,
+)
 
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 LAST_LAYERS = ("ln_final", "text_projection", "text.ln_final", "text.text_projection")
@@ -35,7 +39,8 @@ class TextRecipe:
     Attributes
     ----------
     layers
-        How many of the last blocks are tuned, with what follows them; 0 is the whole tower.
+        How many of the last blocks are tuned, with what follows them; 0 is the whole tower, its
+        table of tokens too.
     amp
         Mixed precision: "none", "bf16" or "fp16" (with a scaled loss).
     checkpointing
@@ -161,8 +166,8 @@ class _Step:
     def __call__(self, references: np.ndarray, targets: np.ndarray, texts: list[str]) -> float:
         device, dtype = self.encoder.device, AMP[self.recipe.amp]
         tokens = self.encoder.tokenize(texts).to(device)
-        with torch.autocast(device.type, dtype=dtype) if dtype else nullcontext():
-            features = self.tower(tokens)
+        with fast_attention(), torch.autocast(device.type, dtype, enabled=dtype is not None):
+            features = encode_by_length(self.tower, tokens)
         predicted = torch.from_numpy(references).to(device) + features.float()
         loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
         self.optimizer.zero_grad(set_to_none=True)

@@ -6,17 +6,15 @@ against the names of all combinations, as a region would be shown to CLIP and as
 """
 
 import math
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy, normalize
 
 from regionlab.paths import DATA
-from regionlab.text_tower import encode_tokens
+from regionlab.text_tower import encode_tokens, fast_attention
 from regionlab.toybox.batches import Batches
 from regionlab.toybox.pool import Pool, open_pool
 from regionlab.toybox.toyclip import WEIGHTS, create_toyclip
@@ -87,7 +85,7 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
 def _train_step(model, optimizer, batch: dict, recipe: Recipe) -> dict[str, float]:
     model.train()
     pictures = torch.cat([batch["scenes"], batch["lone"]])  # one batch, so one batch norm
-    with _fast_attention(), torch.autocast(pictures.device.type, dtype=torch.bfloat16):
+    with fast_attention(), torch.autocast(pictures.device.type, dtype=torch.bfloat16):
         scenes, lone = model.visual(pictures).split([len(batch["scenes"]), len(batch["lone"])])
         captions = encode_tokens(model, batch["captions"])
         names = encode_tokens(model, batch["names"])
@@ -111,15 +109,6 @@ def _clip_loss(images, texts, scale) -> torch.Tensor:
     logits = scale * _unit(images) @ _unit(texts).T
     target = torch.arange(len(logits), device=logits.device)
     return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
-
-
-@contextmanager
-def _fast_attention():
-    """On a CPU the plain attention trains faster than the fused one: its backward is slow."""
-    with ExitStack() as stack:
-        if not torch.cuda.is_available():
-            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        yield
 
 
 # Validation

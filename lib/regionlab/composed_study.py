@@ -1,0 +1,253 @@
+"""Measure composers on a benchmark: the ladder with intervals, its weights, the embedding space."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from regionlab import fusions
+from regionlab.bootstrap import compare_paired
+from regionlab.compose import LADDER, Compose, create_composer
+from regionlab.composed_data import ComposedFeatures, encode_triplets
+from regionlab.composed_evaluation import (
+    Measured,
+    average_categories,
+    measure_cirr,
+    measure_fashioniq,
+    score_cirr,
+    score_fashioniq,
+    summarise_measures,
+)
+from regionlab.datasets.cirr import load_cirr
+from regionlab.datasets.fashioniq import list_categories, load_fashioniq
+from regionlab.datasets.triplets import Triplets
+from regionlab.embedding import Encoder
+from regionlab.ranking import check_choice
+
+WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
+LAYOUTS = ("cirr", "fashioniq")
+
+
+@dataclass(frozen=True, eq=False)
+class Benchmark:
+    """One split of a data set for composed retrieval, encoded.
+
+    Attributes
+    ----------
+    layout
+        "cirr" or "fashioniq": whose protocol is followed.
+    sets
+        Category to features; CIRR has the one category "".
+    gallery
+        FashionIQ's gallery, "split" or "union"; see `measure_fashioniq`.
+    """
+
+    layout: str
+    sets: Mapping[str, ComposedFeatures]
+    gallery: str = "split"
+
+    def __repr__(self) -> str:
+        sets = [part.triplets for part in self.sets.values()]
+        queries = sum(map(len, sets))
+        return f"<Benchmark {sets[0].name} {sets[0].split}, {self.layout}: {queries:,} queries>"
+
+    @property
+    def image_length(self) -> float:
+        """Mean length of the features of all images."""
+        return float(
+            np.mean([np.linalg.norm(p.vectors, axis=1).mean() for p in self.sets.values()])
+        )
+
+    @property
+    def failures(self) -> list[tuple[str, str]]:
+        """Name and reason of each image left out, and with it the queries that name it."""
+        return list(dict.fromkeys(f for part in self.sets.values() for f in part.failures))
+
+    def compose(self, compose: Compose) -> dict[str, np.ndarray]:
+        """Compose the queries of each category, (q, d) unit vectors."""
+        return {
+            category: compose(part.references, part.triplets.texts())
+            for category, part in self.sets.items()
+        }
+
+    def measure(self, composed: Mapping[str, np.ndarray]) -> dict[str, Measured]:
+        """Measure composed queries by the protocol: category to metric to (q,) hits."""
+        found = {}
+        for category, part in self.sets.items():
+            arrays = (composed[category], part.gallery, part.triplets)
+            if self.layout == "cirr":
+                found[category] = measure_cirr(*arrays)
+            else:
+                found[category] = measure_fashioniq(*arrays, gallery=self.gallery)
+        return found
+
+    def score(self, measured: Mapping[str, Measured]) -> float:
+        """Return the one number that models are chosen by, higher is better."""
+        return score_cirr(measured[""]) if self.layout == "cirr" else score_fashioniq(measured)
+
+    def summarise(self, measured: Mapping[str, Measured], *, seed: int) -> dict[str, dict]:
+        """Average over queries, and over categories, with 95 % bootstrap intervals."""
+        if self.layout == "cirr":
+            return summarise_measures(measured[""], seed=seed)
+        return average_categories(measured, seed=seed)
+
+    def compare(
+        self, a: Mapping[str, Measured], b: Mapping[str, Measured], metric: str, *, seed: int
+    ) -> dict:
+        """Compare two composers on the same queries by one metric: a - b and its interval."""
+        if self.layout == "cirr":
+            return compare_paired(a[""][metric], b[""][metric], seed=seed)
+        differences = {c: {metric: a[c][metric] - b[c][metric]} for c in a}
+        found = average_categories(differences, seed=seed)[metric]
+        return {"difference": found.pop("value"), **found}
+
+
+def load_benchmark(
+    encoder: Encoder,
+    data: str,
+    root: Path | str | None = None,
+    *,
+    layout: str | None = None,
+    split: str = "val",
+    gallery: str = "split",
+    folder: Path | None = None,
+    **options,
+) -> Benchmark:
+    """Load a split of a data set and encode its images.
+
+    Parameters
+    ----------
+    data
+        "cirr", "fashioniq" or "toybox".
+    root
+        The folder of the data set; Toybox needs none.
+    layout
+        "cirr" or "fashioniq": which of the two Toybox is read as.
+    split
+        "train", "val" or "test" ("test1" for CIRR).
+    gallery
+        FashionIQ's, "split" or "union".
+    folder
+        Where features are kept; None keeps nothing.
+    options
+        Of Toybox: `groups`, `seed`.
+
+    Raises
+    ------
+    ValueError
+        If `data` or `layout` is unknown, or a root is missing. Else as the readers do.
+    """
+    layout = layout or (data if data in LAYOUTS else LAYOUTS[0])
+    check_choice("layout", layout, LAYOUTS)
+    sets = load_triplet_sets(data, root, layout=layout, split=split, **options)
+    features: dict[str, ComposedFeatures] = {}
+    for category, triplets in sets.items():
+        alike = [known for known in features.values() if known.triplets.files == triplets.files]
+        features[category] = (
+            replace(alike[0], triplets=triplets)
+            if alike
+            else encode_triplets(encoder, triplets, folder=folder)
+        )
+    return Benchmark(layout, features, gallery)
+
+
+def load_triplet_sets(
+    data: str, root: Path | str | None, *, layout: str, split: str, **options
+) -> dict[str, Triplets]:
+    """Load the triplets of each category of a data set; see `load_benchmark`."""
+    check_choice("data", data, (*LAYOUTS, "toybox"))
+    if data == "toybox":
+        from regionlab.toybox.triplets_on_disk import CATEGORIES, find_changes, load_toybox_changes
+
+        folder = find_changes(split=split, root=root, **options)
+        categories = {"cirr": [None], "fashioniq": CATEGORIES}[layout]
+        written = {"root": folder, "split": split, **options}
+        return {c or "": load_toybox_changes(layout, category=c, **written) for c in categories}
+    if root is None:
+        raise ValueError(f"{data} needs root, the folder that it lies in")
+    if data == "cirr":
+        return {"": load_cirr(root, split=split)}
+    return {c: load_fashioniq(root, split=split, category=c) for c in list_categories(root, split)}
+
+
+def fit_weight(
+    name: str, encoder: Encoder, benchmark: Benchmark, *, weights: Sequence[float] = WEIGHTS
+) -> tuple[float, list[float]]:
+    """Choose the weight of the words for "weighted" or "slerp" on validation queries.
+
+    Returns
+    -------
+    weight
+        The one with the best score; the smallest of equals.
+    scores
+        Of each of `weights`.
+    """
+    fusion: Callable[..., np.ndarray] = LADDER[name].fusion
+    texts = {
+        category: encoder.encode_texts(part.triplets.texts(), unit=False)
+        for category, part in benchmark.sets.items()
+    }
+    scores = []
+    for weight in weights:
+        composed = {
+            category: fusions.to_unit(fusion(part.references, texts[category], weight=weight))
+            for category, part in benchmark.sets.items()
+        }
+        scores.append(benchmark.score(benchmark.measure(composed)))
+    return weights[int(np.argmax(scores))], scores
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What each composer made of a benchmark's queries, and how well they did.
+
+    Attributes
+    ----------
+    composed
+        Composer to category to (q, d) unit vectors.
+    measured
+        Composer to category to metric to (q,) hits.
+    """
+
+    benchmark: Benchmark
+    composed: dict[str, dict[str, np.ndarray]]
+    measured: dict[str, dict[str, Measured]]
+
+    def summarise(self, *, seed: int) -> dict[str, dict[str, dict]]:
+        """Composer to metric to value with interval."""
+        return {n: self.benchmark.summarise(m, seed=seed) for n, m in self.measured.items()}
+
+    def compare(self, a: str, b: str, metric: str, *, seed: int) -> dict:
+        """Compare two composers by name; see `Benchmark.compare`."""
+        return self.benchmark.compare(self.measured[a], self.measured[b], metric, seed=seed)
+
+
+def study_ladder(
+    encoder: Encoder,
+    benchmark: Benchmark,
+    *,
+    weights: Mapping[str, float],
+    folder: Path | None = None,
+    names: Sequence[str] = tuple(LADDER),
+    image_length: float | None = None,
+) -> Study:
+    """Compose and measure a benchmark's queries by each composer.
+
+    Parameters
+    ----------
+    weights
+        Of "weighted" and "slerp", chosen by `fit_weight`.
+    folder, image_length
+        As for `create_composer`.
+    names
+        Which rungs of `LADDER`.
+    """
+    composed, measured = {}, {}
+    for name in names:
+        composer = create_composer(
+            name, encoder, weight=weights.get(name), folder=folder, image_length=image_length
+        )
+        composed[name] = benchmark.compose(composer.compose)
+        measured[name] = benchmark.measure(composed[name])
+    return Study(benchmark, composed, measured)
