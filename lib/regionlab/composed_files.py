@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from regionlab.combiner import Combiner, CombinerSize
+from regionlab.compact import apply_changes, pack, pack_changes, unpack
 from regionlab.embedding import Encoder
 from regionlab.paths import DATA
 from regionlab.text_tower import TunedTexts
@@ -24,44 +25,57 @@ TEXT = "composed_text"
 COMBINERS = {"combiner": "composed_combiner", "fine_tuned_combiner": "composed_tuned_combiner"}
 
 
-def write_part(
+def write_text(
     path: Path,
-    tensors: Mapping[str, torch.Tensor],
+    tuned: Mapping[str, torch.Tensor],
+    base: Mapping[str, torch.Tensor],
     encoder: Encoder,
     *,
     image_length: float,
-    **about: str,
+    dtype: str = "fp16",
 ) -> None:
-    """Write tensors in fp16 with what they belong to.
+    """Write a tuned text encoder as what changed of the encoder's own weights.
 
     Parameters
     ----------
     path
         The safetensors file; put in place only once it is whole.
-    tensors
-        By name.
+    tuned, base
+        Name in the model's state to tensor, after and before it was tuned.
     encoder
-        That they were trained on.
+        That was tuned.
     image_length
         Mean length of its features of the training images.
-    about
-        More metadata.
+    dtype
+        "fp16" or "int8", see `compact.pack`.
     """
-    metadata = {"clip": _clip_of(encoder), "model": encoder.name,
-                "image_length": repr(float(image_length)), **about}  # fmt: skip
-    halves = {name: t.detach().half().cpu().contiguous() for name, t in tensors.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_bytes(save(halves, metadata=metadata))
-    path.with_suffix(".tmp").replace(path)
+    _write(path, pack_changes(tuned, base, dtype), encoder, image_length=image_length)
 
 
 def write_combiner(
-    path: Path, combiner: Combiner, encoder: Encoder, *, image_length: float, texts: str
+    path: Path,
+    combiner: Combiner,
+    encoder: Encoder,
+    *,
+    image_length: float,
+    texts: str,
+    dtype: str = "fp16",
 ) -> None:
-    """Write a Combiner; `texts` is the SHA-256 of the tuned text file it learnt with, or ""."""
-    size = json.dumps(asdict(combiner.size))
-    tensors = combiner.state_dict()
-    write_part(path, tensors, encoder, image_length=image_length, size=size, texts=texts)
+    """Write a Combiner; `texts` is the SHA-256 of the tuned text file it learnt with, or "".
+
+    Else as `write_text`.
+    """
+    about = {"size": json.dumps(asdict(combiner.size)), "texts": texts}
+    packed = pack(combiner.state_dict(), dtype)
+    _write(path, packed, encoder, image_length=image_length, **about)
+
+
+def _write(path: Path, packed: Mapping, encoder: Encoder, *, image_length: float, **about) -> None:
+    metadata = {"clip": encoder.space, "model": encoder.name,
+                "image_length": repr(float(image_length)), **about}  # fmt: skip
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".tmp").write_bytes(save(dict(packed), metadata=metadata))
+    path.with_suffix(".tmp").replace(path)
 
 
 class TrainedParts:
@@ -90,9 +104,10 @@ class TrainedParts:
         WeightsError
             If it is missing, damaged, or of another encoder.
         """
-        tensors, _ = self._read(TEXT)
+        packed, _ = self._read(TEXT)
         try:
-            return TunedTexts(self.encoder, tensors)
+            base = dict(self.encoder.model.named_parameters())
+            return TunedTexts(self.encoder, apply_changes(packed, base))
         except ValueError as e:
             raise WeightsError(f"{self.path(TEXT)} does not fit: {e}") from e
 
@@ -112,7 +127,7 @@ class TrainedParts:
             )
         try:
             combiner = Combiner(CombinerSize(**json.loads(about["size"])))
-            combiner.load_state_dict(tensors)
+            combiner.load_state_dict(unpack(tensors))
         except (RuntimeError, TypeError, ValueError) as e:
             raise WeightsError(f"{self.path(name)} is no Combiner: {e}") from e
         return combiner.to(self.encoder.device).eval()
@@ -138,10 +153,10 @@ class TrainedParts:
         try:
             with safe_open(path, framework="pt") as file:
                 about = file.metadata() or {}
-                tensors = {key: file.get_tensor(key).float() for key in file.keys()}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}
         except SafetensorError as e:
             raise WeightsError(f"{path} is damaged: {e}") from e
-        if about.get("clip") != _clip_of(self.encoder):
+        if about.get("clip") != self.encoder.space:
             raise WeightsError(
                 f"{path} was trained on {about.get('model', 'no encoder of ours')}, whose features "
                 f"are not those of {self.encoder.name}: train on it, or give another folder"
@@ -153,8 +168,3 @@ class TrainedParts:
             f"there is no {path}: train it by `python -m regionlab.compose train`, or give the "
             f"folder of what was trained on {self.encoder.name}"
         )
-
-
-def _clip_of(encoder: Encoder) -> str:
-    """Return the id of an encoder's embedding space: other features, another id."""
-    return encoder.space

@@ -27,6 +27,8 @@ class CombinerRecipe:
         Sizes of its layers, as multiples of the width of the features.
     patience
         Epochs without a better score after which training stops.
+    dtype
+        Of the file: "fp16" or "int8".
     """
 
     seed: int = 0
@@ -38,6 +40,7 @@ class CombinerRecipe:
     dropout: float = 0.5
     validate_every: int = 3
     patience: int = 30
+    dtype: str = "fp16"
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,10 @@ def train_combiner(
         take_epoch=lambda rng: take_epoch(combiner, optimizer, inputs, recipe.batch, rng),
         validate=lambda: measure(combiner),
     )  # fmt: skip
-    write_combiner(weights, combiner, encoder, image_length=lessons.image_length, texts=texts)
+    write_combiner(
+        weights, combiner, encoder,
+        image_length=lessons.image_length, texts=texts, dtype=recipe.dtype,
+    )  # fmt: skip
     return found
 
 

@@ -1,6 +1,5 @@
 """Stage 1 of S4: tune CLIP's text encoder so that image plus words lands on the target image."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regionlab.composed_files import write_part
+from regionlab.composed_files import write_text
 from regionlab.composed_training import (
     Lessons,
     contrastive_loss,
@@ -27,8 +26,6 @@ from regionlab.text_tower import (
 )
 
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-LAST_LAYERS = ("ln_final", "text_projection", "text.ln_final", "text.text_projection")
-BLOCK = re.compile(r"resblocks\.(\d+)\.")
 Encode = Callable[[list[str]], np.ndarray]
 
 
@@ -38,15 +35,17 @@ class TextRecipe:
 
     Attributes
     ----------
-    layers
-        How many of the last blocks are tuned, with what follows them; 0 is the whole tower, its
-        table of tokens too.
+    freeze
+        Parts of names, separated by commas, of parameters that are not tuned, such as
+        "token_embedding".
     amp
         Mixed precision: "none", "bf16" or "fp16" (with a scaled loss).
     checkpointing
         Compute the tower's activations twice instead of keeping them: less memory, more time.
     patience
         Epochs without a better score after which training stops.
+    dtype
+        Of the file: "fp16" or "int8".
     """
 
     seed: int = 0
@@ -54,11 +53,12 @@ class TextRecipe:
     batch: int = 512
     learning_rate: float = 2e-6
     weight_decay: float = 0.01
-    layers: int = 0
+    freeze: str = ""
     amp: str = "none"
     checkpointing: bool = False
     validate_every: int = 1
     patience: int = 10
+    dtype: str = "fp16"
 
     def __post_init__(self) -> None:
         if self.amp not in AMP:
@@ -108,7 +108,9 @@ def tune_text(
         )
     for parameter in encoder.model.parameters():
         parameter.requires_grad_(False)
-    for parameter in choose_parameters(encoder, recipe.layers).values():
+    chosen = choose_parameters(encoder, recipe.freeze)
+    base = {name: parameter.detach().clone() for name, parameter in chosen.items()}
+    for parameter in chosen.values():
         parameter.requires_grad_(True)
     if recipe.checkpointing:
         encoder.model.set_grad_checkpointing(True)
@@ -125,32 +127,34 @@ def tune_text(
         take_epoch=lambda rng: _take_epoch(step, lessons, recipe, rng),
         validate=lambda: measure(partial(encoder.encode_texts, unit=False)),
     )  # fmt: skip
-    tuned = {name.removeprefix("model."): t for name, t in trained_state(tower).items()}
-    write_part(weights, tuned, encoder, image_length=lessons.image_length)
+    length, dtype = lessons.image_length, recipe.dtype
+    write_text(weights, chosen, base, encoder, image_length=length, dtype=dtype)
     return found
 
 
-def choose_parameters(encoder: Encoder, layers: int) -> dict[str, torch.nn.Parameter]:
-    """Return the text tower's parameters that are tuned: all, or those from the last blocks on.
+def choose_parameters(encoder: Encoder, freeze: str = "") -> dict[str, torch.nn.Parameter]:
+    """Return the text tower's parameters that are tuned, by name.
+
+    Parameters
+    ----------
+    freeze
+        Parts of names, separated by commas, whose parameters stay as they are.
 
     Raises
     ------
     ValueError
-        If the tower has not as many blocks, or none that are known.
+        If a part is in no name, or nothing is left.
     """
-    every = text_parameters(encoder.model)
-    if layers == 0:
-        return every
-    blocks = sorted(
-        {int(n.split("resblocks.")[1].split(".")[0]) for n in every if "resblocks." in n}
-    )
-    if not 0 < layers <= len(blocks):
-        raise ValueError(f"layers must be in [0, {len(blocks)}] for {encoder.name}, got {layers}")
-    kept = tuple(f"resblocks.{block}." for block in blocks[-layers:])
-    return {
-        name: p for name, p in every.items()
-        if name.startswith(LAST_LAYERS) or any(block in name for block in kept)
-    }  # fmt: skip
+    chosen = text_parameters(encoder.model)
+    for part in filter(None, freeze.split(",")):
+        kept = {name: parameter for name, parameter in chosen.items() if part not in name}
+        if len(kept) == len(chosen):
+            names = ", ".join(text_parameters(encoder.model))
+            raise ValueError(f"freeze={part!r} is in no name of the text tower: {names}")
+        chosen = kept
+    if not chosen:
+        raise ValueError(f"freeze={freeze!r} leaves nothing to tune")
+    return chosen
 
 
 @dataclass(frozen=True)

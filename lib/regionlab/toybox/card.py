@@ -15,6 +15,7 @@ from regionlab.weights import hash_file
 
 CURVE_STEP = 20  # every how many steps the record keeps the losses
 BUFFERS = ("running_mean", "running_var", "num_batches_tracked")  # kept by batch norm, not trained
+PACKING = (".scale", ".rows")  # of weights in 8 bits, and of changes to some rows only
 IMAGE_PARTS = ("visual.", "image_encoder.", "backbone.", "encoder.")
 
 OPENING = """# Toybox models
@@ -89,6 +90,31 @@ the ground, in windows around things. The mean of its encoder's last map is the 
 **Limits.** It has no words, and was never asked for colors or textures. Of photographs it knows
 nothing.
 """,
+    "composed_text": """Composed retrieval, stage 1 (Baldrati et al. 2022): toyclip's text encoder,
+tuned on change triplets so that the features of a scene plus those of the words lie at the scene
+that is wanted. The file holds what changed in toyclip's weights, in 8 bits.
+
+**Intended use.** Composed search in Toybox: `create_composer("fine_tuned_sum", encoder)`.
+
+**Limits.** It knows seven kinds of change (color, texture, shape, ground, add, remove, move) and
+two of them at once. As a plain text encoder it is of no use any more.
+""",
+    "composed_combiner": """Composed retrieval, stage 2 on frozen toyclip: a Combiner (Baldrati et
+al. 2022) that makes one query of the features of a scene and of words of change. Its layers are
+narrower than the authors' (1 and 1 times the width of the features instead of 4 and 8), to fit
+into the repository.
+
+**Intended use.** Composed search in Toybox: `create_composer("combiner", encoder)`.
+
+**Limits.** As of composed_text.
+""",
+    "composed_tuned_combiner": """Composed retrieval, both stages: a Combiner that learnt with the
+tuned text encoder, composed_text, and works with no other.
+
+**Intended use.** Composed search in Toybox: `create_composer("fine_tuned_combiner", encoder)`.
+
+**Limits.** As of composed_text.
+""",
 }
 
 # Whose classes they are, where not our own
@@ -99,6 +125,8 @@ LIBRARIES = {
     "toydir": "timm",
 }
 METRICS = {
+    "score": "mean of hit@5 and subset_hit@1 of 600 validation queries, by CIRR's protocol, after "
+    "the last epoch",
     "hit@1": "text-to-image hit@1 on validation scenes (at most 500, one caption each)",
     "iou_box": "mean IoU from a jittered box, on the things of 150 validation scenes",
     "iou_point": "mean IoU from one random inside point, on the same things",
@@ -119,7 +147,8 @@ def make_record(result: Mapping[str, Any], weights: Path) -> dict[str, Any]:
         The safetensors file; its name without ending is the model's.
     """
     curve, validation = list(result["curve"]), list(result["validation"])
-    thinned = curve[::CURVE_STEP] + curve[-1:] * ((len(curve) - 1) % CURVE_STEP != 0)
+    every = CURVE_STEP if curve and "step" in curve[0] else 1  # epochs are few: all are kept
+    thinned = curve[::every] + curve[-1:] * ((len(curve) - 1) % every != 0)
     return {
         "model": weights.stem,
         "file": weights.name,
@@ -143,7 +172,7 @@ def _version_of(library: str | None) -> dict[str, str]:
 
 def _count_parameters(weights: Path) -> dict[str, int]:
     with safe_open(weights, framework="np") as file:
-        trained = [name for name in file.keys() if not name.endswith(BUFFERS)]
+        trained = [name for name in file.keys() if not name.endswith((*BUFFERS, *PACKING))]
         sizes = {name: math.prod(file.get_slice(name).get_shape()) for name in trained}
     image = sum(n for name, n in sizes.items() if name.startswith(IMAGE_PARTS))
     return {"total": sum(sizes.values()), "image_encoder": image}
@@ -179,10 +208,9 @@ def _describe_model(record: Mapping[str, Any]) -> str:
     name, recipe = record["model"], record["recipe"]
     libraries = ["torch", *([LIBRARIES[name]] if name in LIBRARIES else [])]
     facts = {
-        "data": f"{recipe['scenes']:,} scenes of Toybox's training split, "
-        f"world version {record['world_version']}",
+        "data": f"{_describe_data(recipe)}, world version {record['world_version']}",
         "seed": recipe["seed"],
-        "steps": f"{record['steps']:,}",
+        "epochs" if "epochs" in recipe else "steps": f"{record['steps']:,}",
         "time": f"{record['seconds']:,.0f} s ({record['seconds'] / 60:.0f} min), "
         "without rendering the scenes",
         "device": record["device"],
@@ -190,10 +218,15 @@ def _describe_model(record: Mapping[str, Any]) -> str:
         **_describe_metrics(record["validation"]),
         "parameters": f"{record['parameters']['total']:,}, "
         f"{record['parameters']['image_encoder']:,} of them in the image encoder",
-        "weights": f"`{record['file']}`, {record['bytes'] / 1e6:.1f} MB, safetensors, fp16",
+        "weights": f"`{record['file']}`, {record['bytes'] / 1e6:.1f} MB, safetensors, "
+        f"{recipe.get('dtype', 'fp16')}",
         "SHA-256": f"`{record['sha256']}`",
     }
-    settings = ", ".join(f"{key} {value:,}" for key, value in recipe.items() if key != "seed")
+    settings = ", ".join(
+        _describe_setting(key, value)
+        for key, value in recipe.items()
+        if key != "seed" and value != ""
+    )
     return "\n".join(
         [
             f"\n## {name}\n\n{ABOUT.get(name, '')}\n| | |\n| --- | --- |",
@@ -204,6 +237,16 @@ def _describe_model(record: Mapping[str, Any]) -> str:
             "little different.\n",
         ]
     )
+
+
+def _describe_data(recipe: Mapping[str, Any]) -> str:
+    if "groups" in recipe:
+        return f"{recipe['groups']:,} groups of six scenes, with six triplets each"
+    return f"{recipe['scenes']:,} scenes of Toybox's training split"
+
+
+def _describe_setting(key: str, value: Any) -> str:
+    return f"{key} {value:,}" if isinstance(value, int | float) else f"{key} {value!r}"
 
 
 def _describe_metrics(validation: list[Mapping[str, float]]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from regionlab.records import write_json
 from regionlab.toybox.card import make_record, write_card
 
 FOLDER = DATA / "toybox"
+COMPOSED = ("composed_text", "composed_combiner", "composed_tuned_combiner")
 
 
 def _train_toyclip(changes: dict[str, Any], cache: Path, weights: Path) -> dict[str, Any]:
@@ -36,11 +37,20 @@ def _train_baseline(
     return train(name, replace(RECIPES[name], **changes), cache=cache, weights=weights)
 
 
+def _train_composed(
+    name: str, changes: dict[str, Any], cache: Path, weights: Path
+) -> dict[str, Any]:
+    from regionlab.toybox.train_composed import train
+
+    return train(name, cache=cache, folder=weights.parent, **changes)
+
+
 # (changes to the recipe, folder for what can be made again, weights file) -> result
 TRAINERS: dict[str, Callable[[dict[str, Any], Path, Path], dict[str, Any]]] = {
     "toyclip": _train_toyclip,
     "toysam": _train_toysam,
     **{name: partial(_train_baseline, name) for name in ("toyvit", "toydir", "toysegnet")},
+    **{name: partial(_train_composed, name) for name in COMPOSED},  # in this order
 }
 
 
@@ -80,6 +90,7 @@ def train_model(
         cache = folder = cache / "trial"
     if fresh:
         (cache / name / "checkpoint.pt").unlink(missing_ok=True)
+        (cache / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
     weights = folder / f"{name}.safetensors"
     record = make_record(TRAINERS[name](changes, cache, weights), weights)
     write_json(folder / f"{name}.json", record)
@@ -107,7 +118,7 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=TRAINERS, help="one of them; all, if not given")
     parser.add_argument("--fresh", action="store_true", help="start over from random weights")
     parser.add_argument("--scenes", type=_positive, help="training scenes to render")
-    parser.add_argument("--steps", type=_positive, help="training steps")
+    parser.add_argument("--steps", type=_positive, help="training steps, of composed ones epochs")
     return parser.parse_args(arguments)
 
 
