@@ -44,10 +44,15 @@ class ChangeGroup:
     triplets: tuple[Triplet, ...]
 
 
-def change_rng(seed: int, split: str, number: int, member: int = 0) -> np.random.Generator:
-    """Return the generator of a group (member 0), or of the ground's grain of a member from 1."""
+def check_split(split: str) -> None:
+    """Raise `ValueError` unless the split is one of "train", "val" and "test"."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of changes; known: {', '.join(SPLITS)}")
+
+
+def change_rng(seed: int, split: str, number: int, member: int = 0) -> np.random.Generator:
+    """Return the generator of a group (member 0), or of the ground's grain of a member from 1."""
+    check_split(split)
     return np.random.default_rng([seed, KEY, SPLITS.index(split), number, member])
 
 

@@ -7,13 +7,15 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from regionlab.datasets.cirr import load_cirr
+from regionlab.datasets.fashioniq import load_fashioniq
 from regionlab.datasets.triplets import Triplets
 from regionlab.images import write_image
 from regionlab.paths import DATA
 from regionlab.progress import progress
 from regionlab.records import write_json
 from regionlab.toybox import disk, world
-from regionlab.toybox.changes import SPLITS, TRIPLETS, ChangeGroup, change_group, change_rng
+from regionlab.toybox.changes import TRIPLETS, ChangeGroup, change_group, change_rng, check_split
 from regionlab.toybox.render import render_scene
 
 VERSION = 1  # raised whenever the same seed would give other pictures or words
@@ -64,11 +66,9 @@ def load_toybox_changes(
     Raises
     ------
     ValueError
-        If the layout, split or category is unknown, or `groups` is not positive.
+        If the layout, split or category is unknown, `groups` is not positive, or so few that
+        none of their changes is of the category.
     """
-    from regionlab.datasets.cirr import load_cirr
-    from regionlab.datasets.fashioniq import load_fashioniq
-
     _check(layout, category)
     root = find_changes(split=split, root=root, groups=groups, seed=seed)
     if layout == "cirr":
@@ -81,18 +81,17 @@ def load_toybox_changes(
 def _check(layout: str, category: str | None) -> None:
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
-    known = {"cirr": (None,), "fashioniq": tuple(CATEGORIES)}[layout]
-    if category not in known:
-        names = ", ".join(map(str, known))
-        raise ValueError(f"unknown category {category!r}; the layout {layout} has {names}")
+    if layout == "cirr" and category is not None:
+        raise ValueError(f"the layout cirr has no categories, got {category!r}")
+    if layout == "fashioniq" and category not in CATEGORIES:
+        raise ValueError(f"unknown category {category!r}; known: {', '.join(CATEGORIES)}")
 
 
 def find_changes(
     *, split: str, root: Path | str | None = None, groups: int | None = None, seed: int = 0
 ) -> Path:
     """Return the folder of the triplets, written first if needed: see `load_toybox_changes`."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r} of changes; known: {', '.join(SPLITS)}")
+    check_split(split)
     size = GROUPS[split] if groups is None else groups
     if root is None:
         root = ROOTS[split]
@@ -150,8 +149,7 @@ def write_changes(root: Path, split: str, groups: int, *, seed: int = 0) -> Path
     ValueError
         If the split is unknown, `groups` is not positive, or other data lies in `root`.
     """
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r} of changes; known: {', '.join(SPLITS)}")
+    check_split(split)
     if groups < 1:
         raise ValueError(f"a split of changes needs at least one group, got groups={groups}")
     root = Path(root)
