@@ -156,7 +156,8 @@ def create_composer(
     WeightsError
         If trained parts are missing, or of another encoder.
     """
-    from regionlab.composed_files import TrainedParts
+    from regionlab.composed_files import TrainedParts  # late: --help needs no torch
+    from regionlab.text_tower import TextFeatures
 
     if name not in LADDER:
         raise ValueError(f"unknown composer {name!r}; known: {', '.join(LADDER)}")
@@ -165,13 +166,8 @@ def create_composer(
     fuse = rung.fusion or parts.load_combiner(name).compose
     if rung.weighted:
         fuse = partial(rung.fusion, weight=_check_weight(name, weight))
-    texts = parts.load_text().encode_texts if rung.tuned else partial(encode_plain, encoder)
-    return Composer(name, texts, fuse, image_length or parts.image_length)
-
-
-def encode_plain(encoder: "Encoder", texts: list[str]) -> np.ndarray:
-    """Encode texts by the frozen encoder, as long as its tower makes them."""
-    return encoder.encode_texts(texts, unit=False)
+    texts = parts.load_text() if rung.tuned else TextFeatures(encoder)
+    return Composer(name, texts.encode_texts, fuse, image_length or parts.image_length)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

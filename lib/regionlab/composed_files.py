@@ -17,7 +17,7 @@ from regionlab.combiner import Combiner, CombinerSize
 from regionlab.compact import apply_changes, pack, pack_changes, unpack
 from regionlab.embedding import Encoder
 from regionlab.paths import DATA
-from regionlab.text_tower import TunedTexts
+from regionlab.text_tower import TextFeatures
 from regionlab.weights import WeightsError, hash_file
 
 TOYBOX = DATA / "toybox"
@@ -96,7 +96,7 @@ class TrainedParts:
         """Return where a part lies: `TEXT`, or a composer's name in `COMBINERS`."""
         return self.folder / f"{COMBINERS.get(name, name)}.safetensors"
 
-    def load_text(self) -> TunedTexts:
+    def load_text(self) -> TextFeatures:
         """Load the tuned text encoder.
 
         Raises
@@ -107,7 +107,7 @@ class TrainedParts:
         packed, _ = self._read(TEXT)
         try:
             base = dict(self.encoder.model.named_parameters())
-            return TunedTexts(self.encoder, apply_changes(packed, base))
+            return TextFeatures(self.encoder, apply_changes(packed, base))
         except ValueError as e:
             raise WeightsError(f"{self.path(TEXT)} does not fit: {e}") from e
 

@@ -15,6 +15,7 @@ from regionlab.composed_training import Lessons
 from regionlab.encoders import load_encoder
 from regionlab.fusions import add, to_unit
 from regionlab.ranking import check_choice
+from regionlab.text_tower import TextFeatures
 from regionlab.train_combiner import CombinerRecipe, train_combiner
 from regionlab.tune_text import TextRecipe, tune_text
 from regionlab.weights import hash_file
@@ -80,7 +81,7 @@ class Stages:
             return self._tune_text(recipe)
         tuned = stage == "fine_tuned_combiner"
         parts = TrainedParts(self.encoder, self.folder)
-        encode = parts.load_text().encode_texts if tuned else self._encode
+        encode = (parts.load_text() if tuned else TextFeatures(self.encoder)).encode_texts
         return train_combiner(
             self.encoder, encode, self.lessons, recipe,
             folder=self.cache / "checkpoints", weights=parts.path(stage),
@@ -110,9 +111,6 @@ class Stages:
             self.encoder, self.data, self.root, layout=layout, split=split,
             folder=self.cache / "features", **options,
         )  # fmt: skip
-
-    def _encode(self, texts: list[str]) -> np.ndarray:
-        return self.encoder.encode_texts(texts, unit=False)
 
     def _tune_text(self, recipe: TextRecipe) -> dict[str, Any]:
         learner = load_encoder(self.encoder_name, padding=self.padding, precision="fp32")

@@ -24,6 +24,7 @@ from regionlab.datasets.fashioniq import list_categories, load_fashioniq
 from regionlab.datasets.triplets import Triplets
 from regionlab.embedding import Encoder
 from regionlab.ranking import check_choice
+from regionlab.text_tower import TextFeatures
 
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 LAYOUTS = ("cirr", "fashioniq")
@@ -184,10 +185,8 @@ def fit_weight(
         Of each of `weights`.
     """
     fusion: Callable[..., np.ndarray] = LADDER[name].fusion
-    texts = {
-        category: encoder.encode_texts(part.triplets.texts(), unit=False)
-        for category, part in benchmark.sets.items()
-    }
+    encode = TextFeatures(encoder).encode_texts
+    texts = {category: encode(part.triplets.texts()) for category, part in benchmark.sets.items()}
     scores = []
     for weight in weights:
         composed = {

@@ -1,6 +1,6 @@
 """The text tower of a CLIP by itself: encode no further than the words reach, and tuned copies."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -42,13 +42,13 @@ def encode_tokens(model, tokens: torch.Tensor) -> torch.Tensor:
     return x[torch.arange(len(x)), tokens.argmax(-1)] @ model.text_projection
 
 
-def encode_by_length(tower: torch.nn.Module, tokens: torch.Tensor, *, chunk: int = 64):
+def encode_by_length(tower: Callable, tokens: torch.Tensor, *, chunk: int = 64):
     """Encode tokens in chunks of texts of like length: short ones need not wait for long ones.
 
     Parameters
     ----------
     tower
-        A `TextTower`.
+        Tokens to (b, d), such as a `TextTower`.
     tokens
         (n, context) int64.
     chunk
@@ -95,17 +95,17 @@ class TextTower(torch.nn.Module):
         return encode_tokens(self.model, tokens)
 
 
-class TunedTexts:
-    """A text tower with some weights replaced, on the frozen model that it was tuned from.
+class TextFeatures:
+    """Texts to features as long as the tower makes them; some weights may be tuned ones.
 
-    The model is shared and stays as it is: both its own texts and the tuned ones can be had.
+    The model is shared and stays as it is: its own texts and tuned ones can be had side by side.
 
     Parameters
     ----------
     encoder
-        The encoder that was tuned.
+        The encoder, or the one that was tuned.
     weights
-        Name in the model's state to tensor, of the tower's weights that changed.
+        Name in the model's state to tensor, of the tower's weights that are replaced.
 
     Raises
     ------
@@ -113,7 +113,8 @@ class TunedTexts:
         If the model has no such weight, or of another shape.
     """
 
-    def __init__(self, encoder, weights: Mapping[str, torch.Tensor]):
+    def __init__(self, encoder, weights: Mapping[str, torch.Tensor] | None = None):
+        weights = weights or {}
         check_text_weights(encoder, weights)
         self.encoder = encoder
         self.tower = TextTower(encoder.model).eval()
@@ -122,13 +123,14 @@ class TunedTexts:
 
     @torch.inference_mode()
     def encode_texts(self, texts: list[str], *, batch_size: int = 256) -> np.ndarray:
-        """Encode texts to (n, d) float32, as long as the tower makes them."""
+        """Encode texts to (n, d) float32."""
+        if not texts:
+            return np.empty((0, self.encoder.dim), np.float32)
         tokens = self.encoder.tokenize(texts).to(self.encoder.device)
-        parts = [
-            functional_call(self.tower, self.weights, (part,)).float().cpu().numpy()
-            for part in tokens.split(batch_size)
-        ]
-        return np.concatenate([np.empty((0, self.encoder.dim), np.float32), *parts])
+        return encode_by_length(self._encode, tokens, chunk=batch_size).cpu().numpy()
+
+    def _encode(self, tokens: torch.Tensor) -> torch.Tensor:
+        return functional_call(self.tower, self.weights, (tokens,)).float()
 
 
 def check_text_weights(encoder, weights: Mapping[str, torch.Tensor]) -> None:

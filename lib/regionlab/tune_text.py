@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from regionlab.composed_training import (
 )
 from regionlab.embedding import Encoder
 from regionlab.text_tower import (
+    TextFeatures,
     TextTower,
     encode_by_length,
     fast_attention,
@@ -125,7 +125,7 @@ def tune_text(
     found = run_epochs(
         tower, optimizer, recipe, name=weights.stem, folder=folder, scaler=scaler,
         take_epoch=lambda rng: _take_epoch(step, lessons, recipe, rng),
-        validate=lambda: measure(partial(encoder.encode_texts, unit=False)),
+        validate=lambda: measure(TextFeatures(encoder).encode_texts),
     )  # fmt: skip
     length, dtype = lessons.image_length, recipe.dtype
     write_text(weights, chosen, base, encoder, image_length=length, dtype=dtype)

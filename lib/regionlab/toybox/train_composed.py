@@ -24,9 +24,16 @@ TEXT = TextRecipe(
     dtype="int8",
 )
 COMBINER = CombinerRecipe(
-    epochs=60, batch=512, learning_rate=5e-4, projection=1, hidden=1, validate_every=1,
-    patience=10, dtype="int8",
-)  # fmt: skip
+    epochs=60,
+    batch=256,
+    learning_rate=1e-3,
+    projection=1,
+    hidden=1,
+    dropout=0.2,
+    validate_every=1,
+    patience=12,
+    dtype="int8",
+)
 PARTS: dict[str, tuple[str, TextRecipe | CombinerRecipe]] = {
     "composed_text": ("text", TEXT),
     "composed_combiner": ("combiner", COMBINER),
