@@ -28,6 +28,7 @@ from regionlab.text_tower import TextFeatures
 
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 LAYOUTS = ("cirr", "fashioniq")
+TRAINED = tuple(name for name, rung in LADDER.items() if rung.tuned or rung.fusion is None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +50,13 @@ class Benchmark:
     gallery: str = "split"
 
     def __repr__(self) -> str:
-        sets = [part.triplets for part in self.sets.values()]
-        queries = sum(map(len, sets))
-        return f"<Benchmark {sets[0].name} {sets[0].split}, {self.layout}: {queries:,} queries>"
+        first = next(iter(self.sets.values())).triplets
+        return f"<Benchmark {first.name} {first.split}, {self.layout}: {self.queries:,} queries>"
+
+    @property
+    def queries(self) -> int:
+        """How many queries there are, of all categories."""
+        return sum(len(part.triplets) for part in self.sets.values())
 
     @property
     def image_length(self) -> float:
@@ -170,6 +175,26 @@ def load_triplet_sets(
     if data == "cirr":
         return {"": load_cirr(root, split=split)}
     return {c: load_fashioniq(root, split=split, category=c) for c in list_categories(root, split)}
+
+
+def load_kinds(benchmark: Benchmark, data: str, root: Path | str | None = None, **options):
+    """Return the kind of change of each query of a category, (q,) str; None but for Toybox.
+
+    Parameters
+    ----------
+    benchmark
+        As loaded with the same `data`, `root` and options.
+    """
+    if data != "toybox":
+        return None
+    from regionlab.toybox.triplets_on_disk import find_changes, kinds_of
+
+    split = next(iter(benchmark.sets.values())).triplets.split
+    kinds = kinds_of(find_changes(split=split, root=root, **options), split)
+    return {
+        category: np.array([kinds[query] for query in part.triplets.queries["query_id"]])
+        for category, part in benchmark.sets.items()
+    }
 
 
 def fit_weight(

@@ -1,0 +1,110 @@
+"""A region and words: "this object, but green", asked of the regions of an index."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from regionlab.collection import Collection
+from regionlab.index import Index
+from regionlab.query import Part, Query
+from regionlab.region_search import RegionRanking, search_regions
+from regionlab.relevance import holds_kinds_of
+
+Compose = Callable[[np.ndarray, list[str]], np.ndarray]
+
+
+def draw_changes(
+    collection: Collection,
+    objects: pd.DataFrame,
+    *,
+    column: str,
+    by: Sequence[str],
+    words: str,
+    seed: int,
+) -> pd.DataFrame:
+    """Draw for each object another value of one column that some other image answers.
+
+    Parameters
+    ----------
+    objects
+        Rows of `collection.objects`.
+    column
+        What changes, such as "color".
+    by
+        Columns that make objects the same kind, `column` among them.
+    words
+        How the change is said: "make the {category} {new}", with columns in braces and "{new}"
+        for the new value.
+    seed
+        Of the draw.
+
+    Returns
+    -------
+    pd.DataFrame
+        `object_id` and `image_id` of the object, `words`, and `example`, the id of some object
+        of the kind that is wanted. Objects that no other image answers are left out.
+
+    Raises
+    ------
+    ValueError
+        If `column` is none of `by`, or none of the columns.
+    """
+    if column not in by or column not in collection.objects:
+        raise ValueError(f"column {column!r} must be one of {list(by)} and of the objects")
+    rng = np.random.default_rng(seed)
+    known = collection.objects[~collection.objects["iscrowd"]].dropna(subset=list(by))
+    same = [name for name in by if name != column]
+    groups = dict(list(known.groupby(same[0] if len(same) == 1 else same)))
+    rows = []
+    for _, thing in objects.iterrows():
+        key = thing[same[0]] if len(same) == 1 else tuple(thing[same])
+        alike = groups[key]
+        other = alike[(alike[column] != thing[column]) & (alike["image_id"] != thing["image_id"])]
+        if len(other):
+            new = rng.choice(np.sort(other[column].unique()))
+            example = other["object_id"][other[column] == new].iloc[0]
+            said = words.format(**thing.to_dict(), new=new)
+            rows.append((thing["object_id"], thing["image_id"], said, example))
+    return pd.DataFrame(rows, columns=["object_id", "image_id", "words", "example"])
+
+
+def holds_changes(
+    collection: Collection, changes: pd.DataFrame, gallery_ids: Sequence[str], *, by: Sequence[str]
+) -> np.ndarray:
+    """Tell which images hold an object of the kind that each change asks for, (q, n) bool."""
+    wanted = [[example] for example in changes["example"]]
+    return holds_kinds_of(collection, wanted, gallery_ids, by=by)
+
+
+def search_changed_regions(
+    index: Index,
+    queries: Sequence[Query],
+    words: Sequence[str],
+    compose: Compose,
+    *,
+    k: int,
+    exclude: np.ndarray | None = None,
+) -> RegionRanking:
+    """Search for regions changed by words.
+
+    Parameters
+    ----------
+    index
+        With regions.
+    queries
+        (q,) of one or several parts; the words change the first, the others stay.
+    words
+        (q,) the change of each.
+    compose
+        Vectors and words to vectors, see `compose.Composer.compose`.
+    k, exclude
+        As for `search_regions`.
+    """
+    firsts = np.stack([query.parts[0].vector for query in queries])
+    composed = compose(firsts, list(words))
+    changed = [
+        Query((Part(vector, label=said, weight=query.parts[0].weight), *query.parts[1:]))
+        for query, vector, said in zip(queries, composed, words, strict=True)
+    ]
+    return search_regions(index, changed, k=k, exclude=exclude)
