@@ -37,10 +37,17 @@ def _measure_regions() -> dict[str, Any]:
     return measure_region_encoding()
 
 
+def _measure_combiner() -> dict[str, Any]:
+    from regionlab.bench_combiner import measure_combiner
+
+    return measure_combiner()
+
+
 ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "index": _measure_index,
     "prompt_loop": _measure_prompt_loop,
     "regions": _measure_regions,
+    "combiner": _measure_combiner,
 }
 
 

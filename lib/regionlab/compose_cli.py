@@ -53,9 +53,8 @@ def _evaluate(options: argparse.Namespace) -> None:
         _, known = _open(options, options.validate_on)
         weights = {name: fit_weight(name, encoder, known)[0] for name in weights}
     names = options.composer or list(LADDER)
-    folder, length = _folder(options), benchmark.image_length
-    study = study_ladder(encoder, benchmark, weights=weights, folder=folder, names=names,
-                         image_length=length)  # fmt: skip
+    folder = _folder(options)
+    study = study_ladder(encoder, benchmark, weights=weights, folder=folder, names=names)
     table = pd.DataFrame(
         {name: {metric: f"{m['value']:.4f} [{m['ci95'][0]:.4f}, {m['ci95'][1]:.4f}]"
                 for metric, m in found.items()}

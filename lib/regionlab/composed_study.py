@@ -28,7 +28,6 @@ from regionlab.text_tower import TextFeatures
 
 WEIGHTS = tuple(round(0.05 * i, 2) for i in range(21))
 LAYOUTS = ("cirr", "fashioniq")
-TRAINED = tuple(name for name, rung in LADDER.items() if rung.tuned or rung.fusion is None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,7 +253,6 @@ def study_ladder(
     weights: Mapping[str, float],
     folder: Path | None = None,
     names: Sequence[str] = tuple(LADDER),
-    image_length: float | None = None,
 ) -> Study:
     """Compose and measure a benchmark's queries by each composer.
 
@@ -262,16 +260,17 @@ def study_ladder(
     ----------
     weights
         Of "weighted" and "slerp", chosen by `fit_weight`.
-    folder, image_length
-        As for `create_composer`.
+    folder
+        Of trained parts, as for `create_composer`.
     names
         Which rungs of `LADDER`.
     """
     composed, measured = {}, {}
     for name in names:
         composer = create_composer(
-            name, encoder, weight=weights.get(name), folder=folder, image_length=image_length
-        )
+            name, encoder, weight=weights.get(name), folder=folder,
+            image_length=benchmark.image_length,
+        )  # fmt: skip
         composed[name] = benchmark.compose(composer.compose)
         measured[name] = benchmark.measure(composed[name])
     return Study(benchmark, composed, measured)
