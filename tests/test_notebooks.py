@@ -27,7 +27,8 @@ def workspace(tmp_path_factory):
             patch.setattr(paths, name, root / place)
         (root / "data/toybox").mkdir(parents=True)
         shutil.copy(paths.find_root() / "data/claims.csv", root / "data")
-        shutil.copy(toyclip.WEIGHTS.with_name("toydir.safetensors"), root / "data/toybox")
+        for weights in ("toydir", "composed_text", "composed_combiner", "composed_tuned_combiner"):
+            shutil.copy(toyclip.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
         for model in (toyclip, toysam):
             shutil.copy(model.WEIGHTS, root / "data/toybox")
         yield root
@@ -139,7 +140,10 @@ def regions(workspace, world):
         ("04_compare_prompts", {"pairs": 8, "betas": [0.0, 0.1]}),
         ("03_search_by_region", {"selection": "selection.json"}),
         ("06_compare_methods", {"baselines": {"DIR": "toydir"}, "timed": 2}),
-    ]
+        ("10_composed_search", {"dataset": "toybox", "root": "", "groups": 12, "panels": 1,
+                                "region_dataset": "coco", "region_root": "data/small world",
+                                "selection": "selection.json"}),
+    ]  # fmt: skip
     return run_notebooks(
         workspace, "regions", books,
         dataset="coco", root="data/small world", split="test", precision="fp32",
@@ -176,6 +180,19 @@ def test_encoding_notebook_compares_what_it_was_given(regions):
     assert found["recommended"] in found["encodings"]
 
 
+def test_composed_notebook_climbs_the_ladder_in_both_layouts(regions):
+    found = regions["10_composed_search"]["results"]
+    assert found["queries"] == {"cirr": 72, "fashioniq": 72}
+    for layout, metric in (("cirr", "hit@5"), ("fashioniq", "hit@10")):
+        values = {name: measures[metric]["value"] for name, measures in found[layout].items()}
+        assert values["fine_tuned_combiner"] > values["sum"] > values["text"]
+
+
+def test_composed_notebook_changes_regions_by_words(regions):
+    found = regions["10_composed_search"]["results"]["regions"]
+    assert found["weighted"]["value"] > found["image"]["value"]
+
+
 def test_region_notebook_replays_the_selection(workspace, regions):
     replayed = regions["03_search_by_region"]["results"]["selection"]
     saved = Selection.load(workspace / "selection.json")
@@ -202,6 +219,13 @@ def test_region_notebook_replays_the_selection(workspace, regions):
         "06_measures",
         "06_all_methods",
         "06_time",
+        "10_weights",
+        "10_ladder",
+        "10_kinds",
+        "10_panels",
+        "10_space",
+        "10_region",
+        "10_region_map",
     ],
 )
 def test_notebooks_about_regions_draw_their_figures(workspace, regions, name):

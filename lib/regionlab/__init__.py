@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "add_regions": "index_regions",
     "build_index": "index",
+    "create_composer": "compose",
     "evaluate": "evaluation",
     "find_regions": "words",
     "load_collection": "datasets",
@@ -22,6 +23,7 @@ _HOMES = {
     "search_indexed": "search",
     "search_regions": "region_search",
     "search_text": "search",
+    "search_vectors": "search",
 }
 __all__ = sorted(_HOMES)
 

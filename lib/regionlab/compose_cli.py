@@ -68,6 +68,8 @@ def _submit(options: argparse.Namespace) -> None:
     from regionlab.composed_evaluation import write_cirr_submission
 
     encoder, benchmark = _open(options, options.split)
+    if benchmark.failures:
+        raise ValueError("the server wants an answer to each pair: every image must be there")
     composer = create_composer(
         options.composer, encoder, weight=options.weight, folder=_folder(options),
         image_length=benchmark.image_length,
