@@ -6,8 +6,6 @@ built in a hidden folder beside its place and put there in one move, so a build 
 goes on where it stopped and an index that can be opened is whole.
 """
 
-import hashlib
-import json
 import shutil
 import warnings
 from collections.abc import Iterable
@@ -21,24 +19,31 @@ import pandas as pd
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index_files import (
-    SCHEMA,
     IndexFolderError,
     check_agreement,
     damaged,
     find_root,
+    know_nothing,
     read_manifest,
-    write_index_files,
 )
+from regionlab.index_images import check_sizes, describe_model, make_images
+from regionlab.index_lock import claim_index
 from regionlab.region_files import read_region_files
 from regionlab.rle import rle_to_mask
-from regionlab.shards import write_shards
+from regionlab.vector_files import open_vectors
 from regionlab.workshop import (
     IMAGES,
     check_replaceable,
     finish_swap,
     get_workshop,
+    has_leftovers,
+    is_ready,
     open_workshop,
+    plan_build,
+    stamp_file,
 )
+
+SWAP_SECONDS = 10.0  # how long a reader waits for a builder that puts an index in its place
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +173,23 @@ def open_index(folder: Path | str) -> Index:
         and vectors are not those that were written together.
     """
     folder = Path(folder).expanduser().resolve()
-    if not folder.exists():
-        finish_swap(folder)
+    seen = stamp_file(folder / "manifest.json")
+    if not folder.exists() and is_ready(folder):
+        with claim_index(folder, wait=SWAP_SECONDS):
+            finish_swap(folder)
+    try:
+        return _read_index(folder)
+    except IndexFolderError:
+        if stamp_file(folder / "manifest.json") == seen:
+            raise
+        return open_index(folder)  # it was replaced while it was read
+
+
+def _read_index(folder: Path) -> Index:
     manifest = read_manifest(folder)
     try:
         images = pd.read_parquet(folder / "images.parquet")
-        vectors = np.load(folder / "image_vectors.npy", mmap_mode="r", allow_pickle=False)
+        vectors = open_vectors(folder / "image_vectors.npy")
         failures = pd.read_csv(folder / "failures.csv", dtype=str, keep_default_na=False)
         check_agreement(manifest, images, vectors, failures)
         regions = read_region_files(folder, manifest, images)
@@ -210,7 +226,7 @@ def build_index(
         Which vectors.
     folder
         Where the index goes. An index that lies there is replaced, its regions included, once
-        the new one is complete.
+        the new one is complete; `update_index` keeps what is still the same.
     batch_size, workers
         As for `Encoder.encode_stream`.
     shard_size
@@ -224,55 +240,38 @@ def build_index(
     ValueError
         If the collection is empty, or not one of its images can be read.
     IndexFolderError
-        If `folder` holds something that is not part of an index.
+        If `folder` holds something that is not part of an index, another process is writing
+        it, or the disk is full or cannot be written to; an index that was there is as it was.
     """
     if not len(collection):
         raise ValueError(f"{collection!r} has no images to index")
-    if shard_size < 1 or batch_size < 1:
-        raise ValueError(
-            f"shard_size and batch_size must be at least 1, got {shard_size}, {batch_size}"
-        )
-    shard_size += -shard_size % batch_size
+    sizes = check_sizes(batch_size, workers, shard_size)
     folder = Path(folder).expanduser().resolve()
     check_replaceable(folder)
-    finish_swap(folder)
-    plan = _plan_build(collection, encoder)
-    index = None if fresh else _open_if_planned(folder, plan, collection.root)
+    plan = plan_build(collection, encoder)
+    reuse = not fresh and not has_leftovers(folder, IMAGES)
+    index = _open_if_planned(folder, plan, collection.root) if reuse else None
     if index is None:
-        work = open_workshop(folder, IMAGES, f"{plan} {shard_size}", fresh=fresh)
-        write_shards(
-            collection,
-            encoder,
-            work / "shards",
-            batch_size=batch_size,
-            workers=workers,
-            shard_size=shard_size,
-        )
-        write_index_files(collection, encoder, work, folder, plan)
-        finish_swap(folder)
-        index = open_index(folder)
-    shutil.rmtree(get_workshop(folder, IMAGES), ignore_errors=True)
-    _warn_of_failures(index)
+        with claim_index(folder):
+            finish_swap(folder)
+            index = None if fresh else _open_if_planned(folder, plan, collection.root)
+            if index is None:
+                marker = f"{plan} {sizes['shard_size']}"
+                work = open_workshop(folder, IMAGES, marker, fresh=fresh)
+                make_images(
+                    work / "ready",
+                    collection,
+                    encoder,
+                    know_nothing(len(collection), describe_model(encoder)),
+                    folder=folder,
+                    plan=plan,
+                    sizes=sizes,
+                )
+                finish_swap(folder)
+                index = open_index(folder)
+            shutil.rmtree(get_workshop(folder, IMAGES), ignore_errors=True)
+    warn_of_failures(index)
     return index
-
-
-def _plan_build(collection: Collection, encoder: Encoder) -> str:
-    """Hash what decides the index: model, tables, and each file's name, size and time."""
-    names = [SCHEMA, encoder.space, encoder.fingerprint, collection.name, collection.split]
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for table in (collection.images, collection.skipped):
-        digest.update(table.to_json(orient="split", index=False).encode())
-    for path in collection.images["path"]:
-        digest.update(f"\n{_stamp(collection.root / path)}".encode())
-    return digest.hexdigest()
-
-
-def _stamp(path: Path) -> str:
-    try:
-        stat = path.stat()
-    except OSError:
-        return "missing"
-    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
 def _open_if_planned(folder: Path, plan: str, root: Path) -> Index | None:
@@ -284,7 +283,8 @@ def _open_if_planned(folder: Path, plan: str, root: Path) -> Index | None:
     return index if same else None
 
 
-def _warn_of_failures(index: Index) -> None:
+def warn_of_failures(index: Index) -> None:
+    """Warn the caller's caller of files that are not in an index."""
     if len(index.failures):
         first = index.failures.iloc[0]
         warnings.warn(

@@ -3,16 +3,16 @@
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from regionlab.collection import Collection
-from regionlab.embedding import Encoder
 from regionlab.shards import read_shards
+from regionlab.vector_files import digest_sample, merge_vectors, open_vectors, write_vectors
+from regionlab.weights import hash_file
 
 SCHEMA = 1
 IMAGE_FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
@@ -25,74 +25,135 @@ class IndexFolderError(ValueError):
     """An index that is missing, damaged, or made by another model; says what to do."""
 
 
+class Known(NamedTuple):
+    """An older index's images, and which of them a new one takes over.
+
+    Attributes
+    ----------
+    images, vectors
+        As in `Index`.
+    rows
+        (n,) int64, for each image of the new one its row in the old one; -1 if it is to come
+        from the shards, in their order.
+    model
+        `space`, `model`, `dim` of the vectors, as the manifest has them.
+    seconds
+        What the old one took.
+    """
+
+    images: pd.DataFrame
+    vectors: np.ndarray
+    rows: np.ndarray
+    model: dict[str, Any]
+    seconds: float = 0.0
+
+
+def know_nothing(count: int, model: dict[str, Any]) -> Known:
+    """Return what is known of images without an older index: only the model."""
+    images = pd.DataFrame({"width": [0], "height": [0], "sha256": [""]}).iloc[:0]
+    vectors = np.empty((0, model["dim"]), np.float32)
+    return Known(images, vectors, np.full(count, -1), model)
+
+
 def write_index_files(
-    collection: Collection, encoder: Encoder, work: Path, folder: Path, plan: str
+    new: Path,
+    collection: Collection,
+    shards: Path,
+    *,
+    folder: Path,
+    plan: str,
+    known: Known,
 ) -> None:
-    """Join the shards in `work` into the files of an index, in `work`/ready.
+    """Join what is known and the shards of the rest into the files of an index.
 
     Parameters
     ----------
+    new
+        The folder to write to.
+    collection
+        All images of the index. Its `skipped` may have a column `image_id`.
+    shards
+        The folder of the shards.
     folder
         Where the index will lie: its images are recorded as seen from there.
     plan
         What decided the index, to know it again.
+    known
+        Images that need no embedding.
 
     Raises
     ------
     ValueError
         If not one image can be read.
     """
-    new, shards = work / "new", work / "shards"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
-    sizes, digests, reasons, seconds = (
-        np.concatenate(list(read_shards(shards, name)))
-        for name in ("sizes", "digests", "reasons", "seconds")
-    )
-    read = digests != ""
+    visits, model = _merge_visits(known, shards), known.model
+    read = (visits["sha256"] != "").to_numpy()
     if not read.any():
         raise ValueError(
             f"not one of the {len(collection)} images of {collection!r} can be read; the first: "
-            f"{collection.images['path'].iloc[0]}: {reasons[0]}"
+            f"{collection.images['path'].iloc[0]}: {visits['reason'].iloc[0]}"
         )
-    images = collection.images.assign(width=sizes[:, 0], height=sizes[:, 1], sha256=digests)
+    images = collection.images.assign(**visits[["width", "height", "sha256"]])
     images = images[read].reset_index(drop=True)
     images.to_parquet(new / "images.parquet")
-    unread = collection.images.assign(reason=reasons)[~read]
-    skipped = collection.skipped.assign(image_id="")
-    failures = pd.concat([unread[FAILURE_COLUMNS], skipped[FAILURE_COLUMNS]])
-    failures.to_csv(new / "failures.csv", index=False)
-    vectors = _join_vectors(new / "image_vectors.npy", shards, read, encoder.dim)
+    unread = collection.images.assign(reason=visits["reason"])[~read]
+    skipped = collection.skipped.reindex(columns=FAILURE_COLUMNS, fill_value="")
+    write_failures(new / "failures.csv", pd.concat([unread[FAILURE_COLUMNS], skipped]))
+    fresh = (vector for part in read_shards(shards, "vectors") for vector in part)
+    blocks = merge_vectors(known.vectors, known.rows, fresh, keep=read)
+    write_vectors(new / "image_vectors.npy", blocks, (len(images), model["dim"]))
+    seconds = known.seconds + sum(float(part.sum()) for part in read_shards(shards, "seconds"))
     manifest = {
         "schema": SCHEMA,
-        "id": _digest_table(images, encoder.space, encoder.fingerprint),
+        "id": _digest_table(images, model),
         "plan": plan,
-        "space": encoder.space,
-        "model": encoder.fingerprint,
+        "space": model["space"],
+        "model": model["model"],
         "collection": collection.name,
         "split": collection.split,
         "root": str(collection.root.resolve()),
         "root_from_here": os.path.relpath(collection.root.resolve(), folder),
         "regions": None,
         "count": len(images),
-        "dim": encoder.dim,
-        "vectors_sample": digest_sample(vectors),
-        "failures": len(failures),
-        "seconds": round(float(seconds.sum()), 3),
+        "dim": model["dim"],
+        "vectors_sample": digest_sample(open_vectors(new / "image_vectors.npy")),
+        "failures": len(unread) + len(skipped),
+        "seconds": round(seconds, 3),
+        "files": {name: hash_file(new / name) for name in IMAGE_FILES},
     }
-    (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    new.rename(work / "ready")
+    write_manifest(new, manifest)
 
 
-def _join_vectors(path: Path, shards: Path, read: np.ndarray, dim: int) -> np.ndarray:
-    joined = np.lib.format.open_memmap(path, "w+", np.float32, (int(read.sum()), dim))
-    start = row = 0
-    for vectors in read_shards(shards, "vectors"):
-        kept = vectors[read[start : start + len(vectors)]]
-        joined[row : row + len(kept)] = kept
-        start, row = start + len(vectors), row + len(kept)
-    joined.flush()
-    return joined
+def _merge_visits(known: Known, shards: Path) -> pd.DataFrame:
+    """Return `width`, `height`, `sha256` and `reason` of all images, in their order."""
+    old = known.images[["width", "height", "sha256"]].iloc[known.rows[known.rows >= 0]]
+    old = old.assign(reason="").set_axis(np.flatnonzero(known.rows >= 0))
+    sizes = np.concatenate([np.empty((0, 2), np.int64), *read_shards(shards, "sizes")])
+    digests, reasons = (
+        np.concatenate([np.empty(0, "U1"), *read_shards(shards, name)])
+        for name in ("digests", "reasons")
+    )
+    new = {"width": sizes[:, 0], "height": sizes[:, 1], "sha256": digests, "reason": reasons}
+    new = pd.DataFrame(new, index=np.flatnonzero(known.rows < 0))
+    return pd.concat([old.astype(new.dtypes), new]).sort_index()
+
+
+def write_failures(path: Path, failures: pd.DataFrame) -> None:
+    """Write a table of failures; not by pandas, which keeps quiet when the disk is full."""
+    path.write_text(failures.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write `manifest.json` with a checksum of its own."""
+    manifest = {key: value for key, value in manifest.items() if key != "checksum"}
+    manifest["checksum"] = digest_manifest(manifest)
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1))
+
+
+def digest_manifest(manifest: dict[str, Any]) -> str:
+    """Hash all of a manifest but its own checksum."""
+    rest = {key: value for key, value in manifest.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -122,7 +183,7 @@ def check_agreement(
             f"its manifest says {expected[0]} images of {expected[1]} dimensions, the table has "
             f"{len(images)}, the vectors are {vectors.shape} {vectors.dtype}"
         )
-    if _digest_table(images, manifest["space"], manifest["model"]) != manifest["id"]:
+    if _digest_table(images, manifest) != manifest["id"]:
         raise ValueError("images.parquet is not the table that was written with it")
     if digest_sample(vectors) != manifest["vectors_sample"]:
         raise ValueError("image_vectors.npy is not the file that was written with it")
@@ -130,17 +191,11 @@ def check_agreement(
         raise ValueError(f"failures.csv does not list {manifest['failures']} files")
 
 
-def _digest_table(images: pd.DataFrame, space: str, model: dict) -> str:
-    digest = hashlib.sha256(f"{space} {model['precision']}".encode())
+def _digest_table(images: pd.DataFrame, model: dict) -> str:
+    digest = hashlib.sha256(f"{model['space']} {model['model']['precision']}".encode())
     for column in ("image_id", "path", "sha256"):
         digest.update("\n".join(["", column, *images[column]]).encode())
     return digest.hexdigest()[:16]
-
-
-def digest_sample(vectors: np.ndarray) -> str:
-    """Hash some rows from all over the file; to read all of a large one would take too long."""
-    sample = np.ascontiguousarray(vectors[:: max(len(vectors) // 1000, 1)])
-    return hashlib.sha256(sample.tobytes()).hexdigest()
 
 
 def find_root(folder: Path, manifest: dict) -> Path:

@@ -4,16 +4,26 @@ import dataclasses
 import json
 import shutil
 import warnings
+from pathlib import Path
 from typing import Any
 
 from regionlab.embedding import Encoder
 from regionlab.index import Index, open_index
 from regionlab.index_files import IndexFolderError
+from regionlab.index_lock import claim_index
 from regionlab.masking import Everything, Segmenter
 from regionlab.region_files import write_region_files
-from regionlab.region_shards import join_shards, write_shards
+from regionlab.region_merge import KnownRegions, know_no_regions, merge_regions
+from regionlab.region_shards import write_shards
 from regionlab.regions import DEFAULT_ENCODING, find_encoding
-from regionlab.workshop import REGIONS, finish_swap, get_workshop, open_workshop
+from regionlab.workshop import (
+    REGIONS,
+    finish_swap,
+    get_workshop,
+    has_leftovers,
+    open_workshop,
+    whole_folder,
+)
 
 
 def add_regions(
@@ -62,28 +72,50 @@ def add_regions(
         raise ValueError(f"shard_size must be at least 1, got {shard_size}")
     find_encoding(encoding)  # raises for an unknown one
     everything = everything or segmenter.everything
-    folder = index.folder
-    finish_swap(folder)
-    index = _reopen(index)
     policy = _describe_policy(segmenter, everything, encoding, encoder)
-    if fresh or not _is_made_by(index, policy):
-        plan = json.dumps([index.id, policy, shard_size])
-        work = open_workshop(folder, REGIONS, plan, fresh=fresh)
-        write_shards(
-            index,
-            segmenter,
-            encoder,
-            work / "shards",
-            encoding=encoding,
-            everything=everything,
-            shard_size=shard_size,
-        )
-        write_region_files(folder, work, policy, *join_shards(work / "shards"))
-        finish_swap(folder)
-        index = open_index(folder)
-    shutil.rmtree(get_workshop(folder, REGIONS), ignore_errors=True)
-    _warn_of_failures(index)
-    return index
+    folder = index.folder
+    current = None if fresh or has_leftovers(folder, REGIONS) else _reopen(index)
+    if current is None or not _is_made_by(current, policy):
+        with claim_index(folder):
+            finish_swap(folder)
+            current = _reopen(index)
+            if fresh or not _is_made_by(current, policy):
+                plan = json.dumps([index.id, policy, shard_size])
+                work = open_workshop(folder, REGIONS, plan, fresh=fresh)
+                known = know_no_regions(encoder.dim)
+                make_regions(current, segmenter, encoder, work, policy, known, shard_size)
+                finish_swap(folder)
+                current = open_index(folder)
+            shutil.rmtree(get_workshop(folder, REGIONS), ignore_errors=True)
+    _warn_of_failures(current)
+    return current
+
+
+def make_regions(
+    index: Index,
+    segmenter: Segmenter,
+    encoder: Encoder,
+    work: Path,
+    policy: dict[str, Any],
+    known: KnownRegions,
+    shard_size: int,
+) -> None:
+    """Find the regions of an index that are not known, and make it anew with all, `work`/ready."""
+    shards = work / "region shards"
+    shards.mkdir(exist_ok=True)
+    rest = known.find_rest(len(index))
+    write_shards(
+        index,
+        rest,
+        segmenter,
+        encoder,
+        shards,
+        encoding=policy["encoding"],
+        everything=Everything(**policy["everything"]),
+        shard_size=shard_size,
+    )
+    with whole_folder(work / "ready") as new:
+        write_region_files(new, index.folder, policy, *merge_regions(known, rest, shards))
 
 
 def _reopen(index: Index) -> Index:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,15 @@ from regionlab.index_files import (
     FAILURE_COLUMNS,
     IMAGE_FILES,
     REGION_FILES,
-    digest_sample,
     read_manifest,
+    write_failures,
+    write_manifest,
 )
+from regionlab.vector_files import digest_sample, open_vectors, write_vectors
+from regionlab.weights import hash_file
 
 TABLE, VECTORS, FAILURES = REGION_FILES
+POLICY = ("segmenter", "everything", "encoding", "model")
 COLUMNS = {
     "region_id": "str",
     "image_id": "str",
@@ -34,22 +39,38 @@ COLUMNS = {
 }
 
 
+def empty_table() -> pd.DataFrame:
+    """Return a table of no regions, with the columns and types of `COLUMNS`."""
+    return pd.DataFrame(columns=list(COLUMNS)).astype(COLUMNS)
+
+
+def get_policy(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what decided the regions of an index."""
+    return {key: manifest["regions"][key] for key in POLICY}
+
+
+def name_region(image_id: str, counts: str) -> str:
+    """Return the id of a region: a hash of its image's id and its mask's RLE."""
+    return hashlib.sha256(f"{image_id} {counts}".encode()).hexdigest()[:16]
+
+
 def write_region_files(
+    new: Path,
     folder: Path,
-    work: Path,
     policy: dict[str, Any],
     regions: pd.DataFrame,
-    vectors: np.ndarray,
+    vectors: Iterable[np.ndarray],
     visits: pd.DataFrame,
 ) -> None:
-    """Write the index in `folder` once more, with its regions, into `work`/ready.
+    """Write the index in `folder` once more, with its regions, into the folder `new`.
 
     Parameters
     ----------
     policy
         What decided the regions, as plain JSON values; it becomes part of the manifest.
     regions, vectors
-        A line of `COLUMNS` and a vector (d,) float32 each, in the order of the images.
+        A line of `COLUMNS` and a vector (d,) float32 each, in the order of the images; the
+        vectors in blocks.
     visits
         `reason` (empty unless it could not be read) and `seconds` of each image.
 
@@ -58,9 +79,6 @@ def write_region_files(
     ValueError
         If not one image could be read.
     """
-    new = work / "new"
-    shutil.rmtree(new, ignore_errors=True)
-    new.mkdir()
     for name in IMAGE_FILES:
         _link_or_copy(folder / name, new / name)
     images = pd.read_parquet(new / "images.parquet")
@@ -71,22 +89,25 @@ def write_region_files(
             f"regions can be found in not one of the {len(images)} images of the index {folder}; "
             f"the first: {first['path']}: {first['reason']}"
         )
-    regions.to_parquet(new / TABLE)
-    np.save(new / VECTORS, vectors)
-    failures.to_csv(new / FAILURES, index=False)
     manifest = read_manifest(folder)
+    regions.to_parquet(new / TABLE)
+    write_vectors(new / VECTORS, vectors, (len(regions), manifest["dim"]))
+    write_failures(new / FAILURES, failures)
     manifest["regions"] = {
         "id": _digest_contents(manifest["id"], regions, policy),
         **policy,
         "count": len(regions),
         "images_without": len(images) - len(failures) - regions["row"].nunique(),
         "table": _digest_table(regions),
-        "vectors_sample": digest_sample(vectors),
+        "vectors_sample": digest_sample(open_vectors(new / VECTORS)),
         "failures": len(failures),
         "seconds": round(float(visits["seconds"].sum()), 3),
     }
-    (new / "manifest.json").write_text(json.dumps(manifest, indent=1))
-    new.rename(work / "ready")
+    # What was written before checksums must not get one by chance: nobody knows what it was.
+    checksums = {name: manifest.get("files", {}).get(name) for name in IMAGE_FILES}
+    checksums |= {name: hash_file(new / name) for name in REGION_FILES}
+    manifest["files"] = {name: digest for name, digest in checksums.items() if digest}
+    write_manifest(new, manifest)
 
 
 def read_region_files(
@@ -103,7 +124,7 @@ def read_region_files(
     if manifest["regions"] is None:
         return None, None, None
     regions = pd.read_parquet(folder / TABLE)
-    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+    vectors = open_vectors(folder / VECTORS)
     failures = pd.read_csv(folder / FAILURES, dtype=str, keep_default_na=False)
     _check_vectors(manifest, regions, vectors)
     _check_table(manifest, regions, images)

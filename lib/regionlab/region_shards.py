@@ -2,12 +2,11 @@
 
 A shard is a folder with `regions.parquet` (`COLUMNS`), `vectors.npy` (r, d) float32 and
 `images.parquet`: `reason`, empty unless the image could not be read, and `seconds` of each
-image from its row on. A shard that exists is whole.
+image visited. A shard that exists is whole.
 """
 
-import hashlib
-import shutil
 import time
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -20,8 +19,10 @@ from regionlab.images import ImageError, read_image_and_digest
 from regionlab.index import Index
 from regionlab.masking import Everything, Region, Segmenter
 from regionlab.progress import progress
-from regionlab.region_files import COLUMNS
+from regionlab.region_files import COLUMNS, empty_table, name_region
 from regionlab.regions import encode_regions
+from regionlab.vector_files import open_vectors, write_vectors
+from regionlab.workshop import whole_folder
 
 
 class Visit(NamedTuple):
@@ -35,6 +36,7 @@ class Visit(NamedTuple):
 
 def write_shards(
     index: Index,
+    rows: np.ndarray,
     segmenter: Segmenter,
     encoder: Encoder,
     folder: Path,
@@ -43,30 +45,47 @@ def write_shards(
     everything: Everything,
     shard_size: int,
 ) -> None:
-    """Find and encode the regions of the images that no shard in `folder` holds yet.
+    """Find and encode the regions of images that no shard in `folder` holds yet.
 
     A shard with an image that could not be read is done again: it may be back.
+
+    Parameters
+    ----------
+    rows
+        Which images of the index, ascending.
     """
-    n = len(index)
-    starts = [start for start in range(0, n, shard_size) if not _is_done(_path(folder, start))]
-    rows = [row for start in starts for row in range(start, min(start + shard_size, n))]
-    visits = (_visit(index, row, segmenter, encoder, encoding, everything) for row in rows)
-    visits = progress(visits, desc="find regions", total=len(rows))
-    for start in starts:
-        _save(_path(folder, start), list(islice(visits, min(shard_size, n - start))))
+    starts = [s for s in range(0, len(rows), shard_size) if not _is_done(_path(folder, s))]
+    shards = [rows[start : start + shard_size] for start in starts]
+    visits = (
+        _visit(index, int(row), segmenter, encoder, encoding, everything)
+        for shard in shards
+        for row in shard
+    )
+    visits = progress(visits, desc="find regions", total=sum(map(len, shards)))
+    for start, shard in zip(starts, shards, strict=True):
+        _save(_path(folder, start), list(islice(visits, len(shard))), encoder.dim)
     for _ in visits:  # lets the progress come to its end
         pass
 
 
-def join_shards(folder: Path) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame]:
-    """Return the regions, their vectors and the images' reasons and seconds of all shards."""
-    shards = sorted(folder.glob("*.shard"))
-    regions, images = (
-        pd.concat([pd.read_parquet(shard / name) for shard in shards], ignore_index=True)
-        for name in ("regions.parquet", "images.parquet")
-    )
-    vectors = np.concatenate([np.load(shard / "vectors.npy") for shard in shards])
-    return regions, vectors, images
+def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the regions of all shards, and `reason` and `seconds` of the images visited."""
+    regions = [empty_table()]
+    images = [pd.DataFrame({"reason": [""], "seconds": [0.0]}).iloc[:0]]
+    for shard in _list_shards(folder):
+        regions.append(pd.read_parquet(shard / "regions.parquet"))
+        images.append(pd.read_parquet(shard / "images.parquet"))
+    return pd.concat(regions, ignore_index=True), pd.concat(images, ignore_index=True)
+
+
+def read_vectors(folder: Path) -> Iterator[np.ndarray]:
+    """Yield the vector of each region of all shards, (d,) float32."""
+    for shard in _list_shards(folder):
+        yield from open_vectors(shard / "vectors.npy")
+
+
+def _list_shards(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.shard"))
 
 
 def _path(folder: Path, start: int) -> Path:
@@ -110,22 +129,16 @@ def _read_as_indexed(index: Index, row: int) -> np.ndarray:
 def _describe(region: Region, image_id: str, row: int) -> tuple:
     """Return the region's line of the table, in the order of `COLUMNS`."""
     counts = region.rle["counts"]
-    region_id = hashlib.sha256(f"{image_id} {counts}".encode()).hexdigest()[:16]
     scores = (region.quality, region.stability)
-    return (region_id, image_id, row, *region.box, region.area, *scores, counts)
+    return (name_region(image_id, counts), image_id, row, *region.box, region.area, *scores, counts)
 
 
-def _save(shard: Path, visits: list[Visit]) -> None:
-    partial, stale = shard.with_suffix(".partial"), shard.with_suffix(".stale")
-    if shard.exists():  # moved first: deleted in place, it would be there and not whole
-        shutil.rmtree(stale, ignore_errors=True)
-        shard.rename(stale)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
+def _save(shard: Path, visits: list[Visit], dim: int) -> None:
     lines = [line for visit in visits for line in visit.lines]
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype(COLUMNS)
-    table.to_parquet(partial / "regions.parquet")
-    np.save(partial / "vectors.npy", np.concatenate([visit.vectors for visit in visits]))
     images = [(visit.reason, visit.seconds) for visit in visits]
-    pd.DataFrame(images, columns=["reason", "seconds"]).to_parquet(partial / "images.parquet")
-    partial.rename(shard)
+    with whole_folder(shard) as new:
+        table.to_parquet(new / "regions.parquet")
+        blocks = (visit.vectors for visit in visits)
+        write_vectors(new / "vectors.npy", blocks, (len(lines), dim))
+        pd.DataFrame(images, columns=["reason", "seconds"]).to_parquet(new / "images.parquet")

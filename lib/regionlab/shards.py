@@ -5,6 +5,7 @@ the images from its row on, and the `seconds` it took; an image that could not b
 vector of zeros, no digest and a reason. A shard that exists is whole.
 """
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -20,6 +21,7 @@ from regionlab.progress import progress
 
 def write_shards(
     collection: Collection,
+    rows: np.ndarray,
     encoder: Encoder,
     folder: Path,
     *,
@@ -27,24 +29,27 @@ def write_shards(
     workers: int,
     shard_size: int,
 ) -> None:
-    """Embed the images that no shard in `folder` holds yet.
+    """Embed images that no shard in `folder` holds yet.
 
     Parameters
     ----------
+    rows
+        (n,) int64, which images of the collection, ascending.
     shard_size
         Images a shard: a multiple of `batch_size`, so that a batch never straddles two and a
         resumed build computes the very batches of one that ran through.
     """
-    n = len(collection)
-    starts = [start for start in range(0, n, shard_size) if not _path(folder, start).exists()]
-    rows = [row for start in starts for row in range(start, min(start + shard_size, n))]
-    paths = (collection.root / path for path in collection.images["path"].iloc[rows])
+    starts = [s for s in range(0, len(rows), shard_size) if not _path(folder, s).exists()]
+    shards = [rows[start : start + shard_size] for start in starts]
+    names = collection.images["path"]
+    paths = (collection.root / names.iloc[row] for shard in shards for row in shard)
+    total = sum(map(len, shards))
     with closing(encoder.encode_stream(paths, batch_size=batch_size, workers=workers)) as batches:
-        items = progress(_one_by_one(batches), desc="embed images", total=len(rows))
-        for start in starts:
+        items = progress(_one_by_one(batches), desc="embed images", total=total)
+        for start, shard in zip(starts, shards, strict=True):
             began = time.perf_counter()
-            shard = list(islice(items, min(shard_size, n - start)))
-            _save(_path(folder, start), shard, encoder.dim, time.perf_counter() - began)
+            embedded = list(islice(items, len(shard)))
+            _save(_path(folder, start), embedded, encoder.dim, time.perf_counter() - began)
         for _ in items:  # lets the progress come to its end
             pass
 
@@ -82,4 +87,6 @@ def _save(path: Path, items: list[tuple], dim: int, seconds: float) -> None:
             reasons=np.array(reasons, str),
             seconds=np.array([seconds]),
         )
+        file.flush()
+        os.fsync(file.fileno())  # a shard that exists is whole, even after a power failure
     temporary.replace(path)

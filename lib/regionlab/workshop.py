@@ -4,10 +4,17 @@
 is complete waits there as `ready`, and takes the place of the old one in one move.
 """
 
+import hashlib
+import json
+import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from regionlab.index_files import FILES, IndexFolderError
+from regionlab.collection import Collection
+from regionlab.embedding import Encoder
+from regionlab.index_files import FILES, SCHEMA, IndexFolderError
 
 IMAGES, REGIONS = "building", "regions"
 
@@ -17,7 +24,7 @@ def get_workshop(folder: Path, task: str) -> Path:
     return folder.with_name(f".{folder.name}.{task}")
 
 
-def open_workshop(folder: Path, task: str, plan: str, *, fresh: bool) -> Path:
+def open_workshop(folder: Path, task: str, plan: str, *, fresh: bool = False) -> Path:
     """Return the workshop with its folder of shards, emptied if they belong to another plan."""
     work = get_workshop(folder, task)
     marker = work / "plan"
@@ -26,6 +33,66 @@ def open_workshop(folder: Path, task: str, plan: str, *, fresh: bool) -> Path:
         (work / "shards").mkdir(parents=True)
         marker.write_text(plan)
     return work
+
+
+def plan_build(collection: Collection, encoder: Encoder) -> str:
+    """Hash what decides the index: model, tables, and each file's name, size and time."""
+    names = [SCHEMA, encoder.space, encoder.fingerprint, collection.name, collection.split]
+    digest = hashlib.sha256(json.dumps(names).encode())
+    for table in (collection.images, collection.skipped):
+        digest.update(table.to_json(orient="split", index=False).encode())
+    for path in collection.images["path"]:
+        digest.update(f"\n{stamp_file(collection.root / path)}".encode())
+    return digest.hexdigest()
+
+
+def stamp_file(path: Path) -> str:
+    """Return a file's size and time of change, or a word if it is not there."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return "missing"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder to be filled, which takes the place of `target` once all is on the disk.
+
+    Cut off anywhere, even by a power failure, `target` is whole or not there.
+    """
+    partial, stale = target.with_suffix(".partial"), target.with_suffix(".stale")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    yield partial
+    for path in (*partial.iterdir(), partial):
+        sync(path)
+    if target.exists():  # moved first: deleted in place, it would be there and not whole
+        shutil.rmtree(stale, ignore_errors=True)
+        target.rename(stale)
+    partial.rename(target)
+    shutil.rmtree(stale, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk itself, and not only in the system's memory."""
+    if os.name == "nt":  # syncs only what is open for writing
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def has_leftovers(folder: Path, task: str) -> bool:
+    """Tell whether a task was cut off, or any task in its move into place."""
+    return get_workshop(folder, task).exists() or is_ready(folder)
+
+
+def is_ready(folder: Path) -> bool:
+    """Tell whether an index waits to be put in its place."""
+    return any((get_workshop(folder, task) / "ready").exists() for task in (IMAGES, REGIONS))
 
 
 def finish_swap(folder: Path) -> None:

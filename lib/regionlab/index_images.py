@@ -1,0 +1,65 @@
+"""The images of a new index: those not known are embedded, and all are joined into its files."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from regionlab.collection import Collection
+from regionlab.embedding import Encoder
+from regionlab.index_files import Known, write_index_files
+from regionlab.shards import write_shards
+from regionlab.workshop import whole_folder
+
+
+def make_images(
+    target: Path,
+    collection: Collection,
+    encoder: Encoder | None,
+    known: Known,
+    *,
+    folder: Path,
+    plan: str,
+    sizes: dict[str, int],
+) -> None:
+    """Make the files of an index without regions in the folder `target` of a workshop.
+
+    Parameters
+    ----------
+    collection, folder, plan
+        As for `write_index_files`.
+    encoder
+        Embeds the images that are not known; None if all are.
+    known
+        Images that need no embedding.
+    sizes
+        Of `check_sizes`.
+    """
+    shards = target.parent / "shards"
+    rest = np.flatnonzero(known.rows < 0)
+    if len(rest):
+        write_shards(collection, rest, encoder, shards, **sizes)
+    with whole_folder(target) as new:
+        write_index_files(new, collection, shards, folder=folder, plan=plan, known=known)
+
+
+def check_sizes(batch_size: int, workers: int, shard_size: int) -> dict[str, int]:
+    """Return the three for `make_images`, the shard rounded up to whole batches.
+
+    Raises
+    ------
+    ValueError
+        If one is below 1.
+    """
+    if min(batch_size, workers, shard_size) < 1:
+        raise ValueError(
+            "batch_size, workers and shard_size must be at least 1, got "
+            f"{batch_size}, {workers}, {shard_size}"
+        )
+    shard_size += -shard_size % batch_size
+    return {"batch_size": batch_size, "workers": workers, "shard_size": shard_size}
+
+
+def describe_model(encoder: Encoder) -> dict[str, Any]:
+    """Return what the manifest says of the model of the vectors."""
+    return {"space": encoder.space, "model": encoder.fingerprint, "dim": encoder.dim}

@@ -1,0 +1,225 @@
+"""Say what is wrong with an index: `python -m regionlab.index_verify FOLDER [--encoder NAME]`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from regionlab.embedding import Encoder
+from regionlab.images import ImageError, read_image_and_digest
+from regionlab.index import Index, open_index
+from regionlab.index_checks import (
+    REBUILD,
+    Finding,
+    check_images,
+    check_masks,
+    check_regions,
+    check_vectors,
+    damage,
+)
+from regionlab.index_files import (
+    FILES,
+    IMAGE_FILES,
+    REGION_FILES,
+    IndexFolderError,
+    digest_manifest,
+    read_manifest,
+)
+from regionlab.index_lock import find_builder
+from regionlab.progress import progress
+from regionlab.vector_files import open_vectors
+from regionlab.weights import hash_file
+from regionlab.workshop import IMAGES, REGIONS, get_workshop
+
+ALIKE = 0.99  # cosine of an image's vector with itself, computed again
+SAMPLE = 64  # how many are computed again
+
+
+def verify_index(
+    folder: Path | str, *, encoder: Encoder | None = None, quick: bool = False
+) -> list[Finding]:
+    """Look for damage in an index, and say what to do about it.
+
+    Checksums of its files; tables and vectors that do not belong together; vectors that are
+    not finite or not of unit length; regions outside of their image, or whose mask cannot be
+    decoded; images that have gone or changed; what a killed build left behind. Nothing is
+    changed.
+
+    Parameters
+    ----------
+    folder
+        Of the index.
+    encoder
+        That of the index: embeds some of its images again and compares, which finds vectors
+        that are whole but of other images. None leaves that out.
+    quick
+        Leave out what takes long: decoding every mask and reading every image.
+
+    Returns
+    -------
+    list of Finding
+        Empty if nothing was found; those whose `harm` is False are mere notes.
+
+    Raises
+    ------
+    IndexFolderError
+        If the encoder is not that of the index.
+    """
+    folder = Path(folder).expanduser().resolve()
+    found = list(_check_surroundings(folder))
+    try:
+        manifest = read_manifest(folder)
+    except IndexFolderError as e:
+        return [*found, Finding("manifest.json", str(e), REBUILD)]
+    found += _check_files(folder, manifest)
+    found += _check_contents(folder, manifest, quick)
+    try:
+        index = open_index(folder)
+    except IndexFolderError as e:
+        known = any(finding.harm for finding in found)
+        return found if known else [*found, Finding("the index", str(e), REBUILD)]
+    found += _check_pictures(index, quick)
+    found += [] if encoder is None else _check_sample(index, encoder)
+    return found
+
+
+def _check_surroundings(folder: Path) -> Iterator[Finding]:
+    builder = find_builder(folder)
+    if builder:
+        yield Finding(folder.name, f"is being written by {builder}", "Wait for it.", harm=False)
+    for work in (get_workshop(folder, task) for task in (IMAGES, REGIONS)):
+        if work.exists() and not builder:
+            advice = "Run the same call again to finish it, or remove this folder."
+            yield Finding(work.name, "work that was cut off", advice)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    for name in sorted(set(names) - set(FILES)):
+        advice = "Move it elsewhere: the index cannot be built again while it is here."
+        yield Finding(name, "no part of an index", advice)
+
+
+def _check_files(folder: Path, manifest: dict[str, Any]) -> Iterator[Finding]:
+    if manifest.get("checksum", digest_manifest(manifest)) != digest_manifest(manifest):
+        yield damage("manifest.json", "not what was written: its checksum is another")
+    expected = IMAGE_FILES if manifest.get("regions") is None else IMAGE_FILES + REGION_FILES
+    checksums, unknown = manifest.get("files", {}), []
+    for name in expected:
+        if not (folder / name).is_file():
+            yield damage(name, "missing")
+        elif name not in checksums:
+            unknown.append(name)
+        elif hash_file(folder / name) != checksums[name]:
+            yield damage(name, "not what was written: its checksum is another")
+    if unknown:
+        what = "written before checksums: cannot tell whether its bytes are still the same"
+        advice = "Build the index again to have them."
+        yield Finding(", ".join(unknown), what, advice, harm=False)
+
+
+def _check_contents(folder: Path, manifest: dict[str, Any], quick: bool) -> Iterator[Finding]:
+    """Check each file by itself, and against those that it belongs to where they can be read."""
+    images, *found = _read(pd.read_parquet, folder / "images.parquet")
+    yield from found
+    vectors, *found = _read(open_vectors, folder / "image_vectors.npy")
+    yield from found
+    count, dim, made = manifest.get("count"), manifest.get("dim"), manifest.get("regions")
+    if images is not None:
+        yield from check_images(images, count)
+    if vectors is not None:
+        yield from check_vectors("image_vectors.npy", vectors, (count, dim))
+    if made is None:
+        return
+    regions, *found = _read(pd.read_parquet, folder / "regions.parquet")
+    yield from found
+    vectors, *found = _read(open_vectors, folder / "region_vectors.npy")
+    yield from found
+    if vectors is not None:
+        yield from check_vectors("region_vectors.npy", vectors, (made["count"], dim))
+    if images is not None and regions is not None:
+        found = list(check_regions(regions, images, made["count"]))
+        yield from found if found or quick else check_masks(regions, images)
+
+
+def _read(read: Callable[[Path], Any], path: Path) -> tuple:
+    """Return what a file holds; or None, and what is wrong with it unless it is missing."""
+    if not path.is_file():
+        return (None,)
+    try:
+        return (read(path),)
+    except Exception as e:  # parquet and numpy each have errors of their own
+        return None, damage(path.name, f"cannot be read: {str(e).splitlines()[0]}")
+
+
+def _check_pictures(index: Index, quick: bool) -> Iterator[Finding]:
+    gone = [path for path in index.missing_files()]
+    if gone:
+        what = f"{len(gone)} images are not on disk, the first: {gone[0]}"
+        yield Finding(str(index.root), what, "Bring them back, or drop them with update_index.")
+    if quick:
+        return
+    rows = progress(range(len(index)), desc="hash images")
+    changed = [index.path(row) for row in rows if _has_changed(index, row)]
+    if changed:
+        what = f"{len(changed)} images have changed since, the first: {changed[0]}"
+        yield Finding(str(index.root), what, "Embed them again with update_index.")
+
+
+def _has_changed(index: Index, row: int) -> bool:
+    try:
+        return hash_file(index.path(row)) != index.images["sha256"].iloc[row]
+    except OSError:  # gone, which is another finding
+        return False
+
+
+def _check_sample(index: Index, encoder: Encoder) -> Iterator[Finding]:
+    """Embed images from all over the index again; a wrong alignment shows in most of them."""
+    index.check_encoder(encoder)
+    rows, images = [], []
+    for row in np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int)):
+        try:
+            image, digest = read_image_and_digest(index.path(row))
+        except ImageError:
+            continue
+        if digest == index.images["sha256"].iloc[row]:
+            rows.append(row)
+            images.append(image)
+    cosines = (encoder.encode_images(images) * index.vectors[rows]).sum(axis=1)
+    wrong = np.flatnonzero(cosines < ALIKE)
+    if len(wrong):
+        first = index.images["path"].iloc[rows[wrong[0]]]
+        what = (
+            f"{len(wrong)} of {len(rows)} vectors computed again are others (cosine below "
+            f"{ALIKE}), the first: that of {first}, {cosines[wrong[0]]:.3f}"
+        )
+        yield damage("image_vectors.npy", what)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Verify from the command line; return 0 if no harm was found, 1 if some, 2 if refused."""
+    parser = argparse.ArgumentParser("regionlab.index_verify", description=__doc__.split(":")[0])
+    parser.add_argument("folder", help="the index")
+    parser.add_argument("--encoder", help="name of its model: embed some images again and compare")
+    parser.add_argument("--quick", action="store_true", help="do not decode masks or read images")
+    options = parser.parse_args(arguments)
+    try:
+        encoder = None
+        if options.encoder:
+            from regionlab.encoders import load_encoder  # late: the rest needs no model
+
+            encoder = load_encoder(options.encoder)
+        found = verify_index(options.folder, encoder=encoder, quick=options.quick)
+    except (ValueError, RuntimeError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    for finding in found:
+        print(finding)
+    harm = sum(finding.harm for finding in found)
+    print(f"{options.folder}: {harm} findings" if harm else f"{options.folder}: nothing wrong")
+    return 1 if harm else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

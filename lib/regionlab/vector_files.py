@@ -1,0 +1,61 @@
+"""Files of vectors: written block by block, so that memory need not hold them, and opened."""
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+BLOCK = 4096  # vectors in memory at once
+
+
+def merge_vectors(
+    old: np.ndarray,
+    rows: np.ndarray,
+    fresh: Iterator[np.ndarray],
+    *,
+    keep: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield a table of vectors in blocks, so that memory need not hold it.
+
+    Parameters
+    ----------
+    old
+        (m, d) float32.
+    rows
+        (n,) int64, which row of `old` each is; -1 for the next of the fresh ones.
+    fresh
+        (d,) float32 each.
+    keep
+        (n,) bool, which to yield; None for all.
+    """
+    for start in range(0, len(rows), BLOCK):
+        part = rows[start : start + BLOCK]
+        block = np.empty((len(part), old.shape[1]), np.float32)
+        block[part >= 0] = old[part[part >= 0]]
+        for row in np.flatnonzero(part < 0):
+            block[row] = next(fresh)
+        yield block if keep is None else block[keep[start : start + BLOCK]]
+
+
+def write_vectors(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    """Write (n, d) float32 vectors as `.npy`, block by block.
+
+    Not through a memory map: on a full disk that ends the process, without a word.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.float32).tobytes())
+
+
+def open_vectors(path: Path) -> np.ndarray:
+    """Return the vectors of a file, memory-mapped and read-only; a pickle is never loaded."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
+
+
+def digest_sample(vectors: np.ndarray) -> str:
+    """Hash some rows from all over the file; to read all of a large one would take too long."""
+    sample = np.ascontiguousarray(vectors[:: max(len(vectors) // 1000, 1)])
+    return hashlib.sha256(sample.tobytes()).hexdigest()
