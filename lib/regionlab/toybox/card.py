@@ -125,8 +125,8 @@ LIBRARIES = {
     "toydir": "timm",
 }
 METRICS = {
-    "score": "mean of hit@5 and subset_hit@1 of 600 validation queries, by CIRR's protocol, after "
-    "the last epoch",
+    "score": "mean of hit@5 and subset_hit@1 of 600 validation queries, by CIRR's protocol, best "
+    "epoch",
     "hit@1": "text-to-image hit@1 on validation scenes (at most 500, one caption each)",
     "iou_box": "mean IoU from a jittered box, on the things of 150 validation scenes",
     "iou_point": "mean IoU from one random inside point, on the same things",
@@ -246,11 +246,15 @@ def _describe_data(recipe: Mapping[str, Any]) -> str:
 
 
 def _describe_setting(key: str, value: Any) -> str:
-    return f"{key} {value:,}" if isinstance(value, int | float) else f"{key} {value!r}"
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{key} {value:,}" if number else f"{key} {value!r}"
 
 
 def _describe_metrics(validation: list[Mapping[str, float]]) -> dict[str, str]:
     if not validation:
         return {}
+    if "score" in validation[-1]:  # the weights are those of the best epoch
+        best = max(validation, key=lambda found: found["score"])
+        return {METRICS["score"]: f"{best['score']:.3f}, epoch {best['epoch']}"}
     last = {key: value for key, value in validation[-1].items() if key != "step"}
     return {METRICS.get(key, key): f"{value:.3f}" for key, value in last.items()}
