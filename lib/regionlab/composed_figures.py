@@ -15,7 +15,7 @@ from regionlab.images import read_image
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LINE = 26  # letters a line of a sentence under a picture
+LINE = 22  # letters a line of a sentence under a picture
 
 
 def draw_composed(
