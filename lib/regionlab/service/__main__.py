@@ -1,0 +1,96 @@
+"""Serve an index: `python -m regionlab.service [--index FOLDER] [--host ...] [--port ...]`."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from regionlab import paths
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser("regionlab.service", description=__doc__.partition(":")[0])
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--index", type=Path, help="an index; by default that of Toybox, test")
+    source.add_argument("--images", type=Path, help="a folder of pictures, indexed on first use")
+    parser.add_argument("--encoder", default="toyclip", help="or architecture/weights")
+    parser.add_argument("--segmenter", default="toysam", help="or vit_b, vit_l, vit_h")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets other machines in")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument(
+        "--name", action="append", default=[], help="a name it may be called by; repeatable"
+    )
+    parser.add_argument("--seconds", type=float, default=60, help="most for a request")
+    parser.add_argument("--batch", type=int, default=32, help="most that is encoded at once")
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until interrupted; return 0, or 2 if it cannot start."""
+    options = parse_arguments(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    try:
+        serve(options)
+    except (ValueError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Load the models once, open or build the index, and answer requests."""
+    import uvicorn  # late, like the models: --help needs none of them
+
+    from regionlab.encoders import load_encoder
+    from regionlab.segmenters import load_segmenter
+    from regionlab.service.app import create_app
+    from regionlab.service.limits import Limits
+
+    encoder = load_encoder(options.encoder, device=options.device)
+    segmenter = load_segmenter(options.segmenter, device=options.device)
+    index = find_index(options, encoder, segmenter)
+    local = options.host in LOOPBACK
+    app = create_app(
+        index,
+        encoder,
+        segmenter,
+        limits=Limits(seconds=options.seconds),
+        hosts=[*LOOPBACK, *options.name] if local else options.name or None,
+        batch=options.batch,
+    )
+    logging.info("%r at http://%s:%d", index, options.host, options.port)
+    uvicorn.run(
+        app,
+        host=options.host,
+        port=options.port,
+        access_log=False,  # ours has the times
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def find_index(options: argparse.Namespace, encoder, segmenter):
+    """Return the index to serve, built first where it is one of ours and not there yet."""
+    from regionlab.datasets import load_collection
+    from regionlab.index import build_index, open_index
+    from regionlab.index_regions import add_regions
+
+    if options.index:
+        return open_index(options.index)
+    if options.images:
+        collection = load_collection("folder", options.images)
+        folder = paths.index_folder(options.images.resolve().name, encoder.name, "regions")
+    else:
+        collection = load_collection("toybox")
+        folder = paths.index_folder("toybox", "test", encoder.name, "regions")
+    logging.info("the index is %s; the first time it takes a while to build", folder)
+    return add_regions(build_index(collection, encoder, folder), segmenter, encoder)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

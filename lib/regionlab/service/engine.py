@@ -1,0 +1,200 @@
+"""Engine: the models, loaded once, and the threads they compute in.
+
+The event loop only waits. One thread asks SAM, one asks CLIP, for all visitors in turn; a few
+more unpack pictures and search.
+"""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from fastapi import HTTPException, UploadFile
+from PIL import Image
+
+from regionlab.embedding import Encoder
+from regionlab.index import Index
+from regionlab.masking import Segmenter
+from regionlab.prompts import Prompt, Text
+from regionlab.regions import (
+    DEFAULT_ENCODING,
+    encode_regions,
+    find_encoding,
+    find_mean_color,
+    show_region,
+)
+from regionlab.service.batching import Batcher
+from regionlab.service.gallery import Gallery
+from regionlab.service.limits import Limits
+from regionlab.service.pictures import name_upload, read_upload
+from regionlab.service.visitors import Found, Picture, Visitor, Visitors
+from regionlab.words import find_words
+
+WORKERS = 4  # threads that unpack pictures and search
+
+
+class Engine:
+    """Pictures, masks and vectors for many visitors, from one copy of the models.
+
+    Parameters
+    ----------
+    index
+        Where is searched.
+    encoder
+        The model that the index was made with.
+    segmenter
+        Its model is shared by all visitors.
+    limits
+        What is remembered, and how large a picture may be.
+    batch
+        How many pictures or texts are encoded at once at most.
+
+    Raises
+    ------
+    IndexFolderError
+        If the index is by another model than the encoder's.
+    """
+
+    def __init__(
+        self, index: Index, encoder: Encoder, segmenter: Segmenter, limits: Limits, *, batch: int
+    ):
+        index.check_encoder(encoder)
+        self.index, self.encoder, self.segmenter, self.limits = index, encoder, segmenter, limits
+        made = index.manifest.get("regions") or {}
+        self.encoding = made.get("encoding", DEFAULT_ENCODING)
+        self.gallery = Gallery(index)
+        self.visitors = Visitors(self._share_segmenter, limits)
+        self._mean_color = find_mean_color(encoder)
+        self._sam, self._clip = ThreadPoolExecutor(1, "sam"), ThreadPoolExecutor(1, "clip")
+        self._pool = ThreadPoolExecutor(WORKERS, "work")
+        self.images = Batcher(self._encode_pixels, self._clip, largest=batch)
+        self.texts = Batcher(encoder.encode_texts, self._clip, largest=batch)
+        self.stopping = False
+
+    def close(self) -> None:
+        """Let what is being computed end, and begin nothing more."""
+        self.stopping = True
+        for pool in (self._sam, self._clip, self._pool):
+            pool.shutdown(cancel_futures=True)
+
+    async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Return what a function returns, called in a thread of its own."""
+        return await _call(self._pool, function, *arguments)
+
+    # Pictures
+
+    async def open_picture(
+        self, visitor: Visitor, image: UploadFile | None, image_id: str | None
+    ) -> Picture | None:
+        """Return the picture that a request is about; None if it names none.
+
+        Raises
+        ------
+        HTTPException
+            404 for an id that is not known here (any more), 413 or 422 for a bad file.
+        """
+        if image is None and image_id is None:
+            return None
+        if image is not None and image_id is not None:
+            raise HTTPException(422, "both image and image_id: say one of them")
+        data = None if image is None else await image.read()
+        name = image_id if data is None else name_upload(data)
+        if known := visitor.find(name):
+            return known
+        row = -1 if data is not None else self.gallery.find(name)
+        pixels = await (
+            self.run(self.gallery.read, row)
+            if data is None
+            else self.run(read_upload, data, self.limits.pixels)
+        )
+        picture = Picture(name, pixels, row)
+        visitor.keep(picture)
+        self.visitors.trim()
+        return picture
+
+    # Masks
+
+    async def find_regions(
+        self, visitor: Visitor, picture: Picture, prompt: Prompt
+    ) -> list[Found] | str:
+        """Return the regions that a prompt means, or in words why there are none."""
+        if prompt not in picture.answers:
+            answer = await _call(self._sam, self._segment, visitor, picture, prompt)
+            picture.remember(prompt, answer)
+        return picture.answers[prompt]
+
+    def _segment(self, visitor: Visitor, picture: Picture, prompt: Prompt) -> list[Found] | str:
+        ask = {"segmenter": visitor.segmenter, "encoder": self.encoder, "encoding": self.encoding}
+        try:
+            if isinstance(prompt, Text):
+                regions = find_words(picture.pixels, prompt, **ask)
+            else:
+                regions = [visitor.segmenter.segment(picture.pixels, prompt)]
+        except ValueError as e:
+            return str(e)
+        return [Found.of(region) for region in regions]
+
+    def _share_segmenter(self, pictures: int) -> Segmenter:
+        """Make a segmenter with a memory of its own around the model that is loaded."""
+        shared = self.segmenter
+        return Segmenter(
+            shared.fingerprint["model"],  # its name may hold a path of this machine
+            shared.predictor.model,
+            shared.fingerprint,
+            everything=shared.everything,
+            cache_size=pictures,
+            islands=shared.islands,
+        )
+
+    # Vectors
+
+    async def encode_picture(self, picture: Picture) -> np.ndarray:
+        """Return the vector of a whole picture, (d,) float32; encoded once."""
+        if picture.vector is None and picture.row >= 0:
+            picture.vector = np.array(self.index.vectors[picture.row])
+        if picture.vector is None:
+            pixels = await self.run(self._prepare, picture.pixels)
+            picture.vector = await self.images.ask(pixels)
+        return picture.vector
+
+    async def encode_region(self, picture: Picture, found: Found) -> np.ndarray:
+        """Return the vector of a region of a picture, (d,) float32; encoded once."""
+        if found.vector is None and find_encoding(self.encoding).show is None:
+            found.vector = await _call(self._clip, self._encode_region, picture, found)
+        if found.vector is None:
+            pixels = await self.run(self._show, picture, found)
+            found.vector = await self.images.ask(pixels)
+        return found.vector
+
+    async def encode_words(self, words: str) -> np.ndarray:
+        """Return the vector of words, (d,) float32.
+
+        Raises
+        ------
+        HTTPException
+            422 if they are too long for the model.
+        """
+        tokens = self.encoder.tokenizer([words])[0]
+        padding = getattr(getattr(self.encoder.tokenizer, "tokenizer", None), "pad_token_id", 0)
+        if tokens[-1] != padding:
+            raise HTTPException(422, f"too many words: the model takes {len(tokens) - 2} tokens")
+        return await self.texts.ask(words)
+
+    def _prepare(self, image: np.ndarray) -> torch.Tensor:
+        return self.encoder.preprocess(Image.fromarray(image))
+
+    def _show(self, picture: Picture, found: Found) -> torch.Tensor:
+        image, mask = picture.pixels, found.mask
+        return self._prepare(show_region(image, mask, self.encoding, mean_color=self._mean_color))
+
+    def _encode_region(self, picture: Picture, found: Found) -> np.ndarray:
+        return encode_regions(self.encoder, picture.pixels, [found.mask], encoding=self.encoding)[0]
+
+    def _encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
+        return self.encoder.encode_pixels(torch.stack(pixels))
+
+
+async def _call(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)

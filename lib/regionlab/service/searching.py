@@ -1,0 +1,210 @@
+"""From a request to the images found: parts become vectors, vectors a ranking and an answer."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+
+from regionlab.prompts import Text, Whole
+from regionlab.query import Part, Query
+from regionlab.ranking import Rol
+from regionlab.region_search import RegionRanking, search_regions
+from regionlab.service.engine import Engine
+from regionlab.service.feedback import refine_parts
+from regionlab.service.prompts import AnyPrompt
+from regionlab.service.schemas import SearchForm
+from regionlab.service.visitors import Found, Picture, Visitor
+
+WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
+
+
+class Stopwatch:
+    """Seconds of the stages of a request."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.seconds = dict.fromkeys(("read", "segment", "encode", "search", "describe"), 0.0)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - started
+
+    def describe(self) -> dict[str, float]:
+        """Return the seconds as `schemas.Seconds` has them."""
+        total = time.perf_counter() - self.started
+        return {k: round(v, 5) for k, v in (self.seconds | {"total": total}).items()}
+
+
+async def answer_search(engine: Engine, visitor: Visitor, form: SearchForm) -> dict[str, Any]:
+    """Return what was found, as `schemas.SearchAnswer` has it.
+
+    Raises
+    ------
+    HTTPException
+        422 if there is nothing to look for, or it cannot be looked for so; as
+        `Engine.open_picture` does.
+    """
+    watch = Stopwatch()
+    with watch.stage("read"):
+        picture = await engine.open_picture(visitor, form.image, form.image_id)
+    with watch.stage("segment"):
+        wanted = await _find_parts(engine, visitor, picture, form)
+    with watch.stage("encode"):
+        parts = await _encode_parts(engine, picture, wanted, form)
+    against = _choose_against(engine, form, [found for _, found in wanted])
+    with watch.stage("search"):
+        judged = (form.liked, form.disliked)
+        parts = refine_parts(engine.gallery, parts, *judged, by_regions=against != "images")
+        ranking = await engine.run(_rank, engine, parts, form, against, picture)
+    with watch.stage("describe"):
+        results = await engine.run(_describe_results, engine, ranking, parts)
+    return {
+        "image_id": picture and picture.image_id,
+        "parts": [_describe_part(part, picture) for part in parts],
+        "against": against,
+        "judged": len(form.liked) + len(form.disliked),
+        "results": results,
+        "seconds": watch.describe(),
+    }
+
+
+# Parts
+
+Wanted = list[tuple[AnyPrompt, Found | None]]  # a prompt, and a region that it means
+
+
+async def _find_parts(
+    engine: Engine, visitor: Visitor, picture: Picture | None, form: SearchForm
+) -> Wanted:
+    """Return each prompt with its region; without one for words alone and whole pictures."""
+    wanted: Wanted = []
+    for number, asked in enumerate(form.prompts):
+        prompt = asked.to_prompt()
+        alone = picture is None and isinstance(prompt, Text)
+        if picture is None and not alone:
+            raise HTTPException(422, f"prompt {number} needs an image")
+        if alone or isinstance(prompt, Whole):
+            wanted.append((asked, None))
+            continue
+        answer = await engine.find_regions(visitor, picture, prompt)
+        if isinstance(answer, str):
+            raise HTTPException(422, f"prompt {number}: {answer}")
+        wanted += [(asked, found) for found in answer]
+    return wanted
+
+
+async def _encode_parts(
+    engine: Engine, picture: Picture | None, wanted: Wanted, form: SearchForm
+) -> list[Part]:
+    """Return the parts of the query, encoded together where the model is busy."""
+    parts = [_encode_part(engine, picture, *one) for one in wanted]
+    if picture is not None and not form.prompts:
+        parts.append(_encode_whole(engine, picture))
+    if form.words is not None:
+        parts.append(_encode_words(engine, form.words, form.words_weight))
+    if not parts:
+        raise HTTPException(422, "nothing to look for: send an image, an image_id, or words")
+    return list(await asyncio.gather(*parts))
+
+
+async def _encode_part(
+    engine: Engine, picture: Picture | None, asked: AnyPrompt, found: Found | None
+) -> Part:
+    if found is not None:
+        height, width = picture.size
+        box = found.box / (width, height, width, height)
+        vector = await engine.encode_region(picture, found)
+        label = asked.label or getattr(asked, "words", "") or asked.kind
+        return Part(vector, box, asked.weight, label)
+    if asked.kind == "text":
+        return await _encode_words(engine, asked.words, asked.weight)
+    return await _encode_whole(engine, picture, weight=asked.weight, label=asked.label)
+
+
+async def _encode_whole(
+    engine: Engine, picture: Picture, *, weight: float = 1.0, label: str = ""
+) -> Part:
+    return Part(await engine.encode_picture(picture), WHOLE_BOX, weight, label or "whole image")
+
+
+async def _encode_words(engine: Engine, words: str, weight: float) -> Part:
+    return Part(await engine.encode_words(words), None, weight, words)
+
+
+# Ranking
+
+
+def _choose_against(engine: Engine, form: SearchForm, found: list[Found | None]) -> str:
+    """Return what the parts are compared with: as asked, else regions with regions."""
+    has_regions = engine.index.regions is not None
+    against = form.against
+    if against is None:
+        against = "regions" if has_regions and any(found) else "images"
+    needs = against != "images" or (form.beta > 0 and form.rol_region != "whole")
+    if needs and not has_regions:
+        raise HTTPException(422, "this collection was indexed without regions: against=images")
+    return against
+
+
+def _rank(
+    engine: Engine, parts: list[Part], form: SearchForm, against: str, picture: Picture | None
+) -> RegionRanking:
+    own = picture.row if picture is not None and form.exclude_self else -1
+    try:
+        return search_regions(
+            engine.index,
+            Query(tuple(parts)),
+            k=form.k,
+            against=against,
+            several=form.several,
+            whole_weight=form.whole_weight,
+            rol=Rol(form.alpha, form.beta, form.rol_region),
+            exclude=[own],
+        )
+    except ValueError as e:  # such as a query of unwanted parts only
+        raise HTTPException(422, str(e)) from e
+
+
+# Answer
+
+
+def _describe_part(part: Part, picture: Picture | None) -> dict[str, Any]:
+    box = None
+    if part.box is not None:
+        height, width = picture.size
+        box = tuple(part.box * (width, height, width, height))
+    return {"label": part.label, "weight": part.weight, "box": box}
+
+
+def _describe_results(
+    engine: Engine, ranking: RegionRanking, parts: list[Part]
+) -> list[dict[str, Any]]:
+    rows = ranking.rows[0][ranking.rows[0] >= 0]
+    return [
+        engine.gallery.describe(row)
+        | {
+            "rank": place + 1,
+            "score": ranking.scores[0, place],
+            "terms": {name: values[0, place] for name, values in ranking.terms.items()},
+            "regions": [
+                _describe_match(engine, number, part, region)
+                for number, (part, region) in enumerate(
+                    zip(parts, ranking.regions[0, place], strict=False)
+                )
+                if region >= 0
+            ],
+        }
+        for place, row in enumerate(rows)
+    ]
+
+
+def _describe_match(engine: Engine, number: int, part: Part, region: int) -> dict[str, Any]:
+    similarity = float(part.vector @ engine.index.region_vectors[region])
+    return {"part": number, "similarity": similarity} | engine.gallery.describe_region(region)
