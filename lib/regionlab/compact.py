@@ -86,10 +86,13 @@ def apply_changes(packed: Mapping[str, torch.Tensor], base: Mapping[str, torch.T
     for name, change in unpack(packed).items():
         if name not in base:
             raise ValueError(f"the model has no weight {name!r}")
-        own = base[name].detach().float().cpu().clone()
-        rows = packed.get(name + ROWS)
+        own, rows = base[name].detach().float().cpu(), packed.get(name + ROWS)
+        expected = own.shape if rows is None else (len(rows), *own.shape[1:])
         try:
+            if change.shape != expected:
+                raise IndexError(f"expected {tuple(expected)}")
             tuned[name] = own + change if rows is None else own.index_add(0, rows.long(), change)
         except (RuntimeError, IndexError) as e:
-            raise ValueError(f"a change of shape {tuple(change.shape)} does not fit {name}") from e
+            found = tuple(change.shape)
+            raise ValueError(f"a change of shape {found} does not fit {name}: {e}") from e
     return tuned

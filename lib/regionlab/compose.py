@@ -142,7 +142,8 @@ def create_composer(
         CLIP, of whose features queries are made.
     image_length
         Mean length of the encoder's image features, for queries from unit vectors; by default
-        that of the training images, where `folder` holds trained parts.
+        that of the training images, where `folder` holds trained parts. It matters to the sum
+        and the Combiner alone.
     weight
         Of the words, in [0, 1], for "weighted" and "slerp"; see `composed_study.fit_weight`.
     folder
@@ -152,7 +153,8 @@ def create_composer(
     Raises
     ------
     ValueError
-        If the name is unknown, a weight is missing or not in [0, 1].
+        If the name is unknown, a weight is missing or not in [0, 1], or `image_length` is not
+        positive.
     WeightsError
         If trained parts are missing, or of another encoder.
     """
@@ -167,7 +169,11 @@ def create_composer(
     if rung.weighted:
         fuse = partial(rung.fusion, weight=_check_weight(name, weight))
     texts = parts.load_text() if rung.tuned else TextFeatures(encoder)
-    return Composer(name, texts.encode_texts, fuse, image_length or parts.image_length)
+    if image_length is None:
+        image_length = parts.image_length if rung.fusion in (None, fusions.add) else 1.0
+    if not 0 < image_length < np.inf:
+        raise ValueError(f"image_length must be positive, got {image_length}")
+    return Composer(name, texts.encode_texts, fuse, image_length)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

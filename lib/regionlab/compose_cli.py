@@ -11,6 +11,8 @@ from regionlab.compose import LADDER, create_composer
 from regionlab.paths import DATA
 
 STAGES = ("text", "combiner", "fine_tuned_combiner")
+KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted; the same command goes on from the last epoch", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError) as e:
+    except (ValueError, FloatingPointError, RuntimeError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     return 0
@@ -48,12 +50,11 @@ def _evaluate(options: argparse.Namespace) -> None:
     from regionlab.composed_study import fit_weight, study_ladder
 
     encoder, benchmark = _open(options, options.split)
-    weights = {name: options.weight for name, rung in LADDER.items() if rung.weighted}
-    if options.weight is None:
+    names, folder = options.composer or list(LADDER), _folder(options)
+    weights = {name: options.weight for name in names if LADDER[name].weighted}
+    if weights and options.weight is None:
         _, known = _open(options, options.validate_on)
         weights = {name: fit_weight(name, encoder, known)[0] for name in weights}
-    names = options.composer or list(LADDER)
-    folder = _folder(options)
     study = study_ladder(encoder, benchmark, weights=weights, folder=folder, names=names)
     table = pd.DataFrame(
         {name: {metric: f"{m['value']:.4f} [{m['ci95'][0]:.4f}, {m['ci95'][1]:.4f}]"
@@ -67,6 +68,8 @@ def _evaluate(options: argparse.Namespace) -> None:
 def _submit(options: argparse.Namespace) -> None:
     from regionlab.composed_evaluation import write_cirr_submission
 
+    if options.data == "fashioniq":
+        raise ValueError("there is a test server, and files for it, of CIRR only, not of fashioniq")
     encoder, benchmark = _open(options, options.split)
     if benchmark.failures:
         raise ValueError("the server wants an answer to each pair: every image must be there")
@@ -86,8 +89,8 @@ def _open(options: argparse.Namespace, split: str):
 
     encoder = load_encoder(options.encoder, padding=options.padding)
     benchmark = load_benchmark(
-        encoder, options.data, options.root, split=split, gallery=options.gallery,
-        folder=_folder(options) / "features",
+        encoder, options.data, options.root, split=split,
+        gallery=getattr(options, "gallery", "split"), folder=_folder(options) / "features",
     )  # fmt: skip
     for name, reason in benchmark.failures[:20]:
         print(f"left out {name}: {reason}", file=sys.stderr)
@@ -119,6 +122,10 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     evaluate = _add_command(commands, "evaluate", _evaluate, "measure the ladder of composers")
     evaluate.add_argument("--composer", action="append", choices=LADDER, help="all if not given")
     evaluate.add_argument("--split", default="val", help="what is measured (default: val)")
+    evaluate.add_argument(
+        "--gallery", default="split", choices=("split", "union"),
+        help="what FashionIQ's queries search: all images, or those that queries name",
+    )  # fmt: skip
     submit = _add_command(commands, "submit", _submit, "write the files for CIRR's test server")
     submit.add_argument("--composer", default="fine_tuned_combiner", choices=LADDER)
     submit.add_argument("--split", default="test1", help="default: test1")
@@ -135,7 +142,6 @@ def _add_command(commands, name: str, run: Callable, text: str) -> argparse.Argu
     command.add_argument("--root", type=Path, help="folder of the data set; not for Toybox")
     command.add_argument("--encoder", default="toyclip", help="such as RN50x4/openai")
     command.add_argument("--padding", default="target", choices=("none", "target", "square"))
-    command.add_argument("--gallery", default="split", choices=("split", "union"))
     command.add_argument("--folder", type=Path, help="of trained parts; data/composed/... if not")
     command.add_argument("--validate-on", default="val", metavar="SPLIT", help="default: val")
     return command
@@ -146,15 +152,16 @@ def _change(recipe: Any, changes: Sequence[str]) -> Any:
     kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     values = {}
     for change in changes:
-        key, _, value = change.partition("=")
-        if key not in kinds:
-            raise ValueError(f"unknown setting {key!r} of {change!r}; known: {', '.join(kinds)}")
+        key, sign, value = change.partition("=")
+        if key not in kinds or not sign:
+            known = ", ".join(kinds)
+            raise ValueError(f"a setting is KEY=VALUE, got {change!r}; known keys: {known}")
         values[key] = _parse(key, value, kinds[key])
     return replace(recipe, **values)
 
 
 def _parse(key: str, value: str, kind: type) -> Any:
     try:
-        return value.lower() in ("true", "1", "yes") if kind is bool else kind(value)
-    except ValueError as e:
-        raise ValueError(f"{key} must be a {kind.__name__}, got {value!r}") from e
+        return BOOLS[value.lower()] if kind is bool else kind(value)
+    except (KeyError, ValueError) as e:
+        raise ValueError(f"{key} must be {KINDS[kind]}, got {value!r}") from e

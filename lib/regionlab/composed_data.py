@@ -63,7 +63,9 @@ def encode_triplets(
     Raises
     ------
     FileNotFoundError
-        If no query has all its images.
+        If no query has all its images on disk.
+    ValueError
+        If none has images that can all be read.
     """
     triplets, missing = triplets.with_images()
     failures = [(name, "missing") for name in missing]
@@ -87,17 +89,16 @@ def _load_or_encode(
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return the features of some files, and which rows could not be read and why."""
     path = None if folder is None else folder / f"{_key(encoder, files)}.npy"
+    vectors = np.full((len(files), encoder.dim), np.nan, np.float32)
     if path is not None and path.exists():
         vectors = np.load(path)
-        if not np.isnan(vectors).any():  # else the reasons are wanted: read the shard again
-            return vectors, {}
-    vectors = np.full((len(files), encoder.dim), np.nan, np.float32)
-    lost = {}
-    with closing(encoder.encode_stream(files, batch_size=batch_size, unit=False)) as batches:
+    rows = np.flatnonzero(np.isnan(vectors).any(1))  # new ones, and unreadable ones: why?
+    wanted, lost = [files[row] for row in rows], {}
+    with closing(encoder.encode_stream(wanted, batch_size=batch_size, unit=False)) as batches:
         for batch in batches:
-            vectors[batch.rows] = batch.vectors
-            lost |= {row: str(error) for row, error in batch.failures}
-    if path is not None:
+            vectors[rows[batch.rows]] = batch.vectors
+            lost |= {int(rows[place]): str(error) for place, error in batch.failures}
+    if path is not None and len(lost) < len(rows):
         _save(path, vectors)
     return vectors, lost
 
@@ -119,7 +120,18 @@ def _save(path: Path, vectors: np.ndarray) -> None:
 
 
 def make_lessons(sets: Sequence[ComposedFeatures]) -> Lessons:
-    """Join training triplets of one or several categories into what the two stages learn from."""
+    """Join training triplets of one or several categories into what the two stages learn from.
+
+    Raises
+    ------
+    ValueError
+        If targets are hidden.
+    """
+    for part in sets:
+        if (part.triplets.target_rows < 0).any():
+            raise ValueError(
+                f"nothing can be learnt from {part.triplets.title}: targets are hidden"
+            )
     forms = [
         list_wordings(captions) for part in sets for captions in part.triplets.queries["captions"]
     ]

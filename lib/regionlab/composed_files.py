@@ -71,7 +71,7 @@ def write_combiner(
 
 
 def _write(path: Path, packed: Mapping, encoder: Encoder, *, image_length: float, **about) -> None:
-    metadata = {"clip": encoder.space, "model": encoder.name,
+    metadata = {"clip": encoder.space, "model": encoder.fingerprint["model"],
                 "image_length": repr(float(image_length)), **about}  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".tmp").write_bytes(save(dict(packed), metadata=metadata))
@@ -120,16 +120,17 @@ class TrainedParts:
             If it is missing, damaged, of another encoder, or of another tuned text encoder.
         """
         tensors, about = self._read(name)
-        if about["texts"] and about["texts"] != hash_file(self.path(TEXT)):
-            raise WeightsError(
-                f"{self.path(name)} learnt with another tuned text encoder than "
-                f"{self.path(TEXT)}: train the Combiner again"
-            )
         try:
-            combiner = Combiner(CombinerSize(**json.loads(about["size"])))
-            combiner.load_state_dict(unpack(tensors))
-        except (RuntimeError, TypeError, ValueError) as e:
+            with torch.device("meta"):  # draws no random numbers for weights that are not kept
+                combiner = Combiner(CombinerSize(**json.loads(about["size"])))
+            combiner.load_state_dict(unpack(tensors), assign=True)
+        except (KeyError, RuntimeError, TypeError, ValueError) as e:
             raise WeightsError(f"{self.path(name)} is no Combiner: {e}") from e
+        if about["texts"] != self._identify_texts(name):
+            raise WeightsError(
+                f"{self.path(name)} learnt with another text encoder than {name} has here, frozen "
+                f"or {self.path(TEXT)}: train the Combiner again"
+            )
         return combiner.to(self.encoder.device).eval()
 
     @cached_property
@@ -141,10 +142,19 @@ class TrainedParts:
         WeightsError
             If no part lies in the folder, or it is of another encoder.
         """
-        for name in (TEXT, *COMBINERS):
-            if self.path(name).is_file():
-                return float(self._read(name)[1]["image_length"])
-        raise self._missing(self.path(TEXT))
+        name = next((n for n in (TEXT, *COMBINERS) if self.path(n).is_file()), TEXT)
+        try:
+            return float(self._read(name)[1]["image_length"])
+        except WeightsError as e:
+            raise WeightsError(f"image_length is not given, nor known from training: {e}") from e
+
+    def _identify_texts(self, name: str) -> str:
+        """Return the SHA-256 of the tuned text file that a Combiner goes with; "" for none."""
+        if name != "fine_tuned_combiner":
+            return ""
+        if not self.path(TEXT).is_file():
+            raise self._missing(self.path(TEXT))
+        return hash_file(self.path(TEXT))
 
     def _read(self, name: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         path = self.path(name)
@@ -159,7 +169,8 @@ class TrainedParts:
         if about.get("clip") != self.encoder.space:
             raise WeightsError(
                 f"{path} was trained on {about.get('model', 'no encoder of ours')}, whose features "
-                f"are not those of {self.encoder.name}: train on it, or give another folder"
+                f"are not those of {self.encoder.name} as it is loaded here (weights, padding): "
+                "train on it, or give another folder"
             )
         return tensors, about
 

@@ -55,11 +55,10 @@ def draw_changes(
     rng = np.random.default_rng(seed)
     known = collection.objects[~collection.objects["iscrowd"]].dropna(subset=list(by))
     same = [name for name in by if name != column]
-    groups = dict(list(known.groupby(same[0] if len(same) == 1 else same)))
+    groups = dict(list(known.groupby(same))) if same else {(): known}
     rows = []
     for _, thing in objects.iterrows():
-        key = thing[same[0]] if len(same) == 1 else tuple(thing[same])
-        alike = groups[key]
+        alike = groups.get(tuple(thing[same]), known[:0])
         other = alike[(alike[column] != thing[column]) & (alike["image_id"] != thing["image_id"])]
         if len(other):
             new = rng.choice(np.sort(other[column].unique()))

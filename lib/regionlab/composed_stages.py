@@ -113,6 +113,7 @@ class Stages:
         )  # fmt: skip
 
     def _tune_text(self, recipe: TextRecipe) -> dict[str, Any]:
+        _ = self.exam  # what is wrong with it shows before an epoch has passed
         learner = load_encoder(self.encoder_name, padding=self.padding, precision="fp32")
 
         def examine(encode: Encode) -> dict[str, float]:

@@ -148,13 +148,17 @@ def load_benchmark(
     sets = load_triplet_sets(data, root, layout=layout, split=split, **options)
     features: dict[str, ComposedFeatures] = {}
     for category, triplets in sets.items():
-        alike = [known for known in features.values() if known.triplets.files == triplets.files]
+        alike = [known for known in features.values() if _same_images(known.triplets, triplets)]
         features[category] = (
             replace(alike[0], triplets=triplets)
             if alike
             else encode_triplets(encoder, triplets, folder=folder)
         )
     return Benchmark(layout, features, gallery)
+
+
+def _same_images(a: Triplets, b: Triplets) -> bool:
+    return (a.gallery, a.files) == (b.gallery, b.files)
 
 
 def load_triplet_sets(

@@ -1,6 +1,8 @@
 """What the two stages of composed retrieval share: epochs, validation, checkpoints, the best."""
 
+import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from torch.nn.functional import cross_entropy, normalize
 from tqdm import tqdm
 
 from regionlab.combiner import LOGIT_SCALE
+from regionlab.compact import DTYPES
+from regionlab.ranking import check_choice, check_count
 from regionlab.records import write_json
 
 
@@ -49,6 +53,22 @@ class Lessons:
     def __len__(self) -> int:
         return len(self.wordings)
 
+    def digest(self, *about: str) -> str:
+        """Return a SHA-256 that tells these lessons, and what is said about them, from others."""
+        found = hashlib.sha256(json.dumps([about, self.wordings]).encode())
+        for features in (self.references, self.targets):
+            found.update(np.ascontiguousarray(features))
+        return found.hexdigest()
+
+
+def check_recipe(recipe: Any) -> None:
+    """Raise ValueError if a setting that both stages have is out of its range."""
+    for name in ("epochs", "batch", "validate_every", "patience"):
+        check_count(name, getattr(recipe, name))
+    if not 0 < recipe.learning_rate < math.inf:
+        raise ValueError(f"learning_rate must be positive, got {recipe.learning_rate}")
+    check_choice("dtype", recipe.dtype, DTYPES)
+
 
 def contrastive_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of each query's own target among the batch's, on 100 times the cosine.
@@ -80,6 +100,7 @@ def run_epochs(
     *,
     name: str,
     folder: Path,
+    lessons: str,
     take_epoch: Callable[[np.random.Generator], float],
     validate: Callable[[], dict[str, float]],
     scaler: torch.amp.GradScaler | None = None,
@@ -96,6 +117,8 @@ def run_epochs(
     name
         Of the part that is trained: its checkpoint is `folder`/<name>.pt, its curve
         `folder`/<name>.json.
+    lessons
+        A digest of what is learnt from; a checkpoint of another is not taken up.
     take_epoch
         Trains for one epoch with the random numbers it is given, returns the mean loss.
     validate
@@ -107,7 +130,7 @@ def run_epochs(
         recipe, device, epochs, seconds, best_epoch, curve (loss of each epoch) and validation.
     """
     path = folder / f"{name}.pt"
-    state, best = _load(path, model, optimizer, scaler, recipe)
+    state, best = _load(path, model, optimizer, scaler, recipe, lessons)
     bar = tqdm(total=recipe.epochs, desc=name, initial=state["epochs"], mininterval=2)
     started = time.monotonic() - state["seconds"]
     while state["epochs"] < recipe.epochs and not _is_over(state, recipe):
@@ -126,11 +149,11 @@ def run_epochs(
                 best = {key: t.detach().clone() for key, t in trained_state(model).items()}
             bar.set_postfix(loss=f"{loss:.3f}", score=f"{found['score']:.3f}")
         state["seconds"] = time.monotonic() - started
-        _save(path, model, optimizer, scaler, recipe, state, best)
+        _save(path, model, optimizer, scaler, recipe, lessons, state, best)
         bar.update()
     bar.close()
     model.load_state_dict(best, strict=False)
-    return {"recipe": asdict(recipe), "device": str(next(iter(best.values())).device), **state}
+    return {"recipe": asdict(recipe), "device": str(next(model.parameters()).device), **state}
 
 
 def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -154,23 +177,24 @@ def _seeded(seed: int, epoch: int) -> Iterator[np.random.Generator]:
 # Checkpoints
 
 
-def _load(path: Path, model, optimizer, scaler, recipe) -> tuple[dict[str, Any], dict]:
+def _load(path: Path, model, optimizer, scaler, recipe, lessons) -> tuple[dict[str, Any], dict]:
     if path.exists():
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        if saved["recipe"] == json.dumps(asdict(recipe)):
+        if (saved["recipe"], saved.get("lessons")) == (json.dumps(asdict(recipe)), lessons):
             model.load_state_dict(saved["model"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
             if scaler is not None and saved["scaler"]:
                 scaler.load_state_dict(saved["scaler"])
             return saved["state"], saved["best"]
-        print(f"{path} is of another recipe: training starts over")
+        print(f"{path} is of another recipe or other triplets: training starts over")
     empty = {"epochs": 0, "seconds": 0.0, "best_epoch": 0, "best_score": 0.0}
     return empty | {"curve": [], "validation": []}, {}
 
 
-def _save(path: Path, model, optimizer, scaler, recipe, state, best) -> None:
+def _save(path: Path, model, optimizer, scaler, recipe, lessons, state, best) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    saved = {"recipe": json.dumps(asdict(recipe)), "state": state, "best": best,
+    saved = {"recipe": json.dumps(asdict(recipe)), "lessons": lessons,
+             "state": state, "best": best,
              "model": {key: t.detach() for key, t in trained_state(model).items()},
              "optimizer": optimizer.state_dict(),
              "scaler": scaler.state_dict() if scaler is not None else None}  # fmt: skip

@@ -47,7 +47,7 @@ def measure_cosines(
     targets, references
         (q,) int, rows of the gallery.
     others
-        How many other images a query.
+        How many other images a query; some may come twice.
     seed
         Of the draw.
 
@@ -58,10 +58,11 @@ def measure_cosines(
     """
     if len(gallery) < 3:
         raise ValueError(f"a gallery of {len(gallery)} images has none but target and reference")
-    rows = np.random.default_rng(seed).integers(len(gallery), size=(len(composed), others))
-    kept = (rows != targets[:, None]) & (rows != references[:, None])
+    rows = np.random.default_rng(seed).integers(len(gallery) - 2, size=(len(composed), others))
+    rows += rows >= np.minimum(targets, references)[:, None]  # step over the two, lower one first
+    rows += rows >= np.maximum(targets, references)[:, None]
     cosines = np.einsum("qd,qod->qo", composed, gallery[rows])
-    return Cosines(np.einsum("qd,qd->q", composed, gallery[targets]), cosines[kept])
+    return Cosines(np.einsum("qd,qd->q", composed, gallery[targets]), cosines.ravel())
 
 
 def effective_rank(vectors: np.ndarray) -> float:

@@ -10,7 +10,13 @@ import torch
 
 from regionlab.combiner import Combiner, CombinerSize
 from regionlab.composed_files import write_combiner
-from regionlab.composed_training import Lessons, contrastive_loss, draw_batches, run_epochs
+from regionlab.composed_training import (
+    Lessons,
+    check_recipe,
+    contrastive_loss,
+    draw_batches,
+    run_epochs,
+)
 from regionlab.embedding import Encoder
 from regionlab.progress import progress
 
@@ -41,6 +47,9 @@ class CombinerRecipe:
     validate_every: int = 3
     patience: int = 30
     dtype: str = "fp16"
+
+    def __post_init__(self) -> None:
+        check_recipe(self)
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def train_combiner(
     folder
         For the checkpoint and the curve.
     weights
-        Gets the weights, safetensors in fp16.
+        Gets the weights, safetensors.
     measure
         Given the Combiner, returns metrics, of them "score" to choose by.
     texts
@@ -102,6 +111,7 @@ def train_combiner(
     optimizer = torch.optim.Adam(combiner.parameters(), lr=recipe.learning_rate)
     found = run_epochs(
         combiner, optimizer, recipe, name=weights.stem, folder=folder,
+        lessons=lessons.digest(encoder.space, texts),
         take_epoch=lambda rng: take_epoch(combiner, optimizer, inputs, recipe.batch, rng),
         validate=lambda: measure(combiner),
     )  # fmt: skip

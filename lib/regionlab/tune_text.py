@@ -11,6 +11,7 @@ import torch
 from regionlab.composed_files import write_text
 from regionlab.composed_training import (
     Lessons,
+    check_recipe,
     contrastive_loss,
     draw_batches,
     run_epochs,
@@ -61,6 +62,7 @@ class TextRecipe:
     dtype: str = "fp16"
 
     def __post_init__(self) -> None:
+        check_recipe(self)
         if self.amp not in AMP:
             raise ValueError(f"unknown amp {self.amp!r}; known: {', '.join(AMP)}")
 
@@ -82,13 +84,13 @@ def tune_text(
     Parameters
     ----------
     encoder
-        In fp32; its text tower is changed in place.
+        In fp32; its text tower is changed in place, so that another run needs it loaded anew.
     lessons
         The training triplets.
     folder
         For the checkpoint and the curve.
     weights
-        Gets the tuned weights, safetensors in fp16.
+        Gets the tuned weights, safetensors.
     measure
         Given the tuned text encoder, returns metrics, of them "score" to choose by.
 
@@ -124,6 +126,7 @@ def tune_text(
 
     found = run_epochs(
         tower, optimizer, recipe, name=weights.stem, folder=folder, scaler=scaler,
+        lessons=lessons.digest(encoder.space),
         take_epoch=lambda rng: _take_epoch(step, lessons, recipe, rng),
         validate=lambda: measure(TextFeatures(encoder).encode_texts),
     )  # fmt: skip
@@ -170,12 +173,13 @@ class _Step:
     def __call__(self, references: np.ndarray, targets: np.ndarray, texts: list[str]) -> float:
         device, dtype = self.encoder.device, AMP[self.recipe.amp]
         tokens = self.encoder.tokenize(texts).to(device)
-        with fast_attention(), torch.autocast(device.type, dtype, enabled=dtype is not None):
-            features = encode_by_length(self.tower, tokens)
-        predicted = torch.from_numpy(references).to(device) + features.float()
-        loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        with fast_attention():  # backward too: checkpointing computes the tower again there
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                features = encode_by_length(self.tower, tokens)
+            predicted = torch.from_numpy(references).to(device) + features.float()
+            loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
+            self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.item()
