@@ -1,0 +1,150 @@
+"""Engines side by side at growing sizes, and what a machine can hold (notebook 11)."""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from regionlab.engine_factory import estimate_bytes
+from regionlab.engines import ExactEngine, build_engine, recommend
+from regionlab.timing import time_in_turn
+
+LATER = 1_000_000  # vectors from which a cost a vector is read off the arithmetic
+
+
+def compare_engines(
+    vectors: np.ndarray,
+    queries: Mapping[str, np.ndarray],
+    factories: Sequence[str],
+    *,
+    chroma: bool = False,
+    recall: float = 0.99,
+    k: int = 10,
+    folder: Path,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Build engines over vectors and measure each at the setting that reaches the recall.
+
+    Parameters
+    ----------
+    vectors
+        (n, d) float32, unit length.
+    queries
+        Kind, such as "image" and "text", to (q, d) unit vectors.
+    factories
+        Of FAISS.
+    chroma
+        Whether Chroma, embedded, is measured too.
+    recall, k
+        The worst kind of query should reach this recall@k.
+    folder
+        Where indexes are built.
+    seed
+        Draws the queries that are used.
+
+    Returns
+    -------
+    best
+        A row an engine: `engine`, `n`, `build_seconds`, `bytes`, `milliseconds` (the median of
+        single queries), `recall` and `recall_<kind>`; the first setting that reaches the
+        recall, else the best there is.
+    curves
+        All settings, as `Recommendation.table`; Chroma has one.
+    """
+    found = recommend(
+        vectors, queries, recall=recall, k=k, factories=factories, folder=folder, seed=seed,
+        identity=f"scale {seed} {vectors.shape}",
+    )  # fmt: skip
+    curves = found.table.dropna(subset="recall")
+    if chroma:
+        row = _measure_chroma(vectors, queries, k=k, folder=folder)
+        curves = pd.concat([curves, pd.DataFrame([row])], ignore_index=True)
+    best = [_pick(curve, recall) for _, curve in curves.groupby("factory", sort=False)]
+    best = pd.DataFrame(best).reset_index(drop=True)
+    best.insert(1, "n", len(vectors))
+    return best.drop(columns=["parameters", "fits"], errors="ignore"), curves
+
+
+def _pick(curve: pd.DataFrame, recall: float) -> pd.Series:
+    good = curve[curve["recall"] >= recall]
+    if len(good):
+        return good.loc[good["milliseconds"].idxmin()]
+    return curve.loc[curve["recall"].idxmax()]
+
+
+def _measure_chroma(vectors, queries: Mapping[str, np.ndarray], *, k: int, folder: Path) -> dict:
+    started = time.perf_counter()
+    engine = build_engine("chroma", vectors, folder=folder, identity=f"scale {vectors.shape}")
+    built = time.perf_counter() - started
+    exact, seconds, recalls = ExactEngine(vectors), [], {}
+    for kind, asked in queries.items():
+        truth = exact.search(asked, k)[0]
+        hits = []
+        for query, rows in zip(asked, truth, strict=True):
+            started = time.perf_counter()
+            found = engine.search(query[None], k)[0][0]
+            seconds.append(time.perf_counter() - started)
+            hits.append(np.isin(rows, found).mean())
+        recalls[f"recall_{kind}"] = float(np.mean(hits))
+    return {"engine": "chroma", "factory": "chroma", "build_seconds": built,
+            "bytes": engine.bytes, "milliseconds": 1000 * float(np.median(seconds)),
+            "recall": min(recalls.values()), **recalls}  # fmt: skip
+
+
+def time_papers_way(vectors: np.ndarray, query: np.ndarray, *, rounds: int = 3) -> float:
+    """Return the milliseconds of one query by S3's way: `cosine_similarity` and `argsort`."""
+    from sklearn.metrics.pairwise import cosine_similarity
+
+    sides = {"s3": lambda: np.argsort(cosine_similarity(query[None], vectors)[0])[::-1]}
+    time_in_turn(sides, 1)
+    return 1000 * float(np.median(time_in_turn(sides, rounds)["s3"]))
+
+
+def measure_throughput(
+    engines: Mapping[str, object], queries: np.ndarray, batches: Iterable[int], *, k: int = 10
+) -> pd.DataFrame:
+    """Return queries a second by batch size (index) and engine (columns)."""
+    rows = {}
+    for batch in batches:
+        asked = np.resize(queries, (batch, queries.shape[1]))
+        sides = {name: partial(engine.search, asked, k) for name, engine in engines.items()}
+        time_in_turn(sides, 1)
+        times = time_in_turn(sides, 3)
+        rows[batch] = {name: batch / float(np.median(seconds)) for name, seconds in times.items()}
+    return pd.DataFrame(rows).T.rename_axis("batch")
+
+
+def extrapolate(
+    factories: Sequence[str], d: int, memories: Mapping[str, float], *, sizes: Sequence[int]
+) -> pd.DataFrame:
+    """Compute what engines take at sizes that nobody measured, and what memories can hold.
+
+    Parameters
+    ----------
+    factories
+        Of FAISS; the centroids are counted as the strings say.
+    d
+        Dimensions.
+    memories
+        Name of a machine to the bytes that an index may take there.
+    sizes
+        Numbers of vectors.
+
+    Returns
+    -------
+    pd.DataFrame
+        A row a factory: `bytes_per_vector` (marginal), `bytes_at_<n>` for each size, and
+        `most_in_<machine>`, the vectors that it can hold.
+    """
+    rows = []
+    for factory in factories:
+        fixed = estimate_bytes(factory, 0, d)
+        each = (estimate_bytes(factory, LATER, d) - fixed) / LATER
+        row = {"factory": factory, "bytes_per_vector": each}
+        row |= {f"bytes_at_{n:.0e}".replace("+0", ""): fixed + n * each for n in sizes}
+        row |= {f"most_in_{name}": max(0, int((b - fixed) / each)) for name, b in memories.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
