@@ -73,6 +73,19 @@ def test_ratios_are_shown_as_a_table(file, capsys):
     assert ["index", "ratio_vs_slow", "2.00", "1.50", "to", "2.50"] in lines
 
 
+def test_results_of_a_gpu_stand_beside_those_of_the_processor(file, monkeypatch, capsys):
+    bench.main(["index"])
+    monkeypatch.setattr(bench, "describe_device", lambda: "cuda (a GPU)")
+    bench.main(["index"])
+    content = read(file)
+    assert set(content["results"]) == {"index", "gpu"}
+    assert content["results"]["gpu"] == {"index": content["results"]["index"]}
+    assert content["record"]["entries"]["gpu/index"]["device"] == "cuda (a GPU)"
+    assert content["record"]["entries"]["index"]["device"] != "cuda (a GPU)"
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["gpu", "index", "ratio_vs_slow", "2.00", "1.50", "to", "2.50"] in lines
+
+
 def test_unknown_entry_is_told_the_known_ones(file, capsys):
     assert bench.main(["index", "serch"]) == 2
     assert "unknown entry 'serch'; known: index, search" in capsys.readouterr().err

@@ -8,6 +8,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,38 +18,20 @@ from regionlab.provenance import describe_device
 from regionlab.records import PRIVATE, begin, portable, to_json, write_json
 
 FILE = FIGURES / "bench.json"
+GPU = "gpu"  # under which results on a GPU go, beside those on the processor
 OF_AN_ENTRY = ("commit", "dirty", "started", "device")  # what a kept entry brings along
 
 
-def _measure_index() -> dict[str, Any]:
-    from regionlab.bench_index import measure_indexing  # late: --help needs no torch
-
-    return measure_indexing()
-
-
-def _measure_prompt_loop() -> dict[str, Any]:
-    from regionlab.bench_prompts import measure_prompt_loop
-
-    return measure_prompt_loop()
-
-
-def _measure_regions() -> dict[str, Any]:
-    from regionlab.bench_regions import measure_region_encoding
-
-    return measure_region_encoding()
-
-
-def _measure_combiner() -> dict[str, Any]:
-    from regionlab.bench_combiner import measure_combiner
-
-    return measure_combiner()
+def _call(module: str, function: str) -> dict[str, Any]:
+    return getattr(import_module(f"regionlab.{module}"), function)()  # late: --help needs no torch
 
 
 ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
-    "index": _measure_index,
-    "prompt_loop": _measure_prompt_loop,
-    "regions": _measure_regions,
-    "combiner": _measure_combiner,
+    "index": partial(_call, "bench_index", "measure_indexing"),
+    "prompt_loop": partial(_call, "bench_prompts", "measure_prompt_loop"),
+    "regions": partial(_call, "bench_regions", "measure_region_encoding"),
+    "combiner": partial(_call, "bench_combiner", "measure_combiner"),
+    "search": partial(_call, "bench_search", "measure_search"),
 }
 
 
@@ -59,8 +43,8 @@ def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]
     names
         Names in `ENTRIES`; none means all.
     file
-        Gets `{"record": {...}, "results": {entry: {...}}}`. The record is that of this run;
-        its `entries` say when and on what each entry was measured.
+        Gets `{"record": {...}, "results": {entry: {...}}}`, on a GPU `{"gpu": {entry: ...}}`.
+        The record is that of this run; its `entries` say when and on what each was measured.
 
     Returns
     -------
@@ -79,15 +63,24 @@ def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]
     for name in names or ENTRIES:
         record = begin("bench", run="bench", profile="bench", parameters={"entry": name})
         started = time.perf_counter()
-        content["results"][name] = to_json(ENTRIES[name]())
+        measured = to_json(ENTRIES[name]())
         seconds = round(time.perf_counter() - started, 1)
         record |= {"status": "ok", "device": describe_device(), "seconds": seconds}
+        results, name = _find_place(content["results"], name, record["device"])
+        results[name.rpartition("/")[2]] = measured
         record = {key: value for key, value in portable(record).items() if key not in PRIVATE}
         entries = content["record"].get("entries", {})
         record["entries"] = {**entries, name: {key: record[key] for key in OF_AN_ENTRY}}
         content["record"] = record
         write_json(file, content)
     return content
+
+
+def _find_place(results: dict[str, Any], name: str, device: str) -> tuple[dict[str, Any], str]:
+    """Return where an entry's results go, and its name in the record: a GPU has its own."""
+    if device.startswith("cuda"):
+        return results.setdefault(GPU, {}), f"{GPU}/{name}"
+    return results, name
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -110,12 +103,15 @@ def describe_ratios(results: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
-def _list_ratios(results: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
-    for entry, measures in results.items():
-        for name, measure in measures.items():
-            if name.startswith("ratio_"):
-                low, high = measure["range"]
-                yield entry, name, f"{measure['value']:.2f}", f"{low:.2f} to {high:.2f}"
+def _list_ratios(results: Mapping[str, Any], entry: str = "") -> Iterator[tuple[str, ...]]:
+    for name, measure in results.items():
+        if not isinstance(measure, dict):
+            continue
+        if "range" not in measure:
+            yield from _list_ratios(measure, f"{entry} {name}".strip())
+        elif "ratio_" in f"{entry} {name}" or "_vs_" in f"{entry} {name}":
+            low, high = measure["range"]
+            yield entry, name, f"{measure['value']:.2f}", f"{low:.2f} to {high:.2f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
