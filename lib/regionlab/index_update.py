@@ -227,7 +227,8 @@ def _change(
     made, folder = index.manifest, index.folder
     if (rows < 0).any():
         _check_models(index, encoder, segmenter)
-    if plan == made["plan"] and np.array_equal(rows, np.arange(len(index))):
+    same = plan == made["plan"] and index.root == collection.root.resolve()
+    if same and np.array_equal(rows, np.arange(len(index))):
         return index
     marker = [index.id, made["regions"] and made["regions"]["id"], plan, sizes]
     work = open_workshop(folder, IMAGES, json.dumps(marker))

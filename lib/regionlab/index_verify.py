@@ -35,7 +35,8 @@ from regionlab.vector_files import open_vectors
 from regionlab.weights import hash_file
 from regionlab.workshop import IMAGES, REGIONS, get_workshop
 
-ALIKE = 0.99  # cosine of an image's vector with itself, computed again
+# Cosine of an image's vector with itself, computed again: in fp32 on both sides, and otherwise.
+ALIKE_FP32, ALIKE = 0.9999, 0.99
 SAMPLE = 64  # how many are computed again
 
 
@@ -186,13 +187,15 @@ def _check_sample(index: Index, encoder: Encoder) -> Iterator[Finding]:
         if digest == index.images["sha256"].iloc[row]:
             rows.append(row)
             images.append(image)
+    precise = index.manifest["model"]["precision"] == encoder.precision == "fp32"
+    least = ALIKE_FP32 if precise else ALIKE
     cosines = (encoder.encode_images(images) * index.vectors[rows]).sum(axis=1)
-    wrong = np.flatnonzero(cosines < ALIKE)
+    wrong = np.flatnonzero(cosines < least)
     if len(wrong):
         first = index.images["path"].iloc[rows[wrong[0]]]
         what = (
             f"{len(wrong)} of {len(rows)} vectors computed again are others (cosine below "
-            f"{ALIKE}), the first: that of {first}, {cosines[wrong[0]]:.3f}"
+            f"{least}), the first: that of {first}, {cosines[wrong[0]]:.5f}"
         )
         yield damage("image_vectors.npy", what)
 
