@@ -1,9 +1,11 @@
 """The exact engine against a full stable sort."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from regionlab.engines import ExactEngine
+from regionlab import engine_base, engine_exact
+from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
 
 
 def unit(vectors):
@@ -15,7 +17,7 @@ def random_unit(seed, n, d):
     return unit(np.random.default_rng(seed).normal(size=(n, d)))
 
 
-def rank_slowly(gallery, queries, k, exclude=None):
+def rank_slowly(gallery, queries, k, exclude=None, keep=None):
     """Every score in double, sorted in full, ties by row."""
     scores = queries.astype(np.float64) @ gallery.T.astype(np.float64)
     # Equal vectors tie exactly; rounding keeps double's own last digits out of it.
@@ -23,6 +25,8 @@ def rank_slowly(gallery, queries, k, exclude=None):
     for i, row in enumerate([] if exclude is None else exclude):
         if row >= 0:
             scores[i, row] = -np.inf
+    if keep is not None:
+        scores[:, ~keep] = -np.inf
     rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     values = np.take_along_axis(scores, rows, 1)
     return np.where(np.isinf(values), -1, rows), values
@@ -88,6 +92,78 @@ def test_blocks_change_not_one_bit(block):
         np.testing.assert_array_equal(a, b)
 
 
+# Bounded memory: the gallery is read in pieces
+
+
+@pytest.fixture
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(engine_exact, "SCORES", 128)
+    monkeypatch.setattr(engine_base, "GATHERED", 7)
+
+
+@pytest.mark.parametrize("q", [1, 2, 3, 4, 9, 200])
+@pytest.mark.parametrize("k", [1, 5, 40])
+@pytest.mark.parametrize("order", ["random", "worst first", "best first", "many ties", "all tie"])
+def test_pieces_of_the_gallery_change_nothing(small_pieces, order, k, q):
+    gallery, queries = random_unit(14, 300, 6), random_unit(15, q, 6)
+    if order == "many ties":
+        gallery = np.tile(gallery[:50], (6, 1))
+    elif order == "all tie":  # more than may be held, so queries are answered in halves
+        gallery = np.tile(gallery[:1], (300, 1))
+    elif order != "random":
+        gallery = gallery[np.argsort((gallery @ queries[0]) * (1 if order[0] == "w" else -1))]
+    exclude = np.arange(q) % 300 - 1
+    rows, scores = ExactEngine(gallery).search(queries, k, exclude=exclude)
+    expected_rows, expected_scores = rank_slowly(gallery, queries, k, exclude)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_what_is_held_does_not_grow_with_the_gallery(monkeypatch):
+    held = []
+
+    class Spy(engine_exact._Hits):
+        def offer(self, rough, start):
+            super().offer(rough, start)
+            held.append((rough.size, self.count))
+
+    monkeypatch.setattr(engine_exact, "SCORES", 2000)
+    monkeypatch.setattr(engine_exact, "_Hits", Spy)
+    ExactEngine(random_unit(16, 20_000, 8)).search(random_unit(17, 20, 8), 5)
+    assert max(size for size, _ in held) == 2000
+    assert max(count for _, count in held) < 20 * 5 * 4
+
+
+# Filters
+
+
+TABLE = pd.DataFrame({"label": np.array(["cat", "dog", "owl"])[np.arange(300) % 3]})
+
+
+@pytest.mark.parametrize("k", [1, 10, 60, 150])
+@pytest.mark.parametrize("block", [3, 256])
+def test_only_matching_rows_are_found(k, block):
+    exclude = np.array([1, -1, 4, 0, 7])  # 1, 4 and 7 are dogs
+    engine = ExactEngine(SIGNS, table=TABLE, block=block)
+    rows, scores = engine.search(SIGNS[:5], k, exclude=exclude, where={"label": "dog"})
+    keep = (TABLE["label"] == "dog").to_numpy()
+    expected_rows, expected_scores = rank_slowly(SIGNS, SIGNS[:5], k, exclude, keep)
+    np.testing.assert_array_equal(rows, expected_rows)
+    np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+def test_a_filter_that_nothing_matches_finds_nothing():
+    rows, scores = ExactEngine(SIGNS, table=TABLE).search(SIGNS[:2], 3, where={"label": "cow"})
+    assert (rows == -1).all() and (scores == -np.inf).all()
+
+
+def test_a_filter_needs_a_table():
+    with pytest.raises(ValueError, match="no table to filter by"):
+        ExactEngine(SIGNS).search(SIGNS[:2], 3, where={"label": "cow"})
+    with pytest.raises(ValueError, match="a table of 300 rows for 2 vectors"):
+        ExactEngine(SIGNS[:2], table=TABLE)
+
+
 def test_a_query_scores_the_same_alone_and_among_others():
     gallery, queries = random_unit(8, 501, 96), random_unit(9, 33, 96)
     together = ExactEngine(gallery).search(queries, 20)
@@ -139,3 +215,44 @@ def test_search_refuses_queries_of_another_width(queries):
 def test_search_refuses_exclusions_that_are_not_one_row_a_query(exclude):
     with pytest.raises(ValueError, match="exclude must be"):
         ExactEngine(SIGNS).search(SIGNS[:2], 1, exclude=np.array(exclude))
+
+
+# The face
+
+
+def test_exact_is_built_and_opened_by_name():
+    for make in (build_engine, open_engine):
+        engine = make("exact", SIGNS, table=TABLE)
+        assert repr(engine) == "<ExactEngine exact: 300 x 4>"
+        assert engine.bytes == 300 * 4 * 4
+        assert engine.search(SIGNS[:1], 1, where={"label": "owl"})[0] % 3 == 2
+
+
+@pytest.mark.parametrize("name", ["", "exakt", "exact:1", "faiss", "faiss:", "chroma:", "EXACT"])
+def test_an_unknown_engine_is_told_the_known_ones(name):
+    for make in (build_engine, open_engine):
+        with pytest.raises(ValueError, match=f"unknown engine '{name}'; known: exact, faiss:<ind"):
+            make(name, SIGNS)
+
+
+@pytest.mark.parametrize("name", ["exact?k=2", "exact?nprobe=3"])
+def test_exact_has_no_options(name):
+    with pytest.raises(ValueError, match="exact has no option '.*'; known: none"):
+        build_engine(name, SIGNS)
+
+
+@pytest.mark.parametrize("name", ["exact?nprobe", "faiss:Flat?k_factor&a=1"])
+def test_options_have_values(name, tmp_path):
+    with pytest.raises(ValueError, match="are not key=value, joined by &"):
+        build_engine(name, SIGNS, folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["exact", "faiss:Flat"])
+@pytest.mark.parametrize("shape", [(0, 4), (4,), (4, 0)])
+def test_vectors_that_are_no_gallery_are_refused(name, shape, tmp_path):
+    with pytest.raises(ValueError, match="with n and d at least 1"):
+        build_engine(name, np.ones(shape, np.float32), folder=tmp_path)
+
+
+def test_engine_errors_are_value_errors():
+    assert issubclass(EngineError, ValueError)

@@ -1,97 +1,127 @@
-"""Nearest neighbours by inner product: which rows of a gallery are most like a query."""
+"""Engines: nearest neighbours by cosine, behind one face, with the same answers.
+
+| name | finds | keeps |
+|---|---|---|
+| `exact` | all | nothing: it reads the vectors |
+| `faiss:<index_factory string>` | `Flat` all, others nearly all | a file, mapped |
+| `chroma` | nearly all | a folder |
+| `chroma:<host>:<port>` | nearly all | a collection on a server (`chroma run --path FOLDER`) |
+
+Options follow a question mark: `faiss:IVF256,SQ8?nprobe=16&k_factor=4`.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-# More than the rounding of a float32 matrix product of unit vectors.
-ROUNDING = 1e-5
+from regionlab.engine_base import ROUNDING, Engine, EngineError
+from regionlab.engine_choice import Recommendation, recommend
+from regionlab.engine_exact import ExactEngine
+from regionlab.engine_names import EngineName, parse_name
+
+__all__ = [
+    "ROUNDING",
+    "Engine",
+    "EngineError",
+    "ExactEngine",
+    "Recommendation",
+    "build_engine",
+    "open_engine",
+    "recommend",
+]
 
 
-class ExactEngine:
-    """Compare each query with every vector: no approximation (what FAISS calls Flat IP).
-
-    On unit vectors the inner product is the cosine (S0, equations 5, 6 and 8).
+def build_engine(
+    name: str,
+    vectors: np.ndarray,
+    *,
+    folder: Path | str | None = None,
+    identity: str = "",
+    table: pd.DataFrame | None = None,
+    ids: Sequence[str] | None = None,
+    fresh: bool = False,
+) -> Engine:
+    """Return an engine over vectors: the one that is kept in a folder, else a new one.
 
     Parameters
     ----------
+    name
+        `exact`, `faiss:<index_factory string>`, `chroma` or `chroma:<host>:<port>`, each with
+        `?option=value&...` if wanted.
     vectors
-        (n, d) float32, one unit vector a row; may be memory-mapped.
-    block
-        Queries compared at a time; bounds the memory at block x n scores.
+        (n, d) float32, one unit vector a row; may be memory-mapped, and is read in chunks.
+    folder
+        Where engines are kept; each has a folder in it by its name. Not for `exact` and servers.
+    identity
+        What stands for the contents of the vectors, such as the id of an index. If it is empty,
+        all of them are read to know whether a kept engine is theirs.
+    table
+        n rows, what `where` can ask about.
+    ids
+        n different names of the rows, by which Chroma keeps them; row numbers if not given.
+    fresh
+        Build a FAISS index again, whatever is kept.
+
+    Raises
+    ------
+    ValueError
+        If the name or an option is unknown, FAISS refuses the factory string, or there are
+        fewer vectors than centroids.
+    EngineError
+        If a folder cannot be written, a server does not answer, or a collection is of another
+        width, space or gallery.
     """
+    parsed = parse_name(name)
+    if parsed.kind == "chroma":
+        return _open_chroma(parsed, vectors, folder, identity, table, ids, build=True)
+    if parsed.kind == "faiss" and not fresh:
+        try:
+            return open_engine(name, vectors, folder=folder, identity=identity, table=table)
+        except EngineError:  # none yet, of older vectors, or damaged
+            pass
+    if parsed.kind == "faiss":
+        from regionlab.engine_faiss import build_faiss
 
-    name = "exact"
-
-    def __init__(self, vectors: np.ndarray, *, block: int = 64):
-        self.vectors = vectors
-        self.block = block
-
-    def search(
-        self, queries: np.ndarray, k: int, *, exclude: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the `k` most similar rows for each query, best first.
-
-        Rows of equal score come in gallery order, so a rerun ranks alike; equal vectors score
-        equally, and a query scores the same alone and among others.
-
-        Parameters
-        ----------
-        queries
-            (q, d) float32.
-        k
-            At most n.
-        exclude
-            (q,) int: one row a query that is left out, -1 for none. Where that leaves fewer
-            than `k`, the last place has row -1 and score -inf.
-
-        Returns
-        -------
-        rows
-            (q, k) int64.
-        scores
-            (q, k) float32, cosine, higher is more similar.
-
-        Raises
-        ------
-        ValueError
-            If `k` is not in [1, n], the queries have another width, or `exclude` does not
-            hold one row, or -1, for each.
-        """
-        n, d = self.vectors.shape
-        if not 1 <= k <= n:
-            raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
-        if queries.ndim != 2 or queries.shape[1] != d:
-            raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
-        exclude = _check_exclude(exclude, len(queries), n)
-        rows = np.empty((len(queries), k), np.int64)
-        scores = np.empty((len(queries), k), np.float32)
-        for start in range(0, len(queries), self.block):
-            part = slice(start, start + self.block)
-            for i, rough in enumerate(queries[part] @ self.vectors.T, start):
-                rows[i], scores[i] = self._rank(queries[i], rough, k, exclude[i])
-        return rows, scores
-
-    def _rank(
-        self, query: np.ndarray, rough: np.ndarray, k: int, excluded: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rank by (n,) scores of a matrix product, computing those of the best again.
-
-        The product rounds a row's score by where the row stands, so equal vectors would not tie.
-        """
-        if excluded >= 0:
-            rough[excluded] = -np.inf
-        floor = np.partition(rough, -k)[-k] - ROUNDING
-        found = np.flatnonzero(rough >= floor)
-        candidates = self.vectors if len(found) == len(rough) else self.vectors[found]
-        scores = np.einsum("nd,d->n", candidates, query)
-        scores[found == excluded] = -np.inf
-        order = np.argsort(-scores, kind="stable")[:k]
-        return np.where(found == excluded, -1, found)[order], scores[order]
+        return build_faiss(parsed, vectors, folder=folder, identity=identity, table=table)
+    return open_engine(name, vectors, table=table)
 
 
-def _check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
-    if exclude is None:
-        return np.full(q, -1)
-    exclude = np.asarray(exclude)
-    if exclude.shape != (q,) or ((exclude < -1) | (exclude >= n)).any():
-        raise ValueError(f"exclude must be ({q},) rows in [-1, {n}), got {exclude}")
-    return exclude
+def open_engine(
+    name: str,
+    vectors: np.ndarray,
+    *,
+    folder: Path | str | None = None,
+    identity: str = "",
+    table: pd.DataFrame | None = None,
+    ids: Sequence[str] | None = None,
+) -> Engine:
+    """Open an engine that was built; parameters as for `build_engine`.
+
+    Raises
+    ------
+    EngineError
+        If there is none, it is of other vectors, damaged or incomplete.
+    ValueError
+        If the name or an option is unknown.
+    """
+    parsed = parse_name(name)
+    if parsed.kind == "chroma":
+        return _open_chroma(parsed, vectors, folder, identity, table, ids, build=False)
+    if parsed.kind == "faiss":
+        from regionlab.engine_faiss import open_faiss
+
+        return open_faiss(parsed, vectors, folder=folder, identity=identity, table=table)
+    parsed.check_options(())
+    return ExactEngine(vectors, table=table)
+
+
+def _open_chroma(
+    parsed: EngineName, vectors, folder, identity, table, ids, *, build: bool
+) -> Engine:
+    from regionlab.engine_chroma import open_chroma
+
+    return open_chroma(
+        parsed, vectors, folder=folder, identity=identity, table=table, ids=ids, build=build
+    )

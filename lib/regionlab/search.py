@@ -1,14 +1,15 @@
 """search(index, query) -> Ranking: which indexed images are most like words or a picture."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from regionlab.embedding import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list
-from regionlab.engines import ExactEngine
+from regionlab.engines import Engine, build_engine
 from regionlab.images import ImageError
 from regionlab.index import Index
 from regionlab.weights import hash_file
@@ -66,6 +67,8 @@ def search_text(
     *,
     k: int = 10,
     templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+    engine: str | Engine = "exact",
+    where: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Find the images that words describe: cosine of text and image vectors (S2, section 3).
 
@@ -81,18 +84,25 @@ def search_text(
         How many images; all, if the index holds fewer.
     templates
         Wordings around each text, see `Encoder.encode_texts`.
+    engine
+        Which engine searches: a name, as for `build_engine`, or what `get_engine` returned,
+        which spares many searches its opening.
+    where
+        Only images whose columns of `index.images` match, as for `match_rows`:
+        `{"label": "cat"}`.
 
     Raises
     ------
     ValueError
-        If a text is empty or `k` is not positive.
+        If a text is empty, `k` is not positive, the engine is unknown or of another index, or
+        `where` asks about no column.
     IndexFolderError
         If the index is by another model.
     """
     index.check_encoder(encoder)
     texts = [texts] if isinstance(texts, str) else list(texts)
     vectors = encoder.encode_texts(texts, templates=templates)
-    return search_vectors(index, vectors, k=k, queries=texts)
+    return search_vectors(index, vectors, k=k, queries=texts, engine=engine, where=where)
 
 
 def search_image(
@@ -102,12 +112,14 @@ def search_image(
     *,
     k: int = 10,
     exclude_self: bool = False,
+    engine: str | Engine = "exact",
+    where: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Find the images that look like a picture (S2, section 3; S0, equations 5 and 6).
 
     Parameters
     ----------
-    index, encoder, k
+    index, encoder, k, engine, where
         As for `search_text`.
     images
         One or several: paths, or (H, W, 3) uint8 RGB arrays.
@@ -129,17 +141,26 @@ def search_image(
     images = as_list(images)
     own = [_find_own_row(index, image) for image in images] if exclude_self else None
     names = [f"image {i}" if isinstance(x, np.ndarray) else str(x) for i, x in enumerate(images)]
-    return search_vectors(index, encoder.encode_images(images), k=k, exclude=own, queries=names)
+    vectors = encoder.encode_images(images)
+    return search_vectors(
+        index, vectors, k=k, exclude=own, queries=names, engine=engine, where=where
+    )
 
 
 def search_indexed(
-    index: Index, image_ids: str | Iterable[str], *, k: int = 10, exclude_self: bool
+    index: Index,
+    image_ids: str | Iterable[str],
+    *,
+    k: int = 10,
+    exclude_self: bool,
+    engine: str | Engine = "exact",
+    where: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Search with images that are in the index, by their stored vectors; no model is needed.
 
     Parameters
     ----------
-    index, k
+    index, k, engine, where
         As for `search_text`.
     image_ids
         One query or several.
@@ -156,7 +177,15 @@ def search_indexed(
     image_ids = [image_ids] if isinstance(image_ids, str) else list(image_ids)
     rows = index.rows_of(image_ids)
     own = rows if exclude_self else None
-    return search_vectors(index, index.vectors[rows], k=k, exclude=own, queries=image_ids)
+    return search_vectors(
+        index,
+        index.vectors[rows],
+        k=k,
+        exclude=own,
+        queries=image_ids,
+        engine=engine,
+        where=where,
+    )
 
 
 def search_vectors(
@@ -166,12 +195,14 @@ def search_vectors(
     k: int = 10,
     exclude: Sequence[int] | np.ndarray | None = None,
     queries: Sequence[str] | None = None,
+    engine: str | Engine = "exact",
+    where: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Search with vectors of the index's own space.
 
     Parameters
     ----------
-    index, k
+    index, k, engine, where
         As for `search_text`.
     vectors
         (q, d) float32, unit length.
@@ -199,9 +230,47 @@ def search_vectors(
     if len(names) != len(vectors):
         raise ValueError(f"{len(names)} names for {len(vectors)} queries")
     excluded = np.full(len(vectors), -1) if exclude is None else np.asarray(exclude, np.int64)
-    engine = ExactEngine(index.vectors)
-    rows, scores = engine.search(vectors, min(k, len(index)), exclude=excluded)
+    if isinstance(engine, str):
+        engine = get_engine(index, engine)
+    _check_engine(index, engine)
+    rows, scores = engine.search(vectors, min(k, len(index)), exclude=excluded, where=where)
     return Ranking(index, names, rows, scores, excluded)
+
+
+def get_engine(index: Index, name: str, *, folder: Path | str | None = None) -> Engine:
+    """Return an engine over an index, built at its first use; later ones open it.
+
+    Parameters
+    ----------
+    name
+        As for `build_engine`.
+    folder
+        Where the index's engines are kept; by default beside the index, in `<its name>.engines`.
+
+    Raises
+    ------
+    ValueError, EngineError
+        As `build_engine`.
+    """
+    return build_engine(
+        name,
+        index.vectors,
+        folder=folder or index.folder.with_name(f"{index.folder.name}.engines"),
+        identity=index.id,
+        table=index.images,
+        ids=index.images["image_id"],
+    )
+
+
+def _check_engine(index: Index, engine: Engine) -> None:
+    """Raise `ValueError` unless an engine holds the vectors of an index."""
+    step = max(len(index) // 1000, 1)  # rows from all over: to read all would take too long
+    if not np.array_equal(engine.vectors[::step], index.vectors[::step]):
+        n, d = engine.vectors.shape
+        raise ValueError(
+            f"{engine.name} holds {n} x {d} vectors that are not those of {index!r}: "
+            "get_engine(index, name) makes one that does"
+        )
 
 
 def _find_own_row(index: Index, image: ImageSource) -> int:

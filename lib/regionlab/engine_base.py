@@ -1,0 +1,150 @@
+"""What all engines share: one face, the same checks, exact scores in the same order."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+# More than the rounding of a float32 matrix product of unit vectors.
+ROUNDING = 1e-5
+GATHERED = 2**14  # rows that are taken out of the gallery at a time
+ANSWERED = 2**20  # places in rankings that are filled at a time
+
+
+class EngineError(ValueError):
+    """An engine that is missing, damaged, of other vectors or out of reach; says what to do."""
+
+
+class Engine(ABC):
+    """Find the rows of a gallery that are most like a query.
+
+    Engines differ in how they find candidates, exactly or nearly. What they found is compared
+    with the query once more, by the gallery's own vectors, so all engines give the same score
+    to the same row, and rows of equal score come in gallery order.
+
+    Parameters
+    ----------
+    name
+        As for `build_engine`.
+    vectors
+        (n, d) float32, one unit vector a row; may be memory-mapped.
+    table
+        n rows, what `where` asks about; None where nothing will be asked.
+    """
+
+    block = 1024  # queries answered at a time
+
+    def __init__(self, name: str, vectors: np.ndarray, table: pd.DataFrame | None = None):
+        check_gallery(vectors, table)
+        self.name, self.vectors, self.table = name, vectors, table
+
+    def __repr__(self) -> str:
+        n, d = self.vectors.shape
+        return f"<{type(self).__name__} {self.name}: {n} x {d}>"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that have to be in memory for a fast search."""
+        return self.vectors.shape[0] * self.vectors.shape[1] * 4
+
+    def search(
+        self,
+        queries: np.ndarray,
+        k: int,
+        *,
+        exclude: np.ndarray | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the `k` most similar rows for each query, best first.
+
+        Rows of equal score come in gallery order, so a rerun ranks alike; equal vectors score
+        equally, and a query scores the same alone and among others.
+
+        Parameters
+        ----------
+        queries
+            (q, d) float32.
+        k
+            At most n.
+        exclude
+            (q,) int: one row a query that is left out, -1 for none.
+        where
+            Only rows whose columns of the table match, as for `match_rows`.
+
+        Returns
+        -------
+        rows
+            (q, k) int64; -1 in the last places where exclusion or filter leaves fewer, or where
+            an engine that is not exact found fewer.
+        scores
+            (q, k) float32, cosine, higher is more similar; -inf where the row is -1.
+
+        Raises
+        ------
+        ValueError
+            If `k` is not in [1, n], the queries have another width, `exclude` does not hold one
+            row, or -1, for each, or `where` cannot be asked of the table.
+        EngineError
+            If a server does not answer.
+        """
+        n, d = self.vectors.shape
+        if not 1 <= k <= n:
+            raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
+        if queries.ndim != 2 or queries.shape[1] != d:
+            raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
+        exclude = _check_exclude(exclude, len(queries), n)
+        rows = np.full((len(queries), k), -1, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
+        block = max(1, min(self.block, ANSWERED // k))
+        for start in range(0, len(queries), block):
+            part = slice(start, start + block)
+            found = self._find(queries[part], k, exclude[part], where)
+            for i, candidates in enumerate(found, start):
+                best, values = rank_rows(self.vectors, queries[i], candidates, k)
+                rows[i, : len(best)], scores[i, : len(best)] = best, values
+        return rows, scores
+
+    @abstractmethod
+    def _find(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, where: Mapping[str, Any] | None
+    ) -> Iterable[np.ndarray]:
+        """Yield candidates for each query: ascending rows, without what must be left out."""
+
+
+def rank_rows(
+    vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best `k` of some rows by their exact scores, and these.
+
+    A matrix product rounds a row's score by where the row stands, so equal vectors would not
+    tie; each row by itself does.
+
+    Parameters
+    ----------
+    rows
+        Ascending; rows of equal score stay in this order.
+    """
+    parts = (rows[start : start + GATHERED] for start in range(0, len(rows), GATHERED))
+    products = [np.einsum("nd,d->n", vectors[part], query) for part in parts]
+    scores = np.concatenate(products) if products else np.empty(0, np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
+    return rows[order], scores[order]
+
+
+def check_gallery(vectors: np.ndarray, table: pd.DataFrame | None) -> None:
+    """Raise `ValueError` unless vectors are (n, d), not empty, with a row of the table each."""
+    if vectors.ndim != 2 or 0 in vectors.shape:
+        raise ValueError(f"vectors must be (n, d) with n and d at least 1, got {vectors.shape}")
+    if table is not None and len(table) != len(vectors):
+        raise ValueError(f"a table of {len(table)} rows for {len(vectors)} vectors")
+
+
+def _check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
+    if exclude is None:
+        return np.full(q, -1)
+    exclude = np.asarray(exclude)
+    if exclude.shape != (q,) or ((exclude < -1) | (exclude >= n)).any():
+        raise ValueError(f"exclude must be ({q},) rows in [-1, {n}), got {exclude}")
+    return exclude

@@ -1,0 +1,70 @@
+"""Filters: which rows of a table match, asked in the words that Chroma uses for its `where`."""
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+COMPARISONS: dict[str, Callable[[pd.Series, Any], pd.Series]] = {
+    "$eq": operator.eq,
+    "$ne": operator.ne,
+    "$gt": operator.gt,
+    "$gte": operator.ge,
+    "$lt": operator.lt,
+    "$lte": operator.le,
+    "$in": lambda column, values: column.isin(values),
+    "$nin": lambda column, values: ~column.isin(values),
+}
+JOINTS = {"$and": np.logical_and, "$or": np.logical_or}
+
+
+def match_rows(table: pd.DataFrame | None, where: Mapping[str, Any]) -> np.ndarray:
+    """Return which rows of a table match a filter, (n,) bool.
+
+    Parameters
+    ----------
+    table
+        The columns to ask about.
+    where
+        One condition, `{"label": "cat"}` or `{"width": {"$gte": 640}}`, or several joined:
+        `{"$and": [{...}, {...}]}`. Comparisons are those of `COMPARISONS`.
+
+    Raises
+    ------
+    ValueError
+        If there is no table, or the filter is none, with the columns or words that are known.
+    """
+    if table is None:
+        raise ValueError("there is no table to filter by: give one when the engine is built")
+    if not isinstance(where, Mapping) or len(where) != 1:
+        raise ValueError(
+            f"a filter is one condition, such as {{'label': 'cat'}}, got {where!r}; "
+            "join several by {'$and': [...]} or {'$or': [...]}"
+        )
+    ((key, value),) = where.items()
+    if key in JOINTS:
+        return _join(table, key, value)
+    if key not in table.columns:
+        known = ", ".join(map(str, table.columns))
+        raise ValueError(f"no column {key!r} to filter by; known: {known}, $and, $or")
+    return _compare(table[key], value)
+
+
+def _join(table: pd.DataFrame, joint: str, parts: Any) -> np.ndarray:
+    if not isinstance(parts, list) or len(parts) < 2:
+        raise ValueError(f"{joint} joins a list of at least two conditions, got {parts!r}")
+    return JOINTS[joint].reduce([match_rows(table, part) for part in parts])
+
+
+def _compare(column: pd.Series, value: Any) -> np.ndarray:
+    comparison = value if isinstance(value, Mapping) else {"$eq": value}
+    if len(comparison) != 1 or not set(comparison) <= set(COMPARISONS):
+        known = ", ".join(COMPARISONS)
+        raise ValueError(f"{comparison!r} is not one comparison; known: {known}")
+    ((word, operand),) = comparison.items()
+    try:
+        return COMPARISONS[word](column, operand).to_numpy(bool, na_value=word in ("$ne", "$nin"))
+    except TypeError as e:
+        raise ValueError(f"{column.name} cannot be compared by {comparison!r}: {e}") from e
