@@ -74,8 +74,18 @@ def _write(path: Path, packed: Mapping, encoder: Encoder, *, image_length: float
     metadata = {"clip": encoder.space, "model": encoder.fingerprint["model"],
                 "image_length": repr(float(image_length)), **about}  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".tmp").write_bytes(save(dict(packed), metadata=metadata))
+    path.with_suffix(".tmp").write_bytes(_sort_metadata(save(dict(packed), metadata=metadata)))
     path.with_suffix(".tmp").replace(path)
+
+
+def _sort_metadata(file: bytes) -> bytes:
+    """Order the metadata, which safetensors writes in any: equal weights make equal files."""
+    size = int.from_bytes(file[:8], "little")
+    header = json.loads(file[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + file[8 + size :]
 
 
 class TrainedParts:
