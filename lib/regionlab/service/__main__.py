@@ -8,6 +8,8 @@ from pathlib import Path
 
 from regionlab import paths
 
+log = logging.getLogger("regionlab.service")
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -33,7 +35,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until interrupted; return 0, or 2 if it cannot start."""
     options = parse_arguments(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
     try:
         serve(options)
     except (ValueError, OSError) as e:
@@ -63,7 +66,7 @@ def serve(options: argparse.Namespace) -> None:
         hosts=[*LOOPBACK, *options.name] if local else options.name or None,
         batch=options.batch,
     )
-    logging.info("%r at http://%s:%d", index, options.host, options.port)
+    log.info("%r at http://%s:%d", index, options.host, options.port)
     uvicorn.run(
         app,
         host=options.host,
@@ -88,7 +91,7 @@ def find_index(options: argparse.Namespace, encoder, segmenter):
     else:
         collection = load_collection("toybox")
         folder = paths.index_folder("toybox", "test", encoder.name, "regions")
-    logging.info("the index is %s; the first time it takes a while to build", folder)
+    log.info("the index is %s; the first time it takes a while to build", folder)
     return add_regions(build_index(collection, encoder, folder), segmenter, encoder)
 
 

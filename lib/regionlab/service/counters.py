@@ -70,10 +70,11 @@ class RequestLog:
             self._note(scope, status, time.perf_counter() - started, sent)
 
     def _note(self, scope: Scope, status: int, seconds: float, sent: int) -> None:
-        route = scope.get("route")
-        known = f"{scope['method']} {route.path}" if route is not None else "other"
+        route, method = scope.get("route"), scope["method"]
+        # Only what is there is counted by name: there is no end to what else can be asked.
+        known = f"{method} {route.path}" if route and method in route.methods else "other"
         self.counters.requests[known] += 1
         self.counters.answers[f"{status // 100}xx" if status else "hung up"] += 1
         # The raw path is percent-encoded: no line breaks get into the log.
         path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")[:200]
-        log.info("%s %s %s %.0f ms %d B", scope["method"], path, status, 1e3 * seconds, sent)
+        log.info("%s %s %s %.0f ms %d B", method, path, status, 1e3 * seconds, sent)

@@ -86,10 +86,8 @@ class Guard:
             self.busy -= 1
 
     def _refuse(self, method: str, headers: Headers) -> JSONResponse | None:
-        if self.hosts is not None:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname
-            if host not in self.hosts:
-                return problem(400, "the service is not known under this name")
+        if self.hosts is not None and _get_host(headers) not in self.hosts:
+            return problem(400, "the service is not known under this name")
         if method == "POST" and headers.get("sec-fetch-site") == "cross-site":
             return problem(403, "a page of another site may not ask here")
         length = headers.get("content-length", "0")
@@ -126,6 +124,14 @@ class Guard:
 
     def _say_too_large(self) -> str:
         return f"the request is too large: at most {self.limits.body_bytes:,} bytes"
+
+
+def _get_host(headers: Headers) -> str | None:
+    """Return the name that a request calls the service by, without the port."""
+    try:
+        return urlsplit(f"//{headers.get('host', '')}").hostname
+    except ValueError:  # such as an open bracket
+        return None
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

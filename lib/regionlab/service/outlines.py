@@ -22,7 +22,8 @@ def mask_to_path(mask: np.ndarray, *, side: int = OUTLINE_SIDE) -> str:
         Such as "M10 20L10 30L20 30Z"; empty for an empty mask.
     """
     step = -(-max(mask.shape) // side)
-    padded = np.pad(mask[::step, ::step], 1).astype(np.float32)  # outlines close at the edge
+    middles = mask[step // 2 :: step, step // 2 :: step]
+    padded = np.pad(middles, 1).astype(np.float32)  # so that outlines close at the edge
     lines = contour_generator(z=padded).lines(0.5)
     return "".join(_line_to_path((_drop_straight(line) - 0.5) * step) for line in lines)
 

@@ -43,7 +43,7 @@ function toPrompt(object, number) {
   const common = { weight: object.weight ?? 1, color: colorOf(number) };
   const text = object.text.trim();
   const marked = object.box || object.points.length;
-  if (marked && text) common.label = text;
+  if (marked) common.label = text || `object ${number + 1}`;
   const sides = ["x0", "y0", "x1", "y1"];
   const box = object.box && Object.fromEntries(sides.map((side, i) => [side, object.box[i]]));
   if (object.points.length) {
@@ -163,7 +163,7 @@ export class QueryImage {
 
   drawPart(number, prompt) {
     const unwanted = prompt.weight < 0;
-    const name = prompt.label || prompt.words || `object ${number + 1}`;
+    const name = prompt.label ?? prompt.words;
     const pick = (weight) => () => this.setWeight(number, weight);
     const choice = (label, weight, pressed) =>
       make("button", { type: "button", onclick: pick(weight), "aria-pressed": pressed }, label);

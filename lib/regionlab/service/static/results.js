@@ -13,25 +13,25 @@ function signed(value) {
 }
 
 // The outlines of the regions that matched, over the picture.
-function drawOutlines(result) {
+function drawOutlines(result, parts) {
   const frame = { viewBox: `0 0 ${result.width} ${result.height}`, "aria-hidden": "true" };
   const paths = result.regions.flatMap(({ part, outline }) => {
-    const line = makeSvg("path", { d: outline, class: "line" });
+    const kind = parts[part].weight < 0 ? "line unwanted" : "line";
+    const line = makeSvg("path", { d: outline, class: kind });
     line.style.stroke = colorOf(part);
     return [makeSvg("path", { d: outline, class: "halo" }), line];
   });
   return makeSvg("svg", frame, ...paths);
 }
 
-function drawPicture(result, url) {
+function drawPicture(result, url, parts) {
   const image = make("img", { src: url, alt: "", loading: "lazy", draggable: false });
-  return make("span", { className: "picture" }, image, drawOutlines(result));
+  return make("span", { className: "picture" }, image, drawOutlines(result, parts));
 }
 
-function drawThumb(down) {
-  const use = makeSvg("use", { href: "#thumb" });
-  const attributes = { viewBox: "0 0 24 24", class: down ? "thumb down" : "thumb", "aria-hidden": "true" };
-  return makeSvg("svg", attributes, use);
+function drawIcon(name, way = "") {
+  const attributes = { viewBox: "0 0 24 24", class: `icon ${way}`, "aria-hidden": "true" };
+  return makeSvg("svg", attributes, makeSvg("use", { href: `#${name}` }));
 }
 
 export class Results {
@@ -59,7 +59,7 @@ export class Results {
     const open = make(
       "button",
       { type: "button", className: "open", "aria-label": `open result ${title}` },
-      drawPicture(result, result.thumbnail_url),
+      drawPicture(result, result.thumbnail_url, this.parts),
     );
     open.addEventListener("click", () => this.open(result));
     const line = make(
@@ -86,7 +86,7 @@ export class Results {
     const buttons = [true, false].map((liked) => {
       const label = `${liked ? "right" : "wrong"}: result ${result.rank}`;
       const options = { type: "button", title: liked ? "right" : "wrong", "aria-label": label };
-      return make("button", { ...options, className: "judge" }, drawThumb(!liked));
+      return make("button", { ...options, className: "judge" }, drawIcon("thumb", liked ? "up" : "down"));
     });
     const show = () => {
       const now = this.judged.get(result.image_id);
@@ -115,9 +115,14 @@ export class Results {
     const buttons = targets.map((region) => {
       const of = several ? ` (part ${region.part + 1})` : "";
       const label = `search with this ${region ? "region" : "image"}${of}: result ${result.rank}`;
-      const text = several ? "" : `Search with this`;
-      const mark = region ? dot(region.part) : null;
-      const button = make("button", { type: "button", title: label, "aria-label": label, className: "on" }, mark, text);
+      const text = several ? null : "Search with this";
+      const button = make(
+        "button",
+        { type: "button", title: label, "aria-label": label },
+        several ? drawIcon("lens") : null,
+        region ? dot(region.part) : null,
+        text,
+      );
       button.addEventListener("click", () => this.actions.searchRegion(result, region));
       return button;
     });
@@ -144,7 +149,7 @@ export class Results {
     const size = `${result.width} × ${result.height} pixels`;
     const whole = make("button", { type: "button" }, "Search with the whole image");
     whole.addEventListener("click", () => this.actions.searchRegion(result, null));
-    const picture = drawPicture(result, `${result.image_url}?size=1024`);
+    const picture = drawPicture(result, `${result.image_url}?size=1024`, this.parts);
     picture.style.setProperty("--width", result.width);
     picture.style.setProperty("--height", result.height);
     byId("opened").replaceChildren(
