@@ -8,7 +8,7 @@ goes on where it stopped and an index that can be opened is whole.
 
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from regionlab.index_images import check_sizes, describe_model, make_images
 from regionlab.index_lock import claim_index
 from regionlab.region_files import read_region_files
 from regionlab.rle import rle_to_mask
+from regionlab.shards import write_shards
 from regionlab.vector_files import open_vectors
 from regionlab.workshop import (
     IMAGES,
@@ -243,9 +244,34 @@ def build_index(
         If `folder` holds something that is not part of an index, another process is writing
         it, or the disk is full or cannot be written to; an index that was there is as it was.
     """
+    sizes = check_sizes(batch_size, workers, shard_size)
+    index = make_index(collection, encoder, folder, sizes, fresh=fresh)
+    warn_of_failures(index)
+    return index
+
+
+def make_index(
+    collection: Collection,
+    encoder: Encoder,
+    folder: Path | str,
+    sizes: dict[str, int],
+    *,
+    fresh: bool,
+    write: Callable[..., None] = write_shards,
+) -> Index:
+    """Do what `build_index` does, with `write` for the embedding and without a warning.
+
+    Parameters
+    ----------
+    encoder
+        Passed on to `write`; else only its `space`, `fingerprint` and `dim` are asked for.
+    sizes
+        Of `check_sizes`.
+    write
+        Writes the shards that are missing: `write_shards`, or another that takes the same.
+    """
     if not len(collection):
         raise ValueError(f"{collection!r} has no images to index")
-    sizes = check_sizes(batch_size, workers, shard_size)
     folder = Path(folder).expanduser().resolve()
     check_replaceable(folder)
     plan = plan_build(collection, encoder)
@@ -266,11 +292,11 @@ def build_index(
                     folder=folder,
                     plan=plan,
                     sizes=sizes,
+                    write=write,
                 )
                 finish_swap(folder)
                 index = open_index(folder)
             shutil.rmtree(get_workshop(folder, IMAGES), ignore_errors=True)
-    warn_of_failures(index)
     return index
 
 

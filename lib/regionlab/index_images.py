@@ -1,5 +1,6 @@
 """The images of a new index: those not known are embedded, and all are joined into its files."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def make_images(
     folder: Path,
     plan: str,
     sizes: dict[str, int],
+    write: Callable[..., None] = write_shards,
 ) -> None:
     """Make the files of an index without regions in the folder `target` of a workshop.
 
@@ -34,11 +36,13 @@ def make_images(
         Images that need no embedding.
     sizes
         Of `check_sizes`.
+    write
+        Writes the shards that are missing: `write_shards`, or another that takes the same.
     """
     shards = target.parent / "shards"
     rest = np.flatnonzero(known.rows < 0)
     if len(rest):
-        write_shards(collection, rest, encoder, shards, **sizes)
+        write(collection, rest, encoder, shards, **sizes)
     with whole_folder(target) as new:
         write_index_files(new, collection, shards, folder=folder, plan=plan, known=known)
 

@@ -5,6 +5,7 @@ the images from its row on, and the `seconds` it took; an image that could not b
 vector of zeros, no digest and a reason. A shard that exists is whole.
 """
 
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -39,19 +40,29 @@ def write_shards(
         Images a shard: a multiple of `batch_size`, so that a batch never straddles two and a
         resumed build computes the very batches of one that ran through.
     """
-    starts = [s for s in range(0, len(rows), shard_size) if not _path(folder, s).exists()]
-    shards = [rows[start : start + shard_size] for start in starts]
-    names = collection.images["path"]
-    paths = (collection.root / names.iloc[row] for shard in shards for row in shard)
-    total = sum(map(len, shards))
+    missing = find_missing(folder, rows, shard_size)
+    paths = (path for shard in missing.values() for path in list_paths(collection, shard))
+    total = sum(map(len, missing.values()))
     with closing(encoder.encode_stream(paths, batch_size=batch_size, workers=workers)) as batches:
-        items = progress(_one_by_one(batches), desc="embed images", total=total)
-        for start, shard in zip(starts, shards, strict=True):
+        items = progress(take_apart(batches), desc="embed images", total=total)
+        for start, shard in missing.items():
             began = time.perf_counter()
             embedded = list(islice(items, len(shard)))
-            _save(_path(folder, start), embedded, encoder.dim, time.perf_counter() - began)
+            seconds = time.perf_counter() - began
+            save_shard(folder, start, pack_shard(embedded, encoder.dim, seconds))
         for _ in items:  # lets the progress come to its end
             pass
+
+
+def find_missing(folder: Path, rows: np.ndarray, shard_size: int) -> dict[int, np.ndarray]:
+    """Return the rows of each shard that is not there yet, by its start."""
+    starts = range(0, len(rows), shard_size)
+    return {s: rows[s : s + shard_size] for s in starts if not _path(folder, s).exists()}
+
+
+def list_paths(collection: Collection, rows: np.ndarray) -> list[Path]:
+    """Return the absolute paths of some images of a collection."""
+    return [collection.root / path for path in collection.images["path"].iloc[rows]]
 
 
 def read_shards(folder: Path, name: str) -> Iterator[np.ndarray]:
@@ -65,7 +76,7 @@ def _path(folder: Path, start: int) -> Path:
     return folder / f"{start:012d}.npz"
 
 
-def _one_by_one(batches: Iterator[ImageBatch]) -> Iterator[tuple]:
+def take_apart(batches: Iterator[ImageBatch]) -> Iterator[tuple]:
     """Take batches apart: (vector, size, digest, reason) of each image in order."""
     for batch in batches:
         read = zip(batch.rows, batch.vectors, batch.sizes, batch.digests, strict=True)
@@ -74,19 +85,28 @@ def _one_by_one(batches: Iterator[ImageBatch]) -> Iterator[tuple]:
         yield from (items[row] for row in sorted(items))
 
 
-def _save(path: Path, items: list[tuple], dim: int, seconds: float) -> None:
+def pack_shard(items: list[tuple], dim: int, seconds: float) -> bytes:
+    """Return the file of a shard: its images, as `take_apart` yields them, and its time."""
     vectors, sizes, digests, reasons = zip(*items, strict=True)
     blank = np.zeros(dim, np.float32)
+    file = io.BytesIO()
+    np.savez(
+        file,
+        vectors=np.stack([blank if v is None else v for v in vectors]),
+        sizes=np.array(sizes, np.int64),
+        digests=np.array(digests, str),
+        reasons=np.array(reasons, str),
+        seconds=np.array([seconds]),
+    )
+    return file.getvalue()
+
+
+def save_shard(folder: Path, start: int, data: bytes) -> None:
+    """Put a shard in its place in one step, once all of it is on the disk."""
+    path = _path(folder, start)
     temporary = path.with_suffix(".tmp")
     with open(temporary, "wb") as file:
-        np.savez(
-            file,
-            vectors=np.stack([blank if v is None else v for v in vectors]),
-            sizes=np.array(sizes, np.int64),
-            digests=np.array(digests, str),
-            reasons=np.array(reasons, str),
-            seconds=np.array([seconds]),
-        )
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())  # a shard that exists is whole, even after a power failure
     temporary.replace(path)
