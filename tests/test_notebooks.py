@@ -105,6 +105,10 @@ def more(workspace, world, results):
                           "gammas": [0.01, 1.0], "originals": 0}),
         ("09_label_by_neighbours", {"limit_gallery": 200, "limit_queries": 50}),
         ("15_search_video", {"root": "data/films"}),
+        ("11_engines_and_scale", {"dataset": "coco", "root": "data/small world",
+                                  "sizes": [200, 2000], "cells": [0, 16], "chroma_limit": 200,
+                                  "queries": 20, "batches": [1, 10], "timed_images": 2,
+                                  "paper_images": 50, "paper_encoder": "toyclip"}),
         ("12_paper_claims", {"results_of": "small"}),
     ]  # fmt: skip
     return run_notebooks(workspace, "more", books, resamples=50)
@@ -120,6 +124,14 @@ def test_neighbour_notebook_labels_digits(more):
     ways = more["09_label_by_neighbours"]["results"]["ways"]
     assert ways["CLIP"]["top1"]["n"] == 50
     assert ways["CLIP"]["among"]["value"] >= ways["CLIP"]["top1"]["value"] > 0.3
+
+
+def test_scale_notebook_measures_every_engine_at_each_size(more):
+    engines = more["11_engines_and_scale"]["results"]["engines"]
+    assert set(engines["200"]) == {"exact", "Flat", "HNSW32", "chroma"}
+    assert set(engines["2000"]) == {"exact", "Flat", "IVF16,Flat", "IVF16,SQ8", "HNSW32"}
+    assert engines["2000"]["exact"]["recall"] == 1
+    assert engines["2000"]["IVF16,Flat"]["recall"] >= 0.99
 
 
 def test_claims_notebook_judges_every_number(more):
