@@ -16,6 +16,8 @@ def draw_tradeoff(
 ):
     """Draw recall over milliseconds a query: a curve each index, markers as large as its memory.
 
+    Settings that are slower than another of the same index without finding more are left out.
+
     Parameters
     ----------
     table
@@ -27,6 +29,7 @@ def draw_tradeoff(
     """
     measured = table[table["recall"].notna()]
     for factory, curve in measured.groupby("factory", sort=False):
+        curve = _take_front(curve)
         label = f"{factory}, {describe_bytes(curve['bytes'].iloc[0])}"
         (line,) = ax.plot(curve["milliseconds"], curve["recall"], linewidth=1)
         areas = _scale_areas(curve["bytes"], measured["bytes"])
@@ -43,6 +46,12 @@ def draw_tradeoff(
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def _take_front(curve: pd.DataFrame) -> pd.DataFrame:
+    """Return the settings that find more than every faster one."""
+    curve = curve.sort_values("milliseconds")
+    return curve[curve["recall"] > curve["recall"].cummax().shift(fill_value=-1)]
 
 
 def describe_bytes(count: float) -> str:
