@@ -1,22 +1,12 @@
-"""Queries, and how well regions answer their parts, against slow and plain counting."""
-
-from itertools import permutations
+"""Queries, and how images are ranked for them, against slow and plain counting."""
 
 import numpy as np
 import pytest
 
-from regionlab import ranking
+from regionlab.overlap import box_iou
 from regionlab.query import Part, Query, make_probes
-from regionlab.ranking import (
-    UNMATCHED,
-    BestRegions,
-    Rol,
-    best_of_each,
-    box_iou,
-    cosines,
-    find_best,
-    match_parts,
-)
+from regionlab.ranking import WINDOW, Rol, best_of_each, cosines, find_best, spread, weigh
+from regionlab.rle import mask_to_rle
 
 
 def unit(*shape, seed=0):
@@ -63,6 +53,11 @@ def test_a_part_does_not_change_with_the_array_it_was_made_from():
         (r"\(height, width\), got \(30, 0\)", {"size": (30, 0)}),
         (r"\(height, width\), got 30", {"size": 30}),
         (r"\(height, width\), got \(1.5, 2\)", {"size": (1.5, 2)}),
+        ("KeyError.'counts'. in {'size': ", {"rle": {"size": [2, 2]}}),
+        ("the RLE of a part is none: TypeError", {"rle": "04"}),
+        ("end in the middle of a number", {"rle": {"size": [2, 2], "counts": "o"}}),
+        ("must hold a mask of its size", {"rle": {"size": [2, 2], "counts": "05"}}),
+        ("must hold a mask of its size", {"rle": mask_to_rle(np.zeros((2, 2), bool))}),
     ],
 )
 def test_a_bad_part_is_told_why(message, arguments):
@@ -165,84 +160,99 @@ def test_images_without_any_region_have_none_best():
     assert best_of_each(np.empty((1, 0)), np.array([0, 0, 0]), -1).tolist() == [[-1, -1]]
 
 
-def match_slowly(similarity, weights):
-    """The score of every way to give each part a region of its own, or none."""
-    m, r = similarity.shape
-    padded = np.hstack([similarity, np.full((m, m), UNMATCHED)])
-    return max(weights @ padded[np.arange(m), list(way)] for way in permutations(range(r + m), m))
+def test_the_regions_of_some_images_in_their_order():
+    offsets = np.array([0, 2, 2, 5, 6])
+    regions, local = spread(offsets, np.array([2, 0, 1, 2]))
+    assert regions.tolist() == [2, 3, 4, 0, 1, 2, 3, 4]
+    assert local.tolist() == [0, 3, 5, 5, 8]
+    regions, local = spread(offsets, np.array([], int))
+    assert (regions.tolist(), local.tolist()) == ([], [0])
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_matching_is_the_best_of_all_assignments(seed):
+def test_whole_and_region_are_weighed_for_wanted_and_unwanted_parts():
+    probes = make_probes(Query([Part(X, weight=3), Part(Y, weight=-2), Part(Y)]), "match")
+    whole = np.float32([[1, 0], [1, 0.5], [0, 1]])
+    best = np.float32([[0.5, 1], [0, 1], [1, 0.5]])
+    similarity, without = weigh(probes, whole, best, 0.25)
+    parts = [[0.25 + 0.375, 0.75], [0.25, 0.125 + 0.75], [0.75, 0.25 + 0.375]]
+    np.testing.assert_allclose(similarity, np.array([3 / 4, 0, 1 / 4]) @ parts)
+    np.testing.assert_allclose(without, np.array([0, -2 / 4, 0]) @ parts)
+
+
+def test_an_image_weighs_the_same_alone_and_among_others():
+    # numpy sums a lone column of eight or more parts in another order.
+    probes = make_probes(
+        Query([Part(v, weight=w) for v, w in zip(unit(11, 4), range(1, 12), strict=True)]), "match"
+    )
+    best = np.random.default_rng(0).normal(size=(11, 50)).astype(np.float32)
+    together, _ = weigh(probes, None, best, 0.0)
+    alone = [weigh(probes, None, best[:, [i]], 0.0)[0][0] for i in range(50)]
+    assert together.tolist() == alone
+
+
+# The best images
+
+
+def find_slowly(scores, depth, excluded):
+    order = np.argsort(-scores, kind="stable")
+    return order[order != excluded][:depth]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_best_are_found_below_bounds_as_by_sorting_all(seed):
     rng = np.random.default_rng(seed)
-    m, r = rng.integers(1, 4), rng.integers(1, 4)
-    similarity, weights = rng.uniform(-1, 1, (m, r)), rng.uniform(0.1, 3, m)
-    found = match_parts(similarity, weights)
-    held = found[found >= 0]
-    assert len(set(held)) == len(held) == min(m, r)
-    value = np.where(found >= 0, similarity[np.arange(m), found], UNMATCHED)
-    np.testing.assert_allclose(weights @ value, match_slowly(similarity, weights))
+    n, slack = 500, 0.05
+    scores = rng.integers(-20, 20, n).astype(np.float32) / 10  # many are equal
+    bounds = scores + rng.uniform(-slack, 2, n) * (rng.random(n) < 0.5)
+    for depth, excluded in ((1, -1), (10, int(scores.argmax())), (100, 3), (n, 7)):
+        found = find_best(
+            bounds,
+            lambda rows: {"scores": scores[rows], "pair": np.stack([rows, -rows])},
+            depth=depth,
+            slack=slack,
+            excluded=excluded,
+        )
+        expected = find_slowly(scores, depth, excluded)
+        assert found["rows"].tolist() == expected.tolist()
+        np.testing.assert_array_equal(found["scores"], scores[expected])
+        np.testing.assert_array_equal(found["pair"], [expected, -expected])
 
 
-def test_a_lone_region_goes_to_the_part_that_would_miss_it_most():
-    # To the first part: 1 * 0.9 - 3 = -2.1. To the second: -1 + 3 * -0.2 = -1.6.
-    similarity = np.array([[0.9], [-0.2]])
-    assert match_parts(similarity, np.array([1.0, 3.0])).tolist() == [-1, 0]
-    assert match_parts(similarity, np.array([1.0, 1.0])).tolist() == [0, -1]
+def test_only_images_that_may_be_among_the_best_are_looked_at():
+    scores = unit(1, 20_000)[0]
+    looked_at = []
+
+    def look(rows):
+        looked_at.extend(rows.tolist())
+        return {"scores": scores[rows]}
+
+    find_best(scores + 1e-6, look, depth=10, slack=1e-6)
+    assert len(looked_at) == WINDOW
+    looked_at.clear()
+    loose = scores + np.random.default_rng(0).uniform(0, 0.01, len(scores))
+    find_best(loose, look, depth=10)
+    tenth = np.sort(scores)[-10]
+    assert set(np.flatnonzero(loose >= tenth)) <= set(looked_at)
+    assert WINDOW < len(looked_at) == len(set(looked_at)) < len(scores) / 4
 
 
-def best_regions(query, regions, counts, several="match"):
-    probes = make_probes(Query(query), several)
-    return BestRegions(probes, np.asarray(regions, np.float32), np.cumsum([0, *counts]))
+def test_without_bounds_all_are_looked_at_in_one_go():
+    looked_at = []
+
+    def look(rows):
+        looked_at.append(rows.tolist())
+        return {"scores": np.zeros(len(rows), np.float32)}
+
+    found = find_best(np.full(100, np.inf), look, depth=3, excluded=1)
+    assert looked_at == [[0, *range(2, 100)]]
+    assert found["rows"].tolist() == [0, 2, 3]
 
 
-def test_an_image_is_open_where_two_wanted_parts_share_their_best_region():
-    regions = [X, Y, [0.6, 0.8], X, Y]
-    best = best_regions([Part(X), Part(Y), Part(X, weight=-1)], regions, [2, 0, 1, 2])
-    assert best.open.tolist() == [False, False, True, False]
-    np.testing.assert_allclose(best.similarity, [[1, -1, 0.6, 1], [1, -1, 0.8, 1], [1, 1, 0.6, 1]])
-    assert best.rows.tolist() == [[0, -1, 2, 3], [1, -1, 2, 4], [0, -1, 2, 3]]
-
-
-def test_matching_closes_an_image_and_leaves_unwanted_parts_alone():
-    best = best_regions([Part(X), Part(X, weight=-1), Part(X)], [X, [0.6, 0.8], X], [2, 1])
-    assert best.open.tolist() == [True, True]
-    best.match(np.array([0]))
-    assert best.open.tolist() == [False, True]
-    np.testing.assert_allclose(best.similarity[:, 0], [1, 1, 0.6])
-    assert best.rows[:, 0].tolist() == [0, 0, 1]
-    best.match(np.array([1]))
-    assert best.similarity[:, 1].tolist() == [1, 1, UNMATCHED]
-    assert best.rows[:, 1].tolist() == [2, 2, -1]
-
-
-def test_of_equal_regions_the_first_is_the_evidence():
-    best = best_regions([Part(X)], [Y, X, X], [3])
-    assert best.rows.tolist() == [[1]]
-
-
-def test_only_images_that_may_be_among_the_best_are_matched(monkeypatch):
-    matched = []
-
-    def count(similarity, weights):
-        matched.append(1)
-        return match_parts(similarity, weights)
-
-    monkeypatch.setattr(ranking, "match_parts", count)
-    vectors, regions = unit(2, 8, seed=1), unit(4000, 8, seed=2)
-    vectors[1] = (vectors[0] + 0.3 * vectors[1]) / np.linalg.norm(vectors[0] + 0.3 * vectors[1])
-    parts = [Part(vector) for vector in vectors]
-    images = unit(400, 8, seed=3)
-    counts = {}
-    for depth in (1, 400):
-        matched.clear()
-        best = best_regions(parts, regions, [10] * 400)
-        was_open = best.open.sum()
-        probes = make_probes(Query(parts), "match")
-        counts[depth], _, _ = find_best(probes, images, best, share=0.0, depth=depth)
-        assert len(matched) == (was_open if depth == 400 else pytest.approx(32, abs=32))
-    assert was_open > 200
-    assert counts[1][0] == counts[400][0]
+def test_where_the_only_image_is_left_out_there_is_none():
+    found = find_best(
+        np.zeros(1), lambda rows: {"scores": np.zeros(len(rows))}, depth=3, excluded=0
+    )
+    assert found["rows"].tolist() == []
 
 
 # Settings
@@ -259,6 +269,11 @@ def test_only_images_that_may_be_among_the_best_are_matched(monkeypatch):
         ("frame must be one of 'image', 'pixels', got 'world'", {"frame": "world"}),
         ("candidates must be a whole number of at least 1, got 0", {"candidates": 0}),
         ("candidates must be a whole number of at least 1, got 2.5", {"candidates": 2.5}),
+        ("overlap must be one of 'box', 'mask', got 'rle'", {"overlap": "rle"}),
+        ("grid must be a whole number of at least 1, got 0", {"grid": 0}),
+        ("grid must be a multiple of 8 up to 256, got 20", {"grid": 20}),
+        ("grid must be a multiple of 8 up to 256, got 264", {"grid": 264}),
+        ("in the frame 'image' only, got 'pixels'", {"overlap": "mask", "frame": "pixels"}),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(message, settings):

@@ -1,5 +1,6 @@
 """Images found by their regions, against brute force and numbers worked by hand."""
 
+import tracemalloc
 from dataclasses import replace
 from itertools import permutations, product
 from pathlib import Path
@@ -8,11 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from regionlab import region_gallery
 from regionlab.evaluation import measure_ranking
 from regionlab.index import Index, IndexFolderError
 from regionlab.masking import Region
-from regionlab.query import Part, Query, part_from_region, part_from_words
-from regionlab.ranking import UNMATCHED, Rol, box_iou
+from regionlab.overlap import box_iou
+from regionlab.query import Part, Query, make_probes, part_from_region, part_from_words
+from regionlab.ranking import UNMATCHED, Rol
+from regionlab.region_gallery import RegionGallery
 from regionlab.region_search import search_regions
 from regionlab.regions import encode_regions
 
@@ -463,6 +467,81 @@ def test_queries_are_named_by_their_labels_or_numbers():
     assert ranking.regions.shape == (2, 1, 2)
     assert ranking.regions[1].tolist() == [[0, -1]]
     assert repr(ranking) == "<Ranking: 2 queries x 1 of 1 images>"
+
+
+# Many images: bounds for all, exact scores for few
+
+
+def large_world(seed, n=400, d=8, distinct=None):
+    """As `world`, with many images; of few distinct vectors, many are equal."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(0, 6, n)
+    pool = unit(rng, distinct or counts.sum() + n, d)
+    drawn = rng.integers(0, distinct, counts.sum() + n) if distinct else np.arange(len(pool))
+    regions = np.split(pool[drawn[n:]], np.cumsum(counts)[:-1])
+    queries = [random_query(rng, wanted=1 + i % 4, unwanted=i % 2, d=d) for i in range(8)]
+    return make_index(regions, images=pool[drawn[:n]]), queries
+
+
+@pytest.mark.parametrize("distinct", [None, 6])
+@pytest.mark.parametrize(("against", "several"), WAYS)
+def test_the_best_of_many_are_the_first_of_the_whole_ranking(
+    against, several, distinct, monkeypatch
+):
+    monkeypatch.setattr(region_gallery, "SCORES", 500)  # as for a gallery of many blocks
+    index, queries = large_world(0, distinct=distinct)
+    options = {"against": against, "several": several, "exclude": np.arange(8) * 50 - 1}
+    every = search_regions(index, queries, k=len(index), **options)
+    monkeypatch.setattr(region_gallery, "LOOKED_AT", 7)
+    monkeypatch.setattr(region_gallery, "BOUNDS", 3 * 400 * 4)
+    some = search_regions(index, queries, k=9, **options)
+    np.testing.assert_array_equal(some.rows, every.rows[:, :9])
+    np.testing.assert_array_equal(some.scores, every.scores[:, :9])
+    np.testing.assert_array_equal(some.regions, every.regions[:, :9])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_no_score_is_above_its_bound(share):
+    index, queries = large_world(1)
+    gallery = RegionGallery(index, with_regions=True)
+    probes = [make_probes(query, "match") for query in queries]
+    for one, bound in zip(probes, gallery.bound(probes, share), strict=True):
+        scores = gallery.look(one, np.arange(len(index)), share)["scores"]
+        slack = region_gallery.ROUNDING * np.abs(one.weights).sum()
+        assert (scores <= bound + slack).all()
+        if (one.weights > 0).sum() == 1 or share == 1:
+            np.testing.assert_allclose(scores, bound, atol=slack)
+
+
+@pytest.mark.parametrize("against", ["regions", "images", "both"])
+def test_few_of_many_images_are_compared_exactly(against, monkeypatch):
+    looked_at, original = [], RegionGallery.look
+
+    def watch(self, probes, rows, share):
+        looked_at.append(len(rows))
+        return original(self, probes, rows, share)
+
+    monkeypatch.setattr(RegionGallery, "look", watch)
+    index, queries = large_world(2, n=2000)
+    search_regions(index, queries, k=5, against=against)
+    assert sum(looked_at) < len(queries) * 2000 / 4
+
+
+def test_vectors_are_read_from_the_file_block_by_block(tmp_path, monkeypatch):
+    monkeypatch.setattr(region_gallery, "SCORES", 2**12)
+    rng = np.random.default_rng(3)
+    np.save(tmp_path / "vectors.npy", unit(rng, 40_000, 64))
+    regions = np.load(tmp_path / "vectors.npy", mmap_mode="r")
+    index = make_index([regions[i : i + 20] for i in range(0, 40_000, 20)])
+    index = replace(index, region_vectors=regions)
+    query = random_query(rng, wanted=2, unwanted=1, d=64)
+    search_regions(index, query)
+    tracemalloc.start()
+    try:
+        search_regions(index, query)
+        assert tracemalloc.get_traced_memory()[1] < regions.nbytes / 4
+    finally:
+        tracemalloc.stop()
 
 
 # What is refused

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from regionlab.rle_runs import decode_runs
+
 if TYPE_CHECKING:
     from regionlab.embedding import Encoder
     from regionlab.masking import Region
@@ -34,12 +36,15 @@ class Part:
     size
         (height, width) in pixels of the image that the part was taken from; asked for only by
         `Rol(frame="pixels")`.
+    rle
+        The mask of the part in that image, as COCO's compressed RLE, see `regionlab.rle`; asked
+        for only by `Rol(overlap="mask")`.
 
     Raises
     ------
     ValueError
         If the vector is not a unit vector, the box has no area or is not in [0, 1], the weight
-        is 0 or not finite, or the size is not two positive whole numbers.
+        is 0 or not finite, the size is not two positive whole numbers, or the RLE holds no mask.
     """
 
     vector: np.ndarray
@@ -47,6 +52,7 @@ class Part:
     weight: float = 1.0
     label: str = ""
     size: tuple[int, int] | None = None
+    rle: dict | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "vector", _check_vector(self.vector))
@@ -56,6 +62,8 @@ class Part:
             raise ValueError(f"the weight of a part must be finite and not 0, got {self.weight}")
         if self.size is not None:
             object.__setattr__(self, "size", _check_size(self.size))
+        if self.rle is not None:
+            _check_rle(self.rle)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +204,7 @@ def part_from_region(
     vector = encode_regions(encoder, image, [region.mask], encoding=encoding)[0]
     height, width = image.shape[:2]
     box = np.asarray(region.box, np.float64) / (width, height, width, height)
-    return Part(vector, box, weight, label, (height, width))
+    return Part(vector, box, weight, label, (height, width), region.rle)
 
 
 def part_from_words(encoder: "Encoder", words: str, *, weight: float = 1.0) -> Part:
@@ -247,3 +255,12 @@ def _check_size(size: tuple[int, int]) -> tuple[int, int]:
     if sides.shape != (2,) or sides.dtype.kind not in "iu" or (sides < 1).any():
         raise ValueError(f"the size of a part's image must be (height, width), got {size!r}")
     return int(sides[0]), int(sides[1])
+
+
+def _check_rle(rle: dict) -> None:
+    try:
+        (height, width), (runs, _) = rle["size"], decode_runs([rle["counts"]])
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"the RLE of a part is none: {e!r} in {str(rle)[:80]}") from e
+    if runs.sum() != height * width or not runs[1::2].any():
+        raise ValueError(f"the RLE of a part must hold a mask of its size, got {str(rle)[:80]}")

@@ -8,10 +8,10 @@ s_i being the cosine (S0, equations 5, 6 and 8) of the part and the image, or th
 that answers it best. A negative weight so takes away what the unwanted part finds at best.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from regionlab.query import Probes
 
@@ -19,11 +19,13 @@ from regionlab.query import Probes
 # makes an image worse, which no value inside the range of the cosines could promise.
 UNMATCHED = -1.0
 
-# Images matched at a time while looking for the best: more are a waste, fewer cost rounds.
+# Images looked at first while looking for the best: more are a waste, fewer cost rounds.
 WINDOW = 32
 
 RANKED_BY = ("similar", "overlap", "whole")
 FRAMES = ("image", "pixels")
+OVERLAPS = ("box", "mask")
+MOST_CELLS = 256  # along each side of the grid of masks
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class Rol:
 
     The paper gives no alpha and beta, and does not say what R_I is, in which frame two regions
     of different images overlap, nor how many images are re-ranked. Here `sim` is the score of
-    the search, and the IoU is that of boxes, averaged by weight over the wanted parts that have
-    one; words and unwanted parts take no part in it.
+    the search, and the IoU is that of boxes or masks, averaged by weight over the wanted parts
+    that have one; words and unwanted parts take no part in it.
 
     Parameters
     ----------
@@ -45,13 +47,17 @@ class Rol:
         What R_I is: "similar", the region that the search matched with the part; "overlap", the
         region of the image with the highest IoU, chosen for each part by itself; "whole", the
         whole image. Without a region the IoU is 0. In the frame "image" the whole image adds
-        the area of the query's box to each candidate alike, and so changes no order.
+        the area of the query's region to each candidate alike, and so changes no order.
     candidates
         How many images of the search are re-ranked. The others follow in their order, with an
         IoU of 0: none of them can score higher than a candidate, as beta is not negative.
     frame
-        Where the boxes lie over each other: "image", both images stretched to the same square;
-        "pixels", the images' own pixels, counted from the top left corner.
+        Where the regions lie over each other: "image", both images stretched to the same
+        square; "pixels", for boxes, the images' own pixels, counted from the top left corner.
+    overlap
+        What a region is: its "box", or its "mask" on a grid, see `packed_masks`.
+    grid
+        Cells along each side of that grid, a multiple of 8 from 8 to 256.
 
     Raises
     ------
@@ -64,6 +70,8 @@ class Rol:
     region: str = "similar"
     candidates: int = 50
     frame: str = "image"
+    overlap: str = "box"
+    grid: int = 32
 
     def __post_init__(self) -> None:
         for name in ("alpha", "beta"):
@@ -73,7 +81,13 @@ class Rol:
             raise ValueError("alpha and beta are both 0: every image would score the same")
         check_choice("region", self.region, RANKED_BY)
         check_choice("frame", self.frame, FRAMES)
+        check_choice("overlap", self.overlap, OVERLAPS)
         check_count("candidates", self.candidates)
+        check_count("grid", self.grid)
+        if self.grid % 8 or self.grid > MOST_CELLS:
+            raise ValueError(f"grid must be a multiple of 8 up to {MOST_CELLS}, got {self.grid}")
+        if self.overlap == "mask" and self.frame != "image":
+            raise ValueError(f"masks overlap in the frame 'image' only, got {self.frame!r}")
 
 
 def cosines(probes: Probes, vectors: np.ndarray) -> np.ndarray:
@@ -97,156 +111,105 @@ def best_of_each(values: np.ndarray, offsets: np.ndarray, empty: np.ndarray | fl
     return best
 
 
-def match_parts(similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give each part a region of its own, such that the score is highest.
+def spread(offsets: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """List the regions of some images.
 
     Parameters
     ----------
-    similarity
-        (m, r) cosines.
-    weights
-        (m,) positive.
+    offsets
+        (n + 1,) where each image's regions begin.
+    images
+        (c,) which.
 
     Returns
     -------
-    np.ndarray
-        (m,) int64, the region of each part; -1, worth `UNMATCHED`, where there are too few.
+    regions
+        (r,) int64, the regions of the first of them, then those of the second, and so on.
+    local
+        (c + 1,) int64, where in `regions` each one's begin.
     """
-    gain = weights[:, None] * (similarity - UNMATCHED)
-    parts, regions = linear_sum_assignment(gain, maximize=True)
-    matched = np.full(len(similarity), -1)
-    matched[parts] = regions
-    return matched
+    local = np.append(0, np.cumsum(offsets[images + 1] - offsets[images]))
+    return np.arange(local[-1]) + np.repeat(offsets[images] - local[:-1], np.diff(local)), local
 
 
-class BestRegions:
-    """Which region of each image answers each probe of a query, and how well.
-
-    Starts with the best region of each probe by itself. Where two wanted probes share it, that
-    is a bound from above, and the image is `open` until `match` has been called for it.
+def weigh(
+    probes: Probes, whole: np.ndarray | None, best: np.ndarray | None, share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what the wanted and what the unwanted parts give each image, (c,) float64 each.
 
     Parameters
     ----------
     probes
         Of the query.
-    vectors
-        (r, d) float32 region vectors, those of an image together.
-    offsets
-        (n + 1,) where each image's regions begin.
-
-    Attributes
-    ----------
-    similarity
-        (p, n) float32. An image without regions is as bad as can be: `UNMATCHED` for a wanted
-        probe, 1 for an unwanted one, so that it comes last.
-    rows
-        (p, n) int64, the region; -1 for none.
-    open
-        (n,) bool.
+    whole, best
+        (p, c) float32, similarity of each probe to the whole image and to its best region.
+    share
+        Weight of the whole image, in [0, 1]; the region has the rest. What has none may be None.
     """
-
-    def __init__(self, probes: Probes, vectors: np.ndarray, offsets: np.ndarray):
-        self._probes, self._offsets = probes, offsets
-        self._all = cosines(probes, vectors)
-        worst = np.where(probes.wanted, UNMATCHED, -UNMATCHED)
-        self.similarity = best_of_each(self._all, offsets, worst)
-        self.rows = self._find_rows()
-        chosen = np.sort(self.rows[probes.wanted], axis=0)
-        self.open = ((chosen[1:] == chosen[:-1]) & (chosen[1:] >= 0)).any(axis=0)
-
-    def _find_rows(self) -> np.ndarray:
-        """Return the first region that reaches the similarity, (p, n)."""
-        counts = np.diff(self._offsets)
-        is_best = self._all == np.repeat(self.similarity, counts, axis=1)
-        last = self._all.shape[1]
-        from_last = np.where(is_best, last - np.arange(last), 0)
-        return last - best_of_each(from_last, self._offsets, last + 1)
-
-    def match(self, images: np.ndarray) -> None:
-        """Give each wanted probe a region of its own in those of the images that are open."""
-        wanted = np.flatnonzero(self._probes.wanted)
-        weights = self._probes.weights[wanted]
-        for image in images[self.open[images]]:
-            start, stop = self._offsets[image : image + 2]
-            similarity = self._all[wanted, start:stop]
-            found = match_parts(similarity, weights)
-            value = similarity[np.arange(len(wanted)), found]
-            self.similarity[wanted, image] = np.where(found < 0, UNMATCHED, value)
-            self.rows[wanted, image] = np.where(found < 0, -1, start + found)
-        self.open[images] = False
+    similarity = share * whole if share > 0 else 0.0
+    if share < 1:
+        similarity = similarity + (1 - share) * best
+    weighted = probes.weights[:, None] * similarity
+    # Part by part, as numpy sums a lone column in another order than many.
+    nothing = np.zeros(weighted.shape[1])
+    return sum(weighted[probes.wanted], nothing), sum(weighted[~probes.wanted], nothing)
 
 
 def find_best(
-    probes: Probes,
-    images: np.ndarray,
-    best: BestRegions | None,
+    bounds: np.ndarray,
+    look: Callable[[np.ndarray], dict[str, np.ndarray]],
     *,
-    share: float,
     depth: int,
+    slack: float = 0.0,
     excluded: int = -1,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the images that answer a query best, by whole image, by region or by both.
+) -> dict[str, np.ndarray]:
+    """Find the images of the highest score, looking only at those that may be among them.
 
-    An image that is still to be matched stands where its bound would put it. Once none of the
-    first ones is, no image behind them can come before them.
+    Those of the highest bounds are looked at, until no other can come before the worst of the
+    best. Rows of equal score come in rising order.
 
     Parameters
     ----------
-    probes
-        Of the query.
-    images
-        (n, d) float32 image vectors.
-    best
-        Its regions; some of them are matched here. None where `share` is 1.
-    share
-        Weight of the whole image, in [0, 1]; the region has the rest.
+    bounds
+        (n,) no score is more than `slack` above it; inf where nothing is known.
+    look
+        Takes (c,) rows in rising order and returns arrays whose last axis is that of the rows,
+        among them `scores`, (c,) float32.
     depth
         How many images.
+    slack
+        See `bounds`.
     excluded
         Row of an image that is left out, -1 for none.
 
     Returns
     -------
-    rows
-        (depth,) int64, or fewer, best first; rows of equal score in rising order.
-    similarity, without
-        As `rows`, float64: what the wanted and the unwanted parts give. Their sum, in float32,
-        is the score.
+    dict
+        Of `rows`, (depth,) int64 or fewer, and what `look` has returned of these, best first.
     """
-    whole = cosines(probes, images) if share > 0 else None
-    window = max(depth, WINDOW)
-    while True:
-        similarity, without = _weigh(probes, whole, best, share)
-        order = np.argsort(-np.float32(similarity + without), kind="stable")
-        order = order[order != excluded]
-        if share == 1 or not best.open[order[:depth]].any():
-            rows = order[:depth]
-            return rows, similarity[rows], without[rows]
-        best.match(order[:window])
+    bounds = np.array(bounds, np.float64)
+    if excluded >= 0:
+        bounds[excluded] = -np.inf
+    window, floor = max(depth, WINDOW, np.isposinf(bounds).sum()), -np.inf
+    parts: list[dict[str, np.ndarray]] = []
+    while len(rows := _find_highest(bounds, floor, window)) or not parts:
+        parts.append({"rows": rows, **look(rows)})
+        bounds[rows] = -np.inf
+        scores = np.concatenate([part["scores"] for part in parts])
+        if len(scores) >= depth:
+            floor = float(np.partition(scores, -depth)[-depth]) - slack
         window *= 2
+    found = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
+    order = np.lexsort((found["rows"], -found["scores"]))[:depth]
+    return {name: values[..., order] for name, values in found.items()}
 
 
-def _weigh(
-    probes: Probes, whole: np.ndarray | None, best: BestRegions | None, share: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the wanted and what the unwanted parts give each image, (n,) float64 each."""
-    similarity = share * whole if share > 0 else 0.0
-    if share < 1:
-        similarity = similarity + (1 - share) * best.similarity
-    weighted = probes.weights[:, None] * similarity
-    return weighted[probes.wanted].sum(axis=0), weighted[~probes.wanted].sum(axis=0)
-
-
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return the intersection over union of (m, 4) and (r, 4) XYXY boxes, (m, r) float64.
-
-    Both in the same frame; 0 where neither box has an area.
-    """
-    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = sides.clip(min=0).prod(axis=-1)
-    union = _area(a) + _area(b) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+def _find_highest(values: np.ndarray, floor: float, count: int) -> np.ndarray:
+    """Return the places of the `count` highest values of at least `floor`, in rising order."""
+    places = np.flatnonzero((values >= floor) & (values > -np.inf))
+    if len(places) > count:
+        places = np.sort(places[np.argpartition(values[places], -count)[-count:]])
+    return places
 
 
 def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -259,7 +222,3 @@ def check_count(name: str, value: int) -> None:
     """Raise `ValueError` if a value is no whole number of at least 1."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)

@@ -7,16 +7,10 @@ import numpy as np
 import pandas as pd
 
 from regionlab.index import Index
-from regionlab.query import Probes, Query, make_probes
-from regionlab.ranking import (
-    BestRegions,
-    Rol,
-    best_of_each,
-    box_iou,
-    check_choice,
-    check_count,
-    find_best,
-)
+from regionlab.overlap import Shapes, find_overlaps, find_placed, load_shapes
+from regionlab.query import Query, make_probes
+from regionlab.ranking import Rol, check_choice, check_count
+from regionlab.region_gallery import RegionGallery
 from regionlab.search import Ranking
 
 AGAINST = ("regions", "images", "both")
@@ -71,9 +65,10 @@ def search_regions(
 
     The score is the mean, by weight, of the wanted parts' similarities, less the weighted
     similarity of the unwanted ones (see `ranking`); higher is better. The result is exact:
-    images are matched in the order of a bound from above until no other can be among the best.
-    Images of equal score come in the order of the index. Memory is bounded by the similarities
-    of one query's parts with all regions.
+    images are compared in the order of a bound from above until no other can be among the best.
+    Images of equal score come in the order of the index. Queries asked together are quicker than
+    one by one, as the vectors are read once for many. Memory does not grow with the regions: it
+    is bounded by a number for each image and part of the queries compared together.
 
     Parameters
     ----------
@@ -106,7 +101,8 @@ def search_regions(
     ------
     ValueError
         If there is no query, one has vectors of another length than the index or, where the
-        IoU counts, no box (in pixels: no size) on a wanted part; or an option is not known.
+        IoU counts, no box (in pixels: no size, of masks: no mask) on a wanted part; or an
+        option is not known.
     IndexFolderError
         If the index has no regions and they are needed.
     """
@@ -117,112 +113,59 @@ def search_regions(
     excluded = _check_exclude(exclude, len(queries), len(index))
     share = {"images": 1.0, "regions": 0.0, "both": whole_weight}[against]
     looks_at_regions = against != "images" or (rol.beta > 0 and rol.region != "whole")
-    gallery = _read_gallery(index, looks_at_regions, rol)
+    gallery = RegionGallery(index, looks_at_regions)
+    shapes = load_shapes(index, rol) if rol.beta > 0 else None
     probes = [make_probes(query, several) for query in queries]
     k, m = min(k, len(index)), max(map(len, queries))
-    found = [
-        _search_one(gallery, *asked, k=k, share=share, rol=rol)
-        for asked in zip(queries, probes, excluded, strict=True)
-    ]
-    names = [query.label or str(i) for i, query in enumerate(queries)]
-    return _join(index, names, excluded, [_pad(one, k, m) for one in found])
-
-
-# Searching
-
-
-@dataclass(frozen=True, eq=False)
-class _Gallery:
-    """An index as arrays: vectors, and boxes in the frame of the IoU."""
-
-    images: np.ndarray  # (n, d)
-    frames: np.ndarray  # (n, 4), the whole image
-    regions: np.ndarray | None = None  # (r, d)
-    boxes: np.ndarray | None = None  # (r + 1, 4); row -1, of no region, has no area
-    offsets: np.ndarray | None = None  # (n + 1,), where each image's regions begin
-
-
-def _read_gallery(index: Index, with_regions: bool, rol: Rol) -> _Gallery:
-    width, height = index.images[["width", "height"]].to_numpy(np.float64).T
-    frames = np.stack([0 * width, 0 * height, width, height], axis=1)
-    unit = np.ones(4) if rol.frame == "pixels" else np.stack([width, height] * 2, axis=1)
-    images = np.asarray(index.vectors)
-    if not with_regions:
-        return _Gallery(images, frames / unit)
-    index.check_regions()
-    row = index.regions["row"].to_numpy()
-    boxes = index.regions[["x0", "y0", "x1", "y1"]].to_numpy(np.float64)
-    boxes = boxes / (unit if unit.ndim == 1 else unit[row])
-    offsets = np.searchsorted(row, np.arange(len(index) + 1))
-    vectors = np.asarray(index.region_vectors)
-    return _Gallery(images, frames / unit, vectors, np.vstack([boxes, np.zeros(4)]), offsets)
-
-
-def _search_one(
-    gallery: _Gallery,
-    query: Query,
-    probes: Probes,
-    excluded: int,
-    *,
-    k: int,
-    share: float,
-    rol: Rol,
-) -> dict[str, np.ndarray]:
-    """Rank the images for one query: `rows`, `regions` and the terms of the score."""
-    best = None
-    if gallery.regions is not None:
-        best = BestRegions(probes, gallery.regions, gallery.offsets)
     depth = max(k, rol.candidates) if rol.beta > 0 else k
-    rows, similarity, without = find_best(
-        probes, gallery.images, best, share=share, depth=depth, excluded=excluded
-    )
-    regions = np.full((len(query), len(rows)), -1)
-    if best is not None:
-        best.match(rows)
-        regions = best.rows[probes.of_part][:, rows]
-    found = {"rows": rows, "regions": regions.T, "similarity": similarity, "without": without}
-    overlap = np.zeros(len(rows))
+    found = gallery.find(probes, excluded, share=share, depth=depth)
+    ranked = []
+    for query, its_probes, one in zip(queries, probes, found, strict=True):
+        one["regions"] = one["regions"][its_probes.of_part]
+        ranked.append(_pad(rerank(one, query, rol, shapes, gallery.offsets), k, m))
+    names = [query.label or str(i) for i, query in enumerate(queries)]
+    return _join(index, names, excluded, ranked)
+
+
+# Re-ranking
+
+
+def rerank(
+    found: dict[str, np.ndarray],
+    query: Query,
+    rol: Rol,
+    shapes: Shapes | None,
+    offsets: np.ndarray | None,
+) -> dict[str, np.ndarray]:
+    """Put the images found in the order of the Ranking Optimization Layer's score.
+
+    Parameters
+    ----------
+    found
+        `rows` (c,), best first, `similarity` and `without` (c,), `regions` (m, c).
+    shapes
+        What overlaps; None where `rol.beta` is 0.
+    offsets
+        (n + 1,) where each image's regions begin; None where no regions are looked at.
+
+    Returns
+    -------
+    dict
+        The same, in order, similarities weighted; `iou` and `scores` (c,). Images that are no
+        candidates stay behind, with an IoU of 0.
+    """
+    overlap = np.zeros(len(found["rows"]))
     if rol.beta > 0:
         first = slice(rol.candidates)
-        overlap[first] = _overlaps(gallery, query, rol, rows[first], regions[:, first])
-    return {name: values[:k] for name, values in _rerank(found, overlap, rol).items()}
-
-
-def _rerank(found: dict[str, np.ndarray], overlap: np.ndarray, rol: Rol) -> dict[str, np.ndarray]:
-    """Put the images in the order of the ROL's score; those without an IoU stay behind."""
+        rows, regions = found["rows"][first], found["regions"][:, first]
+        overlap[first] = find_overlaps(shapes, query, rol, rows, regions, offsets)
     # Of the rounded sum, so that images that the search has ranked as equal stay so.
     similarity = (found["similarity"] + found["without"]).astype(np.float32)
     scores = rol.alpha * similarity.astype(np.float64) + rol.beta * overlap
     order = np.argsort(-scores, kind="stable")
     weighted = {name: rol.alpha * found[name] for name in ("similarity", "without")}
     found = found | weighted | {"iou": rol.beta * overlap, "scores": scores}
-    return {name: values[order] for name, values in found.items()}
-
-
-def _overlaps(
-    gallery: _Gallery, query: Query, rol: Rol, rows: np.ndarray, regions: np.ndarray
-) -> np.ndarray:
-    """Return IoU(R_Q, R_I) of (c,) images, (c,), averaged by weight over the wanted boxes."""
-    boxed = _find_boxed(query)
-    asked = np.stack([query.parts[i].box for i in boxed])
-    if rol.frame == "pixels":
-        sizes = np.array([query.parts[i].size for i in boxed])
-        asked = asked * np.tile(sizes[:, ::-1], 2)
-    if rol.region == "whole":
-        overlap = box_iou(asked, gallery.frames[rows])
-    elif rol.region == "overlap":
-        every = box_iou(asked, gallery.boxes[:-1])
-        overlap = best_of_each(every, gallery.offsets, 0.0)[:, rows]
-    else:
-        matched = gallery.boxes[regions[boxed]]
-        overlap = np.concatenate([box_iou(asked[[i]], matched[i]) for i in range(len(boxed))])
-    weights = query.weights[boxed]
-    return weights @ overlap / weights.sum()
-
-
-def _find_boxed(query: Query) -> list[int]:
-    """Return which parts are wanted and have a place."""
-    return [i for i, part in enumerate(query.parts) if part.weight > 0 and part.box is not None]
+    return {name: values[..., order] for name, values in found.items()}
 
 
 # Checking and joining
@@ -244,13 +187,23 @@ def _check_queries(queries: list[Query], index: Index, rol: Rol) -> None:
         name = f"query {query.label or i}"
         if query.dim != d:
             raise ValueError(f"{name} has vectors of length {query.dim}, the index of {d}")
-        boxed = _find_boxed(query) if rol.beta > 0 else []
-        if rol.beta > 0 and not boxed:
-            raise ValueError(
-                f"{name} has no box on a wanted part, so no IoU: search without rol, or with beta=0"
-            )
-        if rol.frame == "pixels" and any(query.parts[j].size is None for j in boxed):
-            raise ValueError(f"{name} has a box without `size`, which an IoU in pixels needs")
+        if rol.beta > 0:
+            _check_places(query, name, rol)
+
+
+def _check_places(query: Query, name: str, rol: Rol) -> None:
+    placed = [query.parts[i] for i in find_placed(query)]
+    if not placed:
+        raise ValueError(
+            f"{name} has no box on a wanted part, so no IoU: search without rol, or with beta=0"
+        )
+    if rol.frame == "pixels" and any(part.size is None for part in placed):
+        raise ValueError(f"{name} has a box without `size`, which an IoU in pixels needs")
+    if rol.overlap == "mask" and any(part.rle is None for part in placed):
+        raise ValueError(
+            f"{name} has a box without `rle`, the mask, which an IoU of masks needs: make its "
+            "parts with part_from_region, or search with Rol(overlap='box')"
+        )
 
 
 def _check_exclude(exclude: Sequence[int] | np.ndarray | None, q: int, n: int) -> np.ndarray:
@@ -265,16 +218,15 @@ def _check_exclude(exclude: Sequence[int] | np.ndarray | None, q: int, n: int) -
 
 
 def _pad(one: dict[str, np.ndarray], k: int, m: int) -> dict[str, np.ndarray]:
-    """Fill up to k images by row -1 and score -inf, and to m parts by region -1."""
-    missing = k - len(one["rows"])
-    empty = {"rows": -1, "scores": -np.inf, "similarity": -np.inf}
-    padded = {
-        name: np.pad(values, (0, missing), constant_values=empty.get(name, 0))
-        for name, values in one.items()
-        if name != "regions"
-    }
-    shape = ((0, missing), (0, m - one["regions"].shape[1]))
-    return padded | {"regions": np.pad(one["regions"], shape, constant_values=-1)}
+    """Cut or fill up to k images, by row -1 and score -inf, and to m parts, by region -1."""
+    missing = max(k - len(one["rows"]), 0)
+    empty = {"rows": -1, "regions": -1, "scores": -np.inf, "similarity": -np.inf}
+    padded = {}
+    for name, values in one.items():
+        parts = [(0, m - len(values))] if name == "regions" else []
+        value = empty.get(name, 0)
+        padded[name] = np.pad(values[..., :k], [*parts, (0, missing)], constant_values=value)
+    return padded | {"regions": padded["regions"].T}
 
 
 def _join(
