@@ -329,13 +329,13 @@ def measure_combiner(combiner: Combiner):
     return {"score": float((found * lessons.targets).sum(1).mean())}
 
 
-def stage_two(encoder, folder, measure=measure_combiner, **changes):
+def stage_two(encoder, folder, measure=measure_combiner, *, texts="", **changes):
     recipe = {"epochs": 4, "batch": 4, "projection": 1, "hidden": 1, "learning_rate": 1e-3,
               "validate_every": 1}  # fmt: skip
     return train_combiner(
         encoder, TextFeatures(encoder).encode_texts, draw_lessons(),
         CombinerRecipe(**recipe | changes),
-        folder=folder, weights=folder / "combiner.safetensors", measure=measure,
+        folder=folder, weights=folder / "combiner.safetensors", measure=measure, texts=texts,
     )  # fmt: skip
 
 
@@ -375,6 +375,14 @@ def test_stage_two_killed_ends_with_the_same_bits(encoder, tmp_path, combiner_ru
 def test_stage_two_is_not_that_of_another_seed(encoder, tmp_path, combiner_run):
     found = stage_two(encoder, tmp_path, seed=1)
     assert found["curve"] != combiner_run[1]["curve"]
+
+
+def test_a_combiner_for_another_tuned_text_encoder_is_trained_anew(encoder, tmp_path, capsys):
+    stage_two(encoder, tmp_path, texts="one")
+    stage_two(encoder, tmp_path, texts="one")
+    assert "starts over" not in capsys.readouterr().out
+    stage_two(encoder, tmp_path, texts="another")
+    assert "training starts over" in capsys.readouterr().out
 
 
 def test_lessons_are_encoded_wording_by_wording(encoder):

@@ -131,27 +131,26 @@ def run_epochs(
     """
     path = folder / f"{name}.pt"
     state, best = _load(path, model, optimizer, scaler, recipe, lessons)
-    bar = tqdm(total=recipe.epochs, desc=name, initial=state["epochs"], mininterval=2)
     started = time.monotonic() - state["seconds"]
-    while state["epochs"] < recipe.epochs and not _is_over(state, recipe):
-        epoch = state["epochs"]
-        with _seeded(recipe.seed, epoch) as rng:
-            loss = take_epoch(rng)
-        if not np.isfinite(loss):
-            raise FloatingPointError(f"{name}: the loss of epoch {epoch + 1} is {loss}")
-        state["epochs"] = epoch + 1
-        state["curve"].append({"epoch": epoch + 1, "loss": round(loss, 5)})
-        if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
-            found = {key: round(value, 5) for key, value in validate().items()}
-            state["validation"].append({"epoch": epoch + 1, **found})
-            if state["best_epoch"] == 0 or found["score"] > state["best_score"]:
-                state |= {"best_epoch": epoch + 1, "best_score": found["score"]}
-                best = {key: t.detach().clone() for key, t in trained_state(model).items()}
-            bar.set_postfix(loss=f"{loss:.3f}", score=f"{found['score']:.3f}")
-        state["seconds"] = time.monotonic() - started
-        _save(path, model, optimizer, scaler, recipe, lessons, state, best)
-        bar.update()
-    bar.close()
+    with tqdm(total=recipe.epochs, desc=name, initial=state["epochs"], mininterval=2) as bar:
+        while state["epochs"] < recipe.epochs and not _is_over(state, recipe):
+            epoch = state["epochs"]
+            with _seeded(recipe.seed, epoch) as rng:
+                loss = take_epoch(rng)
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"{name}: the loss of epoch {epoch + 1} is {loss}")
+            state["epochs"] = epoch + 1
+            state["curve"].append({"epoch": epoch + 1, "loss": round(loss, 5)})
+            if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
+                found = {key: round(value, 5) for key, value in validate().items()}
+                state["validation"].append({"epoch": epoch + 1, **found})
+                if state["best_epoch"] == 0 or found["score"] > state["best_score"]:
+                    state |= {"best_epoch": epoch + 1, "best_score": found["score"]}
+                    best = {key: t.detach().clone() for key, t in trained_state(model).items()}
+                bar.set_postfix(loss=f"{loss:.3f}", score=f"{found['score']:.3f}")
+            state["seconds"] = time.monotonic() - started
+            _save(path, model, optimizer, scaler, recipe, lessons, state, best)
+            bar.update()
     model.load_state_dict(best, strict=False)
     return {"recipe": asdict(recipe), "device": str(next(model.parameters()).device), **state}
 
