@@ -98,7 +98,8 @@ def write_index_files(
     images.to_parquet(new / "images.parquet")
     unread = collection.images.assign(reason=visits["reason"])[~read]
     skipped = collection.skipped.reindex(columns=FAILURE_COLUMNS, fill_value="")
-    write_failures(new / "failures.csv", pd.concat([unread[FAILURE_COLUMNS], skipped]))
+    failures = pd.concat([unread[FAILURE_COLUMNS], skipped])
+    failures.to_csv(new / "failures.csv", index=False)
     fresh = (vector for part in read_shards(shards, "vectors") for vector in part)
     blocks = merge_vectors(known.vectors, known.rows, fresh, keep=read)
     write_vectors(new / "image_vectors.npy", blocks, (len(images), model["dim"]))
@@ -117,7 +118,7 @@ def write_index_files(
         "count": len(images),
         "dim": model["dim"],
         "vectors_sample": digest_sample(open_vectors(new / "image_vectors.npy")),
-        "failures": len(unread) + len(skipped),
+        "failures": len(failures),
         "seconds": round(seconds, 3),
         "files": {name: hash_file(new / name) for name in IMAGE_FILES},
     }
@@ -136,11 +137,6 @@ def _merge_visits(known: Known, shards: Path) -> pd.DataFrame:
     new = {"width": sizes[:, 0], "height": sizes[:, 1], "sha256": digests, "reason": reasons}
     new = pd.DataFrame(new, index=np.flatnonzero(known.rows < 0))
     return pd.concat([old.astype(new.dtypes), new]).sort_index()
-
-
-def write_failures(path: Path, failures: pd.DataFrame) -> None:
-    """Write a table of failures; not by pandas, which keeps quiet when the disk is full."""
-    path.write_text(failures.to_csv(index=False, lineterminator="\n"), encoding="utf-8")
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:

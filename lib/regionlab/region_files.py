@@ -16,7 +16,6 @@ from regionlab.index_files import (
     IMAGE_FILES,
     REGION_FILES,
     read_manifest,
-    write_failures,
     write_manifest,
 )
 from regionlab.vector_files import digest_sample, open_vectors, write_vectors
@@ -92,7 +91,7 @@ def write_region_files(
     manifest = read_manifest(folder)
     regions.to_parquet(new / TABLE)
     write_vectors(new / VECTORS, vectors, (len(regions), manifest["dim"]))
-    write_failures(new / FAILURES, failures)
+    failures.to_csv(new / FAILURES, index=False)
     manifest["regions"] = {
         "id": _digest_contents(manifest["id"], regions, policy),
         **policy,
