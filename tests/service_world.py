@@ -45,6 +45,7 @@ def serve(app):
     """Run an application on a free port of loopback; yields its address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # who comes early waits
         config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

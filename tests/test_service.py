@@ -117,7 +117,7 @@ def test_a_region_finds_what_the_library_finds(world, client, asked, prompt):
 
 
 def test_words_choose_a_region_of_an_image(world, client):
-    image, words = pixels(world, 2), "a shape"
+    image, words = pixels(world, 2), "a purple circle"
     (region,) = find_words(image, words, world.segmenter, world.encoder)
     part = part_from_region(world.encoder, image, region)
     answer = search(client, image=file_of(world, 2), prompts=[{"kind": "text", "words": words}])

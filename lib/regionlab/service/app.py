@@ -84,6 +84,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         swagger_ui_oauth2_redirect_url=None,
+        redirect_slashes=False,
     )
     app.state.engine, app.state.counters = engine, Counters()
     app.include_router(router)
