@@ -10,39 +10,37 @@ from regionlab.packed_masks import keep_packed, pack_rles, packed_iou
 from regionlab.query import Part, Query
 from regionlab.ranking import Rol, best_of_each, spread
 
+WORDS = 2**15  # of masks laid over those of a query at a time: they should stay in the cache
+
 
 class Boxes:
     """Regions as boxes, (r, 4) float64 XYXY: shares of an image's sides, or pixels."""
 
     def __init__(self, index: Index, frame: str):
-        self._index, self._in_pixels = index, frame == "pixels"
+        self._regions, self._in_pixels = index.regions, frame == "pixels"
         self._sides = index.images[["width", "height"]].to_numpy(np.float64)
 
     def of_parts(self, parts: list[Part]) -> np.ndarray:
-        """Return the boxes of (m,) parts of a query."""
+        """Return the boxes of (m,) parts of a query, (m, 4)."""
         boxes = np.stack([part.box for part in parts])
         if self._in_pixels:
             boxes = boxes * np.tile([part.size[::-1] for part in parts], 2)
         return boxes
 
-    def of_regions(self, regions: np.ndarray) -> np.ndarray:
-        """Return the boxes of (r,) rows of `index.regions`; that of -1 has no area."""
-        table, held = self._index.regions, regions >= 0
-        boxes = np.zeros((len(regions), 4))
-        for i, name in enumerate(("x0", "y0", "x1", "y1")):
-            boxes[held, i] = table[name].to_numpy()[regions[held]]
+    def overlap_regions(self, asked: np.ndarray, regions: np.ndarray) -> np.ndarray:
+        """Return the IoU of m boxes and (r,) rows of `index.regions`, (m, r); 0 for row -1."""
+        held = regions >= 0
+        rows, boxes = regions[held], np.zeros((len(regions), 4))
+        corners = [self._regions[name].to_numpy()[rows] for name in ("x0", "y0", "x1", "y1")]
+        boxes[held] = np.stack(corners, axis=1)
         if not self._in_pixels:
-            boxes[held] /= np.tile(self._sides[table["row"].to_numpy()[regions[held]]], 2)
-        return boxes
+            boxes[held] /= np.tile(self._sides[self._regions["row"].to_numpy()[rows]], 2)
+        return box_iou(asked, boxes)
 
-    def of_images(self, rows: np.ndarray) -> np.ndarray:
-        """Return boxes around the whole of (c,) images."""
+    def overlap_images(self, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the IoU of m boxes and the whole of (c,) images, (m, c)."""
         corners = self._sides[rows] if self._in_pixels else np.ones((len(rows), 2))
-        return np.hstack([np.zeros_like(corners), corners])
-
-    def iou(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the overlap of (m, 4) and (r, 4) boxes, see `box_iou`."""
-        return box_iou(a, b)
+        return box_iou(asked, np.hstack([np.zeros_like(corners), corners]))
 
 
 class Masks:
@@ -52,21 +50,24 @@ class Masks:
         self._index, self._grid = index, grid
 
     def of_parts(self, parts: list[Part]) -> np.ndarray:
-        """Return the masks of (m,) parts of a query."""
+        """Return the masks of (m,) parts of a query, (m, words)."""
         heights, widths = np.array([part.rle["size"] for part in parts]).T
         return pack_rles([part.rle["counts"] for part in parts], heights, widths, self._grid)
 
-    def of_regions(self, regions: np.ndarray) -> np.ndarray:
-        """Return the masks of (r,) rows of `index.regions`; that of -1 is empty."""
-        return keep_packed(self._index, self._grid).get(regions)
+    def overlap_regions(self, asked: np.ndarray, regions: np.ndarray) -> np.ndarray:
+        """Return the IoU of m masks and (r,) rows of `index.regions`, (m, r); 0 for row -1."""
+        masks = keep_packed(self._index, self._grid)
+        overlap = np.empty((len(asked), len(regions)))
+        step = WORDS // asked.shape[1]
+        for start in range(0, len(regions), step):
+            part = slice(start, start + step)
+            overlap[:, part] = packed_iou(asked, masks.get(regions[part]))
+        return overlap
 
-    def of_images(self, rows: np.ndarray) -> np.ndarray:
-        """Return masks of the whole of (c,) images."""
-        return np.full((len(rows), self._grid**2 // 64), np.iinfo(np.uint64).max)
-
-    def iou(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the overlap of (m, words) and (r, words) masks, see `packed_iou`."""
-        return packed_iou(a, b)
+    def overlap_images(self, asked: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Return the IoU of m masks and the whole of (c,) images, (m, c)."""
+        whole = np.full((1, asked.shape[1]), np.iinfo(np.uint64).max)
+        return np.repeat(packed_iou(asked, whole), len(rows), axis=1)
 
 
 Shapes = Boxes | Masks
@@ -104,13 +105,13 @@ def find_overlaps(
     placed = find_placed(query)
     asked = shapes.of_parts([query.parts[i] for i in placed])
     if rol.region == "whole":
-        overlap = shapes.iou(asked, shapes.of_images(rows))
+        overlap = shapes.overlap_images(asked, rows)
     elif rol.region == "overlap":
         every, local = spread(offsets, rows)
-        overlap = best_of_each(shapes.iou(asked, shapes.of_regions(every)), local, 0.0)
+        overlap = best_of_each(shapes.overlap_regions(asked, every), local, 0.0)
     else:
-        matched = [shapes.of_regions(regions[i]) for i in placed]
-        overlap = np.concatenate([shapes.iou(asked[[j]], b) for j, b in enumerate(matched)])
+        each = [shapes.overlap_regions(asked[[j]], regions[i]) for j, i in enumerate(placed)]
+        overlap = np.concatenate(each)
     weights = query.weights[placed]
     return weights @ overlap / weights.sum()
 
@@ -125,12 +126,13 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     Both in the same frame; 0 where neither box has an area.
     """
-    a, b = np.asarray(a, np.float64)[:, None], np.asarray(b, np.float64)[None]
-    sides = np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])
-    shared = sides.clip(min=0).prod(axis=-1)
+    a, b = np.asarray(a, np.float64).T[..., None], np.asarray(b, np.float64).T
+    width = np.minimum(a[2], b[2]) - np.maximum(a[0], b[0])
+    height = np.minimum(a[3], b[3]) - np.maximum(a[1], b[1])
+    shared = width.clip(min=0) * height.clip(min=0)
     union = _area(a) + _area(b) - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[..., 2:] - boxes[..., :2]).prod(axis=-1)
+def _area(corners: np.ndarray) -> np.ndarray:
+    return (corners[2] - corners[0]) * (corners[3] - corners[1])
