@@ -9,6 +9,9 @@ ARGS    ?=
 VENV := .venv/bin/python
 UV   := .venv/bin/uv
 
+# Voila leaves a kernel behind each closed page: a minute without a page, and it ends.
+CULL := --MappingKernelManager.cull_idle_timeout=60 --MappingKernelManager.cull_interval=20
+
 # The caller's environment must not leak into ours.
 unexport VIRTUAL_ENV CONDA_PREFIX PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET UV_PYTHON UV_SYSTEM_PYTHON
 
@@ -21,7 +24,7 @@ endif
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab train bench lint lock clean distclean
+.PHONY: help figures test lab serve app train bench lint lock clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -36,6 +39,12 @@ test: .venv/.stamp ## run the tests, offline (ARGS="-k words" for some of them)
 
 lab: .venv/.stamp ## open the notebooks in JupyterLab
 	$(VENV) -m jupyterlab $(ARGS)
+
+serve: .venv/.stamp ## serve the page to search with (ARGS="--images FOLDER" for pictures of your own)
+	$(VENV) -m regionlab.service $(ARGS)
+
+app: .venv/.stamp ## show notebook 03 as an application to one user of this machine
+	$(VENV) -m voila notebooks/03_search_by_region.ipynb --Voila.ip=127.0.0.1 $(CULL) $(ARGS)
 
 train: .venv/.stamp ## train the Toybox models
 	$(VENV) -m regionlab.toybox.train $(ARGS)

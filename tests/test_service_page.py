@@ -227,7 +227,7 @@ def test_html_in_words_and_names_is_text(desk):
     words = "<img src=x onerror=document.title='hit'><b>bold</b>"
     desk.get_by_label("Words", exact=True).fill(words)
     desk.locator("summary").first.click()
-    desk.get_by_label("Results").fill("100")
+    desk.get_by_role("spinbutton", name="Results").fill("100")
     search(desk)
     assert cards(desk).count() == COUNT
     assert HTML_NAME in names(desk)

@@ -163,6 +163,14 @@ def test_visitors_are_forgotten_when_their_pictures_take_too_much_room():
     assert (len(visitors), visitors.pictures) == (2, 2)
 
 
+def test_what_the_segmenter_keeps_of_a_picture_counts_too():
+    visitors = Visitors(lambda pictures: None, Limits(cache_bytes=1700), encoded_bytes=500)
+    for name in ("ann", "bob", "eve"):
+        visitors.get(name).keep(picture("x"))  # 300, and 500 encoded
+    visitors.trim()
+    assert len(visitors) == 2
+
+
 def test_visitors_do_not_see_each_other_s_pictures():
     visitors = make_visitors()
     visitors.get("ann").keep(picture("x"))

@@ -65,7 +65,7 @@ class Engine:
         made = index.manifest.get("regions") or {}
         self.encoding = made.get("encoding", DEFAULT_ENCODING)
         self.gallery = Gallery(index)
-        self.visitors = Visitors(self._share_segmenter, limits)
+        self.visitors = Visitors(self._share_segmenter, limits, _count_encoded_bytes(segmenter))
         self._mean_color = find_mean_color(encoder)
         self._sam, self._clip = ThreadPoolExecutor(1, "sam"), ThreadPoolExecutor(1, "clip")
         self._pool = ThreadPoolExecutor(WORKERS, "work")
@@ -194,6 +194,13 @@ class Engine:
 
     def _encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
         return self.encoder.encode_pixels(torch.stack(pixels))
+
+
+def _count_encoded_bytes(segmenter: Segmenter) -> int:
+    """Return how much a picture takes that the segmenter has encoded, in float32."""
+    prompts = segmenter.predictor.model.prompt_encoder
+    height, width = prompts.image_embedding_size
+    return 4 * prompts.embed_dim * height * width
 
 
 async def _call(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:

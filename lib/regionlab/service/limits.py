@@ -37,14 +37,14 @@ class Limits:
         How many visitors are remembered, and how many pictures of each, with what the
         segmenter has made of them. The least recently used go first.
     cache_bytes
-        Of all pictures that are remembered.
+        Of all pictures that are remembered, as they are and as the segmenter has encoded them.
     """
 
     body_bytes: int = 32 * 2**20
     pixels: int = 24_000_000
     seconds: float = 60.0
     waiting: int = 200
-    visitors: int = 32
+    visitors: int = 64
     pictures: int = 4
     cache_bytes: int = 512 * 2**20
 

@@ -114,10 +114,15 @@ class Visitors:
         Makes a segmenter with a memory for so many images.
     limits
         `visitors`, `pictures` and `cache_bytes` count here.
+    encoded_bytes
+        What the segmenter keeps of each picture, beside the picture.
     """
 
-    def __init__(self, make_segmenter: Callable[[int], Segmenter], limits: Limits):
+    def __init__(
+        self, make_segmenter: Callable[[int], Segmenter], limits: Limits, encoded_bytes: int = 0
+    ):
         self._make_segmenter, self._limits = make_segmenter, limits
+        self._encoded_bytes = encoded_bytes
         self._visitors: OrderedDict[str, Visitor] = OrderedDict()
 
     def __len__(self) -> int:
@@ -144,4 +149,5 @@ class Visitors:
             self._visitors.popitem(last=False)
 
     def _count_bytes(self) -> int:
-        return sum(visitor.bytes for visitor in self._visitors.values())
+        pixels = sum(visitor.bytes for visitor in self._visitors.values())
+        return pixels + self.pictures * self._encoded_bytes
