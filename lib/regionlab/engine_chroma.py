@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,14 @@ CHUNK = 2000  # vectors sent at a time, if the server takes as many
 QUESTIONS = 100  # queries sent at a time
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a collection lies, and what to see to if it does not answer; for messages."""
+
+    words: str
+    advice: str
+
+
 class ChromaEngine(Engine):
     """Search a collection of Chroma (S1): an HNSW graph by cosine, with `where` on its metadata.
 
@@ -42,7 +51,7 @@ class ChromaEngine(Engine):
     ids
         n of them, of the rows.
     place
-        Where the collection lies, for messages.
+        Where the collection lies.
     """
 
     block = QUESTIONS
@@ -54,7 +63,7 @@ class ChromaEngine(Engine):
         collection: "Collection",
         ids: Sequence[str],
         *,
-        place: str,
+        place: Place,
         table: pd.DataFrame | None = None,
     ):
         super().__init__(str(name), vectors, table)
@@ -113,7 +122,7 @@ def open_chroma(
                 _drop_older(client, collection.name)
         if collection.count() != len(vectors):
             raise EngineError(
-                f"the collection {collection.name} of {place} holds {collection.count()} of "
+                f"the collection {collection.name} of {place.words} holds {collection.count()} of "
                 f"{len(vectors)} vectors: build it again, which adds the others"
             )
     return ChromaEngine(name, vectors, collection, ids, place=place, table=table)
@@ -138,7 +147,7 @@ def _fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple["ClientAPI", str]:
+def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple["ClientAPI", Place]:
     import chromadb  # late: it takes seconds
     from chromadb.config import Settings
 
@@ -147,15 +156,19 @@ def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple[
         host, _, port = name.argument.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise ValueError(f"a server is chroma:<host>:<port>, got {name.base!r}")
-        place = f"the Chroma server {name.argument}"
+        place = Place(
+            f"the Chroma server {name.argument}",
+            f"see that it runs: chroma run --path FOLDER --host {host} --port {port}",
+        )
         with _explain(place, "connect"):
             return chromadb.HttpClient(host, int(port), settings=settings), place
     path = find_place(folder, "chroma")
     if not build and not (path / "chroma.sqlite3").exists():
         raise EngineError(f"no engine chroma at {path}: build it")
-    with _explain(str(path), "open"):
+    place = Place(str(path), "see that it can be written to, or name another folder")
+    with _explain(place, "open"):
         path.mkdir(parents=True, exist_ok=True)
-        return chromadb.PersistentClient(path, settings=settings), str(path)
+        return chromadb.PersistentClient(path, settings=settings), place
 
 
 def _get_collection(
@@ -244,7 +257,7 @@ def _drop_older(client: "ClientAPI", current: str) -> None:
 
 
 @contextmanager
-def _explain(place: str, task: str) -> Iterator[None]:
+def _explain(place: Place, task: str) -> Iterator[None]:
     """Turn the errors of Chroma, its server and its disk into ours."""
     try:
         yield
@@ -252,6 +265,6 @@ def _explain(place: str, task: str) -> Iterator[None]:
         raise
     except Exception as e:  # of httpx, chromadb, sqlite and the system: they share no class
         raise EngineError(
-            f"{place}: cannot {task}: {str(e).strip() or repr(e)}. What was added is kept, and "
-            "building again adds the rest; see that the server runs or the folder can be written"
+            f"{place.words}: cannot {task}: {str(e).strip() or repr(e)}. What was added is kept, "
+            f"and building again adds the rest; {place.advice}"
         ) from e
