@@ -32,6 +32,8 @@ ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "regions": partial(_call, "bench_regions", "measure_region_encoding"),
     "combiner": partial(_call, "bench_combiner", "measure_combiner"),
     "search": partial(_call, "bench_search", "measure_search"),
+    "rerank": partial(_call, "bench_rerank", "measure_rerank"),
+    "resume": partial(_call, "bench_resume", "measure_resume"),
 }
 
 
