@@ -98,7 +98,8 @@ class TextTower(torch.nn.Module):
 class TextFeatures:
     """Texts to features as long as the tower makes them; some weights may be tuned ones.
 
-    The model is shared and stays as it is: its own texts and tuned ones can be had side by side.
+    The model is shared and stays as it is: its own texts and tuned ones can be had side by side,
+    but not from two threads at once, as it holds the tuned weights while it encodes with them.
 
     Parameters
     ----------
