@@ -1,6 +1,8 @@
-"""Widgets for JupyterLab and Voila: pick regions of a picture, look through results."""
+"""Widgets for JupyterLab and Voila: pick regions, look through results and judge them, rate."""
 
+from regionlab.widgets.feedback import FeedbackGrid
 from regionlab.widgets.grid import ResultGrid
 from regionlab.widgets.picker import RegionPicker
+from regionlab.widgets.rating import RatingSheet
 
-__all__ = ["RegionPicker", "ResultGrid"]
+__all__ = ["FeedbackGrid", "RatingSheet", "RegionPicker", "ResultGrid"]

@@ -27,7 +27,7 @@ class ResultGrid(anywidget.AnyWidget):
 
     Parameters
     ----------
-    images, titles, outlines, frames
+    images, titles, outlines, frames, liked
         As for `show`.
     columns
         Thumbnails a row; they shrink where there is little room.
@@ -39,6 +39,11 @@ class ResultGrid(anywidget.AnyWidget):
     chosen
         Number of the result clicked last, from 0; None before. `grid.observe(callback,
         "chosen")` tells of it.
+    event
+        What was clicked last of the thumbs and the buttons that come with them: `act`, one of
+        "judge" (with the result's `number` and `liked`: True, False, or None for taken back),
+        "undo" and "rank"; `count` makes each another. What follows is up to who observes it,
+        see `FeedbackGrid`.
     """
 
     _esm = HERE / "grid.js"
@@ -50,6 +55,12 @@ class ResultGrid(anywidget.AnyWidget):
     columns = traitlets.Int(5, min=1).tag(sync=True)
     thumb = traitlets.Int(160, min=16).tag(sync=True)
     chosen = traitlets.Int(None, allow_none=True).tag(sync=True)
+    liked = traitlets.List(
+        traitlets.Bool(allow_none=True), default_value=None, allow_none=True
+    ).tag(sync=True)
+    event = traitlets.Dict().tag(sync=True)
+    can_undo = traitlets.Bool(False).tag(sync=True)
+    status = traitlets.Unicode().tag(sync=True)
 
     def __init__(
         self,
@@ -58,11 +69,12 @@ class ResultGrid(anywidget.AnyWidget):
         *,
         outlines: "Sequence[Outline | Sequence[Outline] | None] | None" = None,
         frames: Sequence[str | None] | None = None,
+        liked: Sequence[bool | None] | None = None,
         columns: int = 5,
         thumb: int = 160,
     ):
         super().__init__(columns=columns, thumb=thumb)
-        self.show(images, titles, outlines=outlines, frames=frames)
+        self.show(images, titles, outlines=outlines, frames=frames, liked=liked)
 
     @classmethod
     def from_ranking(cls, ranking: "RegionRanking", query: int = 0, **options) -> "ResultGrid":
@@ -77,14 +89,19 @@ class ResultGrid(anywidget.AnyWidget):
         options
             `columns` and `thumb`.
         """
+        paths, outlines = cls.read_ranking(ranking, query)
+        scores = [f"{score:.3f}" for score in ranking.scores[query][: len(paths)]]
+        return cls(paths, scores, outlines=outlines, **options)
+
+    @staticmethod
+    def read_ranking(ranking: "RegionRanking", query: int = 0) -> tuple[list[Path], list]:
+        """Return the images of a query's results and the regions that matched, for `show`."""
         found = [row for row in ranking.rows[query] if row >= 0]
         outlines = [
             [ranking.index.region_mask(region) if region >= 0 else None for region in regions]
             for regions in ranking.regions[query][: len(found)]
         ]
-        scores = [f"{score:.3f}" for score in ranking.scores[query][: len(found)]]
-        paths = [ranking.index.path(row) for row in found]
-        return cls(paths, scores, outlines=outlines, **options)
+        return [ranking.index.path(row) for row in found], outlines
 
     def show(
         self,
@@ -93,6 +110,7 @@ class ResultGrid(anywidget.AnyWidget):
         *,
         outlines: "Sequence[Outline | Sequence[Outline] | None] | None" = None,
         frames: Sequence[str | None] | None = None,
+        liked: Sequence[bool | None] | None = None,
     ) -> None:
         """Show these results in place of the ones before.
 
@@ -108,30 +126,35 @@ class ResultGrid(anywidget.AnyWidget):
             unused), or None.
         frames
             For each image a colour such as "#009E73", or None.
+        liked
+            For each image whether it is liked, or None where that is not said yet: each result
+            then has a thumb up and one down. Without it there are no thumbs.
 
         Raises
         ------
         ImageError
             If an image cannot be read.
         ValueError
-            If there are not as many titles, outlines or frames as images, an outline is
+            If there are not as many titles, outlines, frames or likes as images, an outline is
             neither mask nor box, or a mask is not of its image's size.
         """
         images = list(images)
         titles = list(titles) or [""] * len(images)
         frames = [None] * len(images) if frames is None else list(frames)
         outlines = [None] * len(images) if outlines is None else list(outlines)
-        for name, values in (("titles", titles), ("frames", frames), ("outlines", outlines)):
-            if len(values) != len(images):
+        given = {"titles": titles, "frames": frames, "outlines": outlines, "liked": liked}
+        for name, values in given.items():
+            if values is not None and len(values) != len(images):
                 raise ValueError(f"{len(images)} images need as many {name}, not {len(values)}")
         side = PIXEL_RATIO * self.thumb
         pairs = zip(images, outlines, strict=True)
-        thumbs = [_make_thumb(as_image(image), outline, side) for image, outline in pairs]
+        thumbs = [make_thumb(as_image(image), outline, side) for image, outline in pairs]
         with self.hold_sync():
             self.thumbs, self.titles, self.frames, self.chosen = thumbs, titles, frames, None
+            self.liked = None if liked is None else list(liked)
 
 
-def _make_thumb(image: np.ndarray, outlines: "Outline | Sequence | None", side: int) -> bytes:
+def make_thumb(image: np.ndarray, outlines: "Outline | Sequence | None", side: int) -> bytes:
     """Return a JPEG of the image with its outlines, no side above `side` pixels."""
     single = outlines is None or (isinstance(outlines, np.ndarray) and outlines.ndim < 3)
     small = make_thumbnail(image, side)
