@@ -4,48 +4,25 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from regionlab.images import ImageError, read_image_and_digest
+from regionlab.batch_size import resolve_batch_size
+from regionlab.images import ImageError, read_picture
+from regionlab.preprocessing import Preprocessing
 from regionlab.progress import progress as show_progress
+from regionlab.side_by_side import SideBySide
+from regionlab.streams import ImageBatch, read_ahead
 
 ImageSource = Path | str | np.ndarray
 DEFAULT_TEMPLATES = ("{}",)
 # Resized to the model's size by its short side, a long line of pixels would fill the memory.
 MAX_ASPECT = 200
-
-
-@dataclass(frozen=True)
-class ImageBatch:
-    """Some images of a stream, encoded.
-
-    Attributes
-    ----------
-    rows
-        (b,) int64, positions in the stream of those that could be read.
-    vectors
-        (b, d) float32, of unit length if asked for.
-    sizes
-        (b, 2) int64, width and height in pixels.
-    digests
-        SHA-256 of each file; empty for an image given as an array.
-    failures
-        Position and reason of each that could not be read.
-    """
-
-    rows: np.ndarray
-    vectors: np.ndarray
-    sizes: np.ndarray
-    digests: list[str]
-    failures: list[tuple[int, ImageError]]
+FULL = "full"  # the fingerprint's word for pictures that are always decoded at full size
 
 
 class Encoder:
@@ -61,10 +38,10 @@ class Encoder:
         Length of a vector.
     fingerprint
         What decides the vectors: model, SHA-256 of the weights, activation, preprocessing,
-        precision.
+        precision, and whether large JPEGs are decoded at reduced scale.
     space
         Short id of the embedding space: vectors may be compared if it is the same. Precision
-        is not part of it.
+        and decoding are not part of it.
 
     Raises
     ------
@@ -76,9 +53,10 @@ class Encoder:
         self.name, self.model, self.preprocess, self.tokenizer = name, model, preprocess, tokenizer
         self.fingerprint, self.device = fingerprint, device
         self.precision = fingerprint["precision"]
+        self.fast_decode = fingerprint.get("decode", FULL) != FULL
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.image_size = model.visual.image_size
-        self.dim = self._encode_blank().shape[1]
+        self.dim = self.encode_pixels(self.blank_pixels(1)).shape[1]
         decisive = [fingerprint[key] for key in ("weights_sha256", "quick_gelu", "preprocess")]
         self.space = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
 
@@ -89,7 +67,7 @@ class Encoder:
         self,
         images: ImageSource | Iterable[ImageSource],
         *,
-        batch_size: int = 64,
+        batch_size: int | str = 64,
         workers: int = 2,
         progress: bool = False,
         unit: bool = True,
@@ -101,7 +79,7 @@ class Encoder:
         images
             Paths, or (H, W, 3) uint8 RGB arrays; a single one may stand alone.
         batch_size
-            Images a forward pass.
+            Images a forward pass; "auto" measures what is fast here, see `choose_batch_size`.
         workers
             Threads that read and resize while the model computes.
         progress
@@ -120,6 +98,7 @@ class Encoder:
             At the first image that cannot be read. `encode_stream` goes on instead.
         """
         images = as_list(images)
+        batch_size = resolve_batch_size(self, batch_size)
         batches = self.encode_stream(images, batch_size=batch_size, workers=workers, unit=unit)
         if progress:
             total = -(-len(images) // batch_size)
@@ -136,39 +115,39 @@ class Encoder:
         self,
         images: Iterable[ImageSource],
         *,
-        batch_size: int = 64,
+        batch_size: int | str = 64,
         workers: int = 2,
         unit: bool = True,
     ) -> Iterator[ImageBatch]:
         """Encode images batch by batch, decoding the next ones while the model computes.
 
         Memory holds four batches at most, however long the stream. Images that cannot be read
-        are reported in their batch and stop nothing.
+        are reported in their batch and stop nothing. On a CPU a batch is computed in parts side
+        by side, see `SideBySide`.
 
         Raises
         ------
         ValueError
             If `batch_size` or `workers` is not positive.
         """
+        batch_size = resolve_batch_size(self, batch_size)
         if batch_size < 1 or workers < 1:
             raise ValueError(
                 f"batch_size and workers must be at least 1, got {batch_size}, {workers}"
             )
-        return self._stream(enumerate(images), batch_size, workers, unit)
+        return self._stream(images, batch_size, workers, unit)
 
     def _stream(
-        self, source: Iterator, batch_size: int, workers: int, unit: bool
+        self, images: Iterable[ImageSource], batch_size: int, workers: int, unit: bool
     ) -> Iterator[ImageBatch]:
-        pool = ThreadPoolExecutor(workers)
-        try:
-            ahead = [pool.submit(self._read, item) for item in islice(source, 3 * batch_size)]
-            while ahead:
-                items = [future.result() for future in ahead[:batch_size]]
-                ahead = ahead[batch_size:]
-                ahead += [pool.submit(self._read, item) for item in islice(source, len(items))]
-                yield self._encode_read(items, unit)
-        finally:  # also when the caller stops early
-            pool.shutdown(cancel_futures=True)
+        steps = Preprocessing(self.preprocess, self.device, self.dtype)
+        items = ((row, source, steps) for row, source in enumerate(images))
+        with (
+            closing(read_ahead(items, batch_size, workers, self._read)) as batches,
+            closing(SideBySide(self.device)) as model,
+        ):
+            for batch in batches:
+                yield self._encode_read(batch, steps, model, unit)
 
     def encode_texts(
         self,
@@ -246,30 +225,36 @@ class Encoder:
             )
         return tokens
 
-    def _encode_blank(self) -> np.ndarray:
+    def blank_pixels(self, count: int) -> torch.Tensor:
+        """Return black pictures as the model takes them, (count, 3, size, size)."""
         size = self.image_size
         side = size if isinstance(size, tuple) else (size, size)
-        return self.encode_pixels(torch.zeros(1, 3, *side))
+        return torch.zeros(count, 3, *side, dtype=self.dtype)
 
-    def _read(self, item: tuple[int, ImageSource]):
-        """Read and preprocess one image: (row, pixels, size, digest), or (row, error)."""
-        row, source = item
+    def _read(self, item: tuple[int, ImageSource, Preprocessing]) -> tuple:
+        """Read and shape one image: (row, shaped, size, digest), or (row, error)."""
+        row, source, steps = item
         try:
-            image, digest = _load_image(source, row)
-            return row, self.preprocess(Image.fromarray(image)), image.shape[1::-1], digest
+            least_side = steps.least_side if self.fast_decode else None
+            picture, size, digest = _load_image(source, row, least_side)
+            return row, steps.shape(picture), size, digest
         except ImageError as error:
             return row, error
 
-    def _encode_read(self, items: list, unit: bool) -> ImageBatch:
+    def _encode_read(
+        self, items: list[tuple], steps: Preprocessing, model: SideBySide, unit: bool
+    ) -> ImageBatch:
         read = [item for item in items if len(item) == 4]
         failures = [item for item in items if len(item) == 2]
-        rows, pixels, sizes, digests = zip(*read, strict=True) if read else ((), (), (), ())
-        vectors = np.empty((0, self.dim))
-        if read:
-            vectors = self.encode_pixels(torch.stack(pixels), unit=unit)
+        rows, shaped, sizes, digests = zip(*read, strict=True) if read else ((), (), (), ())
+
+        def encode(part: Sequence) -> np.ndarray:
+            return self.encode_pixels(steps.stack(part), unit=unit)
+
+        vectors = model.map(encode, shaped) if read else [np.empty((0, self.dim))]
         return ImageBatch(
             rows=np.array(rows, np.int64),
-            vectors=vectors.astype(np.float32),
+            vectors=np.concatenate(vectors).astype(np.float32),
             sizes=np.array(sizes, np.int64).reshape(-1, 2),
             digests=list(digests),
             failures=failures,
@@ -282,18 +267,27 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
     return [images] if one_array or isinstance(images, (str, Path)) else list(images)
 
 
-def _load_image(source: ImageSource, row: int) -> tuple[np.ndarray, str]:
+def _load_image(
+    source: ImageSource, row: int, least_side: int | None
+) -> tuple[Image.Image, tuple[int, int], str]:
+    """Return a picture, its full width and height, and the digest of its file."""
     if isinstance(source, np.ndarray):
-        name, image, digest = f"image {row}", source, ""
+        name, digest = f"image {row}", ""
+        picture = _array_to_picture(source, name)
+        width, height = picture.size
     else:
-        name, (image, digest) = source, read_image_and_digest(source)
+        name = source
+        picture, (width, height), digest = read_picture(source, least_side=least_side)
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ImageError(name, f"too narrow: {width} x {height}, over {MAX_ASPECT} to 1")
+    return picture, (width, height), digest
+
+
+def _array_to_picture(image: np.ndarray, name: str) -> Image.Image:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         reason = f"expected (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
         raise ImageError(name, reason)
-    height, width = image.shape[:2]
-    if max(height, width) > MAX_ASPECT * min(height, width):
-        raise ImageError(name, f"too narrow: {width} x {height}, over {MAX_ASPECT} to 1")
-    return image, digest
+    return Image.fromarray(image)
 
 
 def _check_texts(texts: str | Iterable[str]) -> list[str]:

@@ -8,8 +8,9 @@ import torch
 
 from regionlab import torchvision_cpu  # noqa: F401 - makes open_clip importable on a CPU-only torch
 from regionlab.devices import resolve_device, resolve_precision
-from regionlab.embedding import Encoder
+from regionlab.embedding import FULL, Encoder
 from regionlab.padding import pad_first
+from regionlab.preprocessing import MARGIN
 from regionlab.toybox import toyclip
 from regionlab.weights import WeightsError, WeightsFile, find_weights
 
@@ -22,7 +23,12 @@ def available_encoders() -> list[str]:
 
 
 def load_encoder(
-    name: str = "toyclip", *, device: str = "auto", precision: str = "auto", padding: str = "none"
+    name: str = "toyclip",
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    padding: str = "none",
+    fast_decode: bool = True,
 ) -> Encoder:
     """Load an encoder by name.
 
@@ -63,6 +69,7 @@ def load_encoder(
         **settings,
         "preprocess": " ".join(repr(preprocess).split()),
         "precision": precision,
+        "decode": f"JPEG reduced to {MARGIN} times the size or more" if fast_decode else FULL,
     }
     try:
         return Encoder(name, model, preprocess, tokenizer, fingerprint, device)
