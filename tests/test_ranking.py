@@ -218,6 +218,12 @@ def test_the_best_are_found_below_bounds_as_by_sorting_all(seed):
         np.testing.assert_array_equal(found["pair"], [expected, -expected])
 
 
+def test_of_equal_images_the_first_are_the_best_though_all_have_the_same_bound():
+    scores = np.zeros(300, np.float32)
+    found = find_best(scores, lambda rows: {"scores": scores[rows]}, depth=5)
+    assert found["rows"].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_only_images_that_may_be_among_the_best_are_looked_at():
     scores = unit(1, 20_000)[0]
     looked_at = []

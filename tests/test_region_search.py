@@ -506,7 +506,7 @@ def test_no_score_is_above_its_bound(share):
     gallery = RegionGallery(index, with_regions=True)
     probes = [make_probes(query, "match") for query in queries]
     for one, bound in zip(probes, gallery.bound(probes, share), strict=True):
-        scores = gallery.look(one, np.arange(len(index)), share)["scores"]
+        scores = gallery.look(one, share, np.arange(len(index)))["scores"]
         slack = region_gallery.ROUNDING * np.abs(one.weights).sum()
         assert (scores <= bound + slack).all()
         if (one.weights > 0).sum() == 1 or share == 1:
@@ -517,9 +517,9 @@ def test_no_score_is_above_its_bound(share):
 def test_few_of_many_images_are_compared_exactly(against, monkeypatch):
     looked_at, original = [], RegionGallery.look
 
-    def watch(self, probes, rows, share):
+    def watch(self, probes, share, rows):
         looked_at.append(len(rows))
-        return original(self, probes, rows, share)
+        return original(self, probes, share, rows)
 
     monkeypatch.setattr(RegionGallery, "look", watch)
     index, queries = large_world(2, n=2000)
@@ -528,7 +528,7 @@ def test_few_of_many_images_are_compared_exactly(against, monkeypatch):
 
 
 def test_vectors_are_read_from_the_file_block_by_block(tmp_path, monkeypatch):
-    monkeypatch.setattr(region_gallery, "SCORES", 2**12)
+    monkeypatch.setattr(region_gallery, "ROWS", 2**10)
     rng = np.random.default_rng(3)
     np.save(tmp_path / "vectors.npy", unit(rng, 40_000, 64))
     regions = np.load(tmp_path / "vectors.npy", mmap_mode="r")

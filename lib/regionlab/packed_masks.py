@@ -59,12 +59,14 @@ def pack_rles(
     ValueError
         If the runs of a mask do not fill its size exactly, or are no encoding.
     """
-    packed = np.empty((len(counts), grid * grid // 64), np.uint64)
-    for start in range(0, len(counts), CHUNK):
-        part = slice(start, start + CHUNK)
-        packed[part] = _pack_chunk(counts[part], heights[part], widths[part], grid)
-    # Drawn instead: a cell has no pixel column of its own, or a mask no centre.
-    for i in np.flatnonzero((widths < grid) | ~packed.any(axis=1)):
+    packed = np.zeros((len(counts), grid * grid // 64), np.uint64)
+    wide = np.flatnonzero(widths >= grid)
+    for start in range(0, len(wide), CHUNK):
+        rows = wide[start : start + CHUNK]
+        part = [counts[i] for i in rows]
+        packed[rows] = _pack_chunk(part, heights[rows], widths[rows], grid)
+    # The others are drawn, and those that hold no centre.
+    for i in np.flatnonzero(~packed.any(axis=1)):
         rle = {"size": [int(heights[i]), int(widths[i])], "counts": counts[i]}
         packed[i] = pack_mask(rle_to_mask(rle), grid)
     return packed
@@ -159,25 +161,37 @@ def _pack_chunk(
 ) -> np.ndarray:
     runs, lengths = decode_runs(counts)
     pixels = accumulate_within(runs, lengths)  # before the end of each run
-    filled = np.zeros(len(counts), np.int64)
-    filled[lengths > 0] = pixels[np.cumsum(lengths)[lengths > 0] - 1]
-    if (filled != heights * widths).any():
-        i = int(np.argmax(filled != heights * widths))
-        raise ValueError(f"RLE runs cover {filled[i]} pixels, not {heights[i]} x {widths[i]}")
-    drawn = widths < grid
-    heights, widths = np.repeat(heights, lengths), np.repeat(widths, lengths)
-    x, y = np.divmod(pixels, heights)
-    before = _centres_before(x, widths, grid)
-    has_centre = _centres_before(x + 1, widths, grid) > before
-    cells = before * grid + has_centre * _centres_before(y, heights, grid)
+    _check_filled(pixels, lengths, heights, widths)
+    cells = _cells_before(pixels, np.repeat(heights, lengths), np.repeat(widths, lengths), grid)
     firsts = np.cumsum(lengths) - lengths
     shorter = np.diff(cells, prepend=0)
     shorter[firsts] = cells[firsts]
     inside = (np.arange(len(runs)) - np.repeat(firsts, lengths)) % 2 == 1
-    shorter = np.where(np.repeat(drawn, lengths), 0, shorter)
-    shorter[firsts[drawn]] = grid * grid
     bits = np.repeat(inside, shorter).reshape(len(counts), -1)
     return np.packbits(bits, axis=1).view(np.uint64)
+
+
+def _check_filled(
+    pixels: np.ndarray, lengths: np.ndarray, heights: np.ndarray, widths: np.ndarray
+) -> None:
+    filled = np.append(0, pixels)[np.where(lengths > 0, np.cumsum(lengths), 0)]
+    wrong = filled != heights * widths
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise ValueError(f"RLE runs cover {filled[i]} pixels, not {heights[i]} x {widths[i]}")
+
+
+def _cells_before(
+    pixels: np.ndarray, heights: np.ndarray, widths: np.ndarray, grid: int
+) -> np.ndarray:
+    """Return how many cells have their centre in the first so many pixels of an image.
+
+    Only where no column of pixels holds the centres of two columns of cells.
+    """
+    x, y = np.divmod(pixels, heights)
+    before = _centres_before(x, widths, grid)
+    has_centre = _centres_before(x + 1, widths, grid) > before
+    return before * grid + has_centre * _centres_before(y, heights, grid)
 
 
 def _centres(side: int, grid: int) -> np.ndarray:

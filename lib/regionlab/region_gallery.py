@@ -1,17 +1,19 @@
 """The vectors of an index, compared with queries: all of them roughly, a few of them exactly."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import numpy as np
 
+from regionlab.engine_base import ROUNDING
 from regionlab.index import Index
 from regionlab.matching import choose_regions
 from regionlab.query import Probes
 from regionlab.ranking import UNMATCHED, best_of_each, cosines, find_best, spread, weigh
 
-ROUNDING = 1e-5  # more than that of a float32 matrix product of unit vectors
-SCORES = 2**20  # similarities held at a time; they should stay in the processor's cache
-BOUNDS = 2**25  # bounds of images held at a time, for the queries of a batch
+ROWS = 2**13  # vectors compared at a time; they should stay in the processor's cache
+SCORES = 2**20  # similarities held at a time; so should they
+BOUNDS = 2**24  # bounds of images held at a time, for the queries of a batch
 LOOKED_AT = 512  # images whose regions are compared exactly at a time
 
 
@@ -66,37 +68,36 @@ class RegionGallery:
             For each query `rows` (depth,), or fewer, best first; their `similarity`, `without`
             and `scores`, see `look`; and `regions`, (p, depth), -1 where there are none.
         """
-        n = len(self._images)
-        size = max(1, BOUNDS // (n * max(len(probes.weights) for probes in queries)))
-        for start in range(0, len(queries), size):
-            batch = queries[start : start + size]
-            every = 4 * depth >= n  # nearly all would be looked at anyway
-            bounds = [np.full(n, np.inf)] * len(batch) if every else self.bound(batch, share)
-            for i, (probes, bound) in enumerate(zip(batch, bounds, strict=True), start):
-                slack = ROUNDING * np.abs(probes.weights).sum()
-                yield self._find(probes, bound, slack, int(excluded[i]), share, depth)
-
-    def _find(
-        self, probes: Probes, bounds: np.ndarray, slack: float, excluded: int, share: float,
-        depth: int,
-    ) -> dict[str, np.ndarray]:  # fmt: skip
-        found = find_best(
-            bounds,
-            lambda rows: self.look(probes, rows, share),
-            depth=depth,
-            slack=slack,
-            excluded=excluded,
-        )
-        if share == 1 and self._regions is not None:
-            found["regions"] = self._match(probes, found["rows"])[1]
-        return found
+        bounds = self._bound_in_batches(queries, share, depth)
+        for probes, bound, own in zip(queries, bounds, excluded, strict=True):
+            found = find_best(
+                bound,
+                partial(self.look, probes, share),
+                depth=depth,
+                slack=ROUNDING * np.abs(probes.weights).sum(),
+                excluded=int(own),
+            )
+            if share == 1 and self._regions is not None:
+                found["regions"] = self._match(probes, found["rows"])[1]
+            yield found
 
     # All images, roughly
 
-    def bound(self, queries: Sequence[Probes], share: float) -> list[np.ndarray]:
-        """Return for each query (n,) float64, what no image's score is more than ROUNDING above.
+    def _bound_in_batches(
+        self, queries: Sequence[Probes], share: float, depth: int
+    ) -> Iterator[np.ndarray]:
+        n = len(self._images)
+        if 4 * depth >= n:  # nearly all would be looked at anyway
+            yield from (np.full(n, np.inf) for _ in queries)
+            return
+        size = max(1, BOUNDS // (n * max(len(probes.weights) for probes in queries)))
+        for start in range(0, len(queries), size):
+            yield from self.bound(queries[start : start + size], share)
 
-        ROUNDING times the sum of its weights' sizes, that is.
+    def bound(self, queries: Sequence[Probes], share: float) -> list[np.ndarray]:
+        """Return a bound of every image's score for each query, (n,) float64.
+
+        No score is above it by more than `ROUNDING`, times the sum of the weights' sizes.
         """
         vectors = np.concatenate([probes.vectors for probes in queries])
         wanted = np.concatenate([probes.wanted for probes in queries])
@@ -118,28 +119,28 @@ class RegionGallery:
     def _multiply_images(self, vectors: np.ndarray) -> np.ndarray:
         """Return (p, n) float32 cosines, but for rounding."""
         whole = np.empty((len(vectors), len(self._images)), np.float32)
-        step = max(1, SCORES // len(vectors))
+        step = _count_rows(vectors)
         for start in range(0, len(self._images), step):
             part = slice(start, start + step)
-            whole[:, part] = multiply(vectors, self._images[part])
+            whole[:, part] = _multiply(vectors, self._images[part])
         return whole
 
     def _multiply_regions(self, vectors: np.ndarray, wanted: np.ndarray) -> np.ndarray:
         """Return (p, n) float32 cosines with the best region of each image, but for rounding."""
         worst = np.where(wanted, UNMATCHED, -UNMATCHED)
-        n, step = len(self._images), max(1, SCORES // len(vectors))
+        n, step = len(self._images), _count_rows(vectors)
         best = np.empty((len(vectors), n), np.float32)
         stops = np.searchsorted(self.offsets, np.arange(step, self.offsets[-1], step))
         stops = np.unique([0, *stops, n])
         for start, stop in zip(stops[:-1], stops[1:], strict=True):
             offsets = self.offsets[start : stop + 1]
-            values = multiply(vectors, self._regions[offsets[0] : offsets[-1]])
+            values = _multiply(vectors, self._regions[offsets[0] : offsets[-1]])
             best[:, start:stop] = best_of_each(values, offsets - offsets[0], worst)
         return best
 
     # Some images, exactly
 
-    def look(self, probes: Probes, rows: np.ndarray, share: float) -> dict[str, np.ndarray]:
+    def look(self, probes: Probes, share: float, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Compare images with a query: what the wanted and the unwanted parts give each.
 
         Returns
@@ -175,7 +176,12 @@ class RegionGallery:
         return best, np.where(chosen < 0, -1, chosen + self.offsets[rows])
 
 
-def multiply(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+def _count_rows(queries: np.ndarray) -> int:
+    """Return how many vectors to compare with (p, d) queries at a time."""
+    return max(1, min(ROWS, SCORES // len(queries)))
+
+
+def _multiply(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
     """Return (p, m) inner products; for two or three queries BLAS is faster one by one."""
     if len(queries) < 4:
         return np.stack([vectors @ query for query in queries])
