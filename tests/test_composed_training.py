@@ -415,13 +415,16 @@ def stage_one(encoder, folder, measure=measure_texts, **changes):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("amp", ["none", "fp16"])
-def test_stage_one_cut_off_in_validation_ends_with_the_same_bits(load, tmp_path, amp):
-    expected = stage_one(load(), tmp_path / "whole", amp=amp)
+@pytest.mark.parametrize(("amp", "batch"), [("none", 4), ("fp16", 2)])
+def test_stage_one_cut_off_in_validation_ends_with_the_same_bits(load, tmp_path, amp, batch):
+    changes = {"amp": amp, "batch": batch}
+    expected = stage_one(load(), tmp_path / "whole", **changes)
     with pytest.raises(KeyboardInterrupt):
-        stage_one(load(), tmp_path, stop_in(2, measure_texts, interrupt), amp=amp)
-    assert read_checkpoint(tmp_path, "text")["state"]["epochs"] == 1
-    found = stage_one(load(), tmp_path, amp=amp)
+        stage_one(load(), tmp_path, stop_in(2, measure_texts, interrupt), **changes)
+    cut = read_checkpoint(tmp_path, "text")
+    assert cut["state"]["epochs"] == 1
+    assert cut["optimizer"]["state"]  # fp16 has found a scale that steps are taken with
+    found = stage_one(load(), tmp_path, **changes)
     assert_ends_alike(tmp_path, found, tmp_path / "whole", expected, "text")
 
 
