@@ -15,8 +15,8 @@ ranking is measured in two ways, neither of which rewards moving up what was lik
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -27,9 +27,85 @@ from regionlab.index import Index
 from regionlab.judging import judge_hits
 from regionlab.metrics import average_precision
 from regionlab.progress import progress
-from regionlab.query import Query
+from regionlab.query import Part, Query
+
+if TYPE_CHECKING:
+    from regionlab.collection import Collection
+    from regionlab.embedding import Encoder
+    from regionlab.masking import Segmenter
 
 MEASURES = ("feedback", "none", "frozen")
+
+
+@dataclass(frozen=True, eq=False)
+class Questions:
+    """Queries of one kind.
+
+    Attributes
+    ----------
+    queries
+        (q,) of them.
+    search
+        Options of `search_regions`.
+    exclude
+        (q,) rows of the queries' own images, -1 for words.
+    """
+
+    queries: list[Query]
+    search: dict[str, Any]
+    exclude: np.ndarray
+
+
+def ask_three_ways(
+    collection: "Collection",
+    index: Index,
+    objects: pd.DataFrame,
+    segmenter: "Segmenter",
+    encoder: "Encoder",
+    *,
+    encoding: str,
+    words: Sequence[str],
+    templates: Sequence[str],
+    seed: int,
+    noise: float = 0.1,
+) -> dict[str, Questions]:
+    """Ask for objects by region (a hasty box), by their whole image and by their words.
+
+    Regions are compared with regions, whole images and words with whole images.
+
+    Parameters
+    ----------
+    objects
+        (q,) from `studies.draw_objects`.
+    encoding
+        The one of the index's regions.
+    words
+        Columns that describe an object.
+    templates
+        Wordings around the words.
+    seed, noise
+        Of the boxes.
+    """
+    from regionlab import studies  # late: it needs torch, which the rest does not
+
+    asked = objects["image_id"].tolist()
+    found = studies.segment_objects(
+        collection, objects, "box", segmenter, encoder, seed=seed, noise=noise
+    )
+    regions = studies.query_regions(
+        collection, asked, [[region] for region in found], encoder, encoding=encoding
+    )
+    said = [studies.describe_object(row, words) for _, row in objects.iterrows()]
+    texts = encoder.encode_texts(said, templates=templates)
+    own = index.rows_of(asked)
+    whole = [Query([Part(vector)]) for vector in index.vectors[own]]
+    worded = [Query([Part(v, label=s)]) for v, s in zip(texts, said, strict=True)]
+    images = {"against": "images"}
+    return {
+        "region": Questions(regions, {"against": "regions"}, own),
+        "whole image": Questions(whole, images, own),
+        "words": Questions(worded, images, np.full(len(own), -1)),
+    }
 
 
 def play_rounds(
