@@ -117,21 +117,24 @@ def encoder():
 def test_indexing_is_measured_against_the_model_and_against_s3(encoder):
     measured = measure_indexing("toyclip/untrained", count=5, rounds=2, batch_size=2)
     speeds = measured["images_per_second"]
-    assert set(speeds) == {"index", "forward", "s3"}
-    for value in (measured["ratio_vs_forward"], measured["ratio_vs_s3"], *speeds.values()):
+    assert set(speeds) == {"index", "forward", "split_forward", "s3"}
+    ratios = [measured[f"ratio_vs_{name}"] for name in ("forward", "split_forward", "s3")]
+    for value in (*ratios, *speeds.values()):
         low, high = value["range"]
         assert 0 < low <= value["value"] <= high
         assert value["n"] == 2
-    assert measured["min_cosine_to_fp32"] > 0.99
+    assert measured["cosine_worst"] > 0.99
     assert (measured["images"], measured["batch_size"]) == (5, 2)
     assert measured["threads"] >= 1 and measured["device"]
 
 
 def test_ratios_are_of_rates_within_a_round(monkeypatch, encoder):
     times = {"index": [2.0, 4.0, 2.0], "forward": [1.0, 3.0, 1.0], "s3": [8.0, 8.0, 6.0]}
+    times["split_forward"] = [1.0, 1.0, 1.0]
     monkeypatch.setattr(bench_index, "time_in_turn", lambda sides, rounds: times)
     measured = measure_indexing("toyclip/untrained", count=2)
     assert measured["ratio_vs_forward"] == {"value": 1 / 2, "range": [1 / 2, 3 / 4], "n": 3}
+    assert measured["ratio_vs_split_forward"]["range"] == [1 / 4, 1 / 2]
     assert measured["ratio_vs_s3"] == {"value": 6 / 2, "range": [8 / 4, 8 / 2], "n": 3}
     index = {"value": 2 / 2, "range": [2 / 4, 2 / 2], "n": 3}
     assert measured["images_per_second"]["index"] == index
