@@ -197,7 +197,9 @@ def _crop_context(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.
 
 
 def _crop_erased(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
-    return _crop(erase_background(image, mask, fill=mean_color), mask, mean_color)
+    x0, y0, x1, y1 = mask_to_box(mask).astype(int)
+    part = erase_background(image[y0:y1, x0:x1], mask[y0:y1, x0:x1], fill=mean_color)
+    return _pad_square(part, mean_color)
 
 
 def _blur_around(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
