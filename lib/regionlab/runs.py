@@ -28,6 +28,7 @@ from regionlab.html_report import make_report
 from regionlab.parameters import read_notebook
 from regionlab.profiles import Profile, Run, find_profile, load_profile
 from regionlab.provenance import library_sha256, versions
+from regionlab.ray_cluster import ClusterError
 from regionlab.records import Record, begin, publish, write_text
 from regionlab.reports import make_gallery, read_saved, update_marked_tables, write_html
 
@@ -62,21 +63,28 @@ def run_profile(profile: Profile, *, resume: bool = False) -> list[Outcome]:
             bar.set_description(run.name)
             if bar.disable:
                 print(label, end="", flush=True)
-            outcomes.append(_next_outcome(run, profile, outcomes, resume))
+            outcomes.append(next_outcome(run, profile, outcomes, resume))
             bar.update()
             tqdm.write(("" if bar.disable else label) + outcomes[-1].text)
     return outcomes
 
 
-def _next_outcome(run: Run, profile: Profile, before: Sequence[Outcome], resume: bool) -> Outcome:
+def next_outcome(run: Run, profile: Profile, before: Sequence[Outcome], resume: bool) -> Outcome:
+    """Run a notebook, unless it can be kept or one that it needs has failed.
+
+    Parameters
+    ----------
+    before
+        How the runs ended that it needs; others do not matter.
+    """
     needed = [outcome for outcome in before if outcome.run.notebook in run.needs]
     missing = [outcome.run.name for outcome in needed if outcome.status in ("failed", "skipped")]
     if missing:
         return Outcome(run, "skipped", f"skipped: it needs {', '.join(missing)}")
-    record = Record(paths.RUNS / profile.name / run.name)
+    record = open_record(run, profile)
     fresh = all(outcome.status == "kept" for outcome in needed)
     if resume and fresh and _is_done(record, run):
-        _publish(record, profile)  # its figures may have been deleted since
+        publish_run(record, profile)  # its figures may have been deleted since
         return Outcome(run, "kept", "kept from before")
     return _run_notebook(run, profile, record)
 
@@ -89,25 +97,37 @@ def _run_notebook(run: Run, profile: Profile, record: Record) -> Outcome:
     started = time.perf_counter()
     try:
         execute(run, executed, timeout_s=profile.timeout_s)
-        _close(record, started, status="ok", error=None)
+        record.update(seconds=_since(started), status="ok", error=None)
         write_html(executed, executed.with_suffix(".html"))
-        _publish(record, profile)
+        publish_run(record, profile)
     except KeyboardInterrupt as e:
-        _close(record, started, status="failed", error=describe_error(e, executed))
+        fail_run(run, record, e, _since(started))
         raise
     except Exception as e:  # whatever goes wrong in one notebook, the others go on
-        _close(record, started, status="failed", error=describe_error(e, executed))
-        return Outcome(run, "failed", _failure_text(record, executed))
+        return fail_run(run, record, e, _since(started))
     return Outcome(run, "ok", f"ok {record.read()['seconds']:.0f} s")
 
 
-def _publish(record: Record, profile: Profile) -> None:
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 1)
+
+
+def open_record(run: Run, profile: Profile) -> Record:
+    """Return the record of a run, whether it was run or not."""
+    return Record(paths.RUNS / profile.name / run.name)
+
+
+def publish_run(record: Record, profile: Profile) -> None:
+    """Copy the results of a run to the profile's figures, unless values were set from outside."""
     if profile.as_written:
         publish(record, figures_folder(profile.name))
 
 
-def _close(record: Record, started: float, **values: Any) -> None:
-    record.update(seconds=round(time.perf_counter() - started, 1), **values)
+def fail_run(run: Run, record: Record, error: BaseException, seconds: float) -> Outcome:
+    """Close the record of a run with an error, and return how it ended."""
+    executed = record.folder / f"{run.name}.ipynb"
+    record.update(seconds=seconds, status="failed", error=describe_error(error, executed))
+    return Outcome(run, "failed", _failure_text(record, executed))
 
 
 def _failure_text(record: Record, executed: Path) -> str:
@@ -227,6 +247,10 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="parameters that differ from the profile; results then stay in data/runs/",
     )
     parser.add_argument("--resume", action="store_true", help="keep what succeeded unchanged")
+    side = "run what does not need each other side by side, on this machine or a Ray cluster"
+    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help=side)
+    parser.add_argument("--cpus", type=int, default=1, help="with --ray: processors of a run")
+    parser.add_argument("--gpus", type=float, default=0, help="with --ray: GPUs of a run")
     parser.add_argument("--dry-run", action="store_true", help="check and list, run nothing")
     return parser.parse_args(arguments)
 
@@ -248,11 +272,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # we report its errors
     try:
-        outcomes = run_profile(profile, resume=options.resume)
+        outcomes = _run_as_asked(profile, options)
+    except (ClusterError, ValueError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130
     return max(_report(complete, outcomes, profile.as_written), _summarise(outcomes))
+
+
+def _run_as_asked(profile: Profile, options: argparse.Namespace) -> list[Outcome]:
+    if options.ray is None:
+        return run_profile(profile, resume=options.resume)
+    from regionlab.distributed_runs import run_profile_with_ray  # late: it is built on this
+
+    kinds = {"cpus_per_run": options.cpus, "gpus_per_run": options.gpus}
+    return run_profile_with_ray(
+        profile, resume=options.resume, address=options.ray or None, **kinds
+    )
 
 
 def _report(profile: Profile, outcomes: Sequence[Outcome], as_written: bool) -> int:
