@@ -9,9 +9,16 @@ from PIL import Image
 
 from regionlab.datasets.folders import load_folder
 from regionlab.encoders import load_encoder
+from regionlab.engines import ExactEngine
 from regionlab.images import ImageError, read_image
-from regionlab.index import IndexFolderError, build_index
-from regionlab.search import search_image, search_indexed, search_text, search_vectors
+from regionlab.index import IndexFolderError, build_index, open_index
+from regionlab.search import (
+    get_engine,
+    search_image,
+    search_indexed,
+    search_text,
+    search_vectors,
+)
 
 
 @pytest.fixture(scope="module")
@@ -230,3 +237,61 @@ def test_the_table_ends_where_results_end(index):
     table = ranking.table()
     assert table["rank"].tolist() == list(range(1, 8))
     assert np.isfinite(table["score"]).all()
+
+
+# Engines
+
+
+@pytest.mark.parametrize("engine", ["faiss:Flat", "faiss:HNSW8", "chroma"])
+def test_engines_give_the_same_answers(index, encoder, engine):
+    paths = [index.path(0), index.path(3)]
+    for search, query, options in [
+        (search_text, ["a red circle", "two squares"], {}),
+        (search_image, paths, {"exclude_self": True}),
+        (search_indexed, index.images["image_id"][:2], {"exclude_self": True}),
+    ]:
+        arguments = (index, query) if search is search_indexed else (index, query, encoder)
+        expected = search(*arguments, k=3, **options)
+        found = search(*arguments, k=3, engine=engine, **options)
+        np.testing.assert_array_equal(found.rows, expected.rows)
+        np.testing.assert_array_equal(found.scores, expected.scores)
+
+
+def test_an_engine_is_kept_beside_the_index_and_asked_many_times(index, encoder):
+    engine = get_engine(index, "faiss:IVF2,Flat?nprobe=2")
+    (kept,) = index.folder.with_name("index.engines").glob("faiss-IVF2*")
+    written = (kept / "index.faiss").stat().st_mtime_ns
+    for name in (engine, "faiss:IVF2,Flat"):
+        search_text(index, "circle", encoder, engine=name)
+    assert (kept / "index.faiss").stat().st_mtime_ns == written
+    open_index(index.folder)  # the index is none the worse
+
+
+def test_engines_can_be_kept_elsewhere(index, tmp_path):
+    get_engine(index, "faiss:Flat", folder=tmp_path / "engines")
+    assert len(list((tmp_path / "engines").iterdir())) == 1
+
+
+@pytest.mark.parametrize("engine", ["exact", "faiss:Flat", "chroma"])
+def test_only_matching_images_are_found(index, encoder, engine):
+    where = {"path": {"$in": ["photos/1.png", "1.png", "6.png"]}}
+    matching = [1, 6] if "6.png" in set(index.images["path"]) else [1]
+    ranking = search_text(index, "circle", encoder, k=5, engine=engine, where=where)
+    assert sorted(ranking.rows[0][ranking.rows[0] >= 0]) == matching
+    assert len(ranking.table()) == len(matching)
+
+
+def test_an_unknown_column_is_told_the_known_ones(index, encoder):
+    with pytest.raises(ValueError, match="no column 'colour' to filter by; known: image_id, path"):
+        search_text(index, "circle", encoder, where={"colour": "red"})
+
+
+def test_an_unknown_engine_is_refused(index, encoder):
+    with pytest.raises(ValueError, match="unknown engine 'annoy'; known: exact, faiss"):
+        search_text(index, "circle", encoder, engine="annoy")
+
+
+def test_an_engine_of_another_index_is_refused(index, encoder):
+    for vectors in (index.vectors[:-1], -index.vectors):
+        with pytest.raises(ValueError, match="vectors that are not those of <Index"):
+            search_text(index, "circle", encoder, engine=ExactEngine(vectors))

@@ -10,6 +10,7 @@ import pandas as pd
 # More than the rounding of a float32 matrix product of unit vectors.
 ROUNDING = 1e-5
 GATHERED = 2**14  # rows that are taken out of the gallery at a time
+SLACK = 8  # candidates beyond those asked for, so that equal rows at the cut-off are told apart
 ANSWERED = 2**20  # places in rankings that are filled at a time
 
 
@@ -60,7 +61,8 @@ class Engine(ABC):
         """Return the `k` most similar rows for each query, best first.
 
         Rows of equal score come in gallery order, so a rerun ranks alike; equal vectors score
-        equally, and a query scores the same alone and among others.
+        equally, and a query scores the same alone and among others. (Of many equal rows at the
+        cut-off, only the exact engine is sure to take the first.)
 
         Parameters
         ----------

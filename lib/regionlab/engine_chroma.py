@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from regionlab.engine_base import Engine, EngineError, check_gallery
+from regionlab.engine_base import SLACK, Engine, EngineError, check_gallery
 from regionlab.engine_files import find_place, fingerprint_vectors
 from regionlab.engine_filters import match_rows
 from regionlab.engine_names import EngineName
@@ -75,7 +75,7 @@ class ChromaEngine(Engine):
     ) -> Iterable[np.ndarray]:
         if where is not None:
             match_rows(self.table, where)  # Chroma finds nothing where a column is misspelt
-        asked = min(k + int((exclude >= 0).any()), len(self.vectors))
+        asked = min(k + SLACK, len(self.vectors))  # the excluded row is one of them
         with _explain(self.place, "search"):
             answer = self.collection.query(
                 query_embeddings=np.asarray(queries, np.float32),

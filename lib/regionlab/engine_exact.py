@@ -10,6 +10,7 @@ from regionlab.engine_base import ROUNDING, Engine
 from regionlab.engine_filters import match_rows
 
 SCORES = 2**20  # scores held at a time; they should stay in the processor's cache
+FIRST = 2**12  # scores of a query that are sorted; the others are only compared
 LOWEST = np.finfo(np.float32).min
 
 
@@ -84,7 +85,8 @@ class _Hits:
     def offer(self, rough: np.ndarray, start: int) -> None:
         """Take what may count of (q, m) scores of the rows from `start` on."""
         if not self.parts and rough.shape[1] >= self.k:
-            kth = np.partition(rough, -self.k, axis=1)[:, -self.k]
+            first = rough[:, : max(FIRST, 4 * self.k)]
+            kth = np.partition(first, -self.k, axis=1)[:, -self.k]
             self.floors = np.maximum(kth - ROUNDING, LOWEST)
         places = np.flatnonzero(rough >= self.floors[:, None])
         query, column = np.divmod(places, rough.shape[1])

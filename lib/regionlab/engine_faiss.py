@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from regionlab.engine_base import Engine, EngineError, check_gallery
+from regionlab.engine_base import SLACK, Engine, EngineError, check_gallery
 from regionlab.engine_factory import parse_factory
 from regionlab.engine_files import (
     find_place,
@@ -84,7 +84,7 @@ class FaissEngine(Engine):
         keep = None if where is None else match_rows(self.table, where)
         n = len(self.vectors)
         queries = np.ascontiguousarray(queries, np.float32)
-        asked = (k + int((exclude >= 0).any())) * self._factor
+        asked = (k + SLACK) * self._factor
         while True:
             asked = min(asked, n)
             rows = self.index.search(queries, asked)[1]
