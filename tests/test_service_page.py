@@ -240,7 +240,7 @@ def test_html_in_words_and_names_is_text(desk):
     assert desk.locator("#parts .name").inner_text() == words
     search(desk)
     cards(desk).first.get_by_text("Why").click()
-    cards(desk).first.get_by_text(f"“{words}”").wait_for()
+    cards(desk).first.get_by_text(f"“{words}”").first.wait_for()
     assert desk.title() == "regionlab: search by region"
     assert desk.locator("main b", has_text="bold").count() == 0
 

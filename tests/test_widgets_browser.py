@@ -407,7 +407,7 @@ def test_a_failing_prompt_is_told_and_the_marks_stay(picker):
 
 
 def test_a_click_on_a_result_chooses_it_and_its_title_is_plain_text(shown):
-    results = shown.page.locator(".regionlab-grid button")
+    results = shown.page.locator(".regionlab-grid .pick")
     assert results.all_inner_texts() == ["0.9 <b>bold</b>", "0.5"]
     results.nth(1).click()
     shown.wait(lambda state: state["chosen"] == 1)

@@ -51,7 +51,7 @@ class Preprocessing:
         )
         self._steps = steps[:-2] if self._is_split else [preprocess]
         if self._is_split:
-            scale = (torch.tensor(255.0), torch.tensor(steps[-1].mean), torch.tensor(steps[-1].std))
+            scale = (torch.tensor(255.0), *map(torch.as_tensor, (steps[-1].mean, steps[-1].std)))
             self._scale = [numbers.to(device) for numbers in scale]
         self.least_side = MARGIN * _largest(steps[0].size) if names[:1] == ["Resize"] else None
 
