@@ -32,3 +32,13 @@ def encoder(encoder_file):
     from regionlab.encoders import load_encoder
 
     return load_encoder(f"toyclip/{encoder_file}", device="cpu", precision="fp32")
+
+
+@pytest.fixture
+def threads():
+    """Set how many threads torch computes with, for the length of a test."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

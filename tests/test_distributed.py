@@ -10,6 +10,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -28,10 +29,9 @@ from regionlab.collection import Collection, make_table
 from regionlab.datasets.folders import load_folder
 from regionlab.distributed import Crew, Model, ShardEncoder, build_index_distributed
 from regionlab.encoders import load_encoder
-from regionlab.index import build_index
+from regionlab.index import build_index, open_index
+from regionlab.index_lock import find_builder
 from regionlab.ray_cluster import ClusterError, open_cluster
-
-pytestmark = pytest.mark.ray
 
 SIZES = {"batch_size": 3, "shard_size": 6}
 CREW = Crew(workers=1, cpus=1, gpus=0, encoder="toyclip", precision="fp32", padding="none")
@@ -41,8 +41,16 @@ FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
 # ---- without Ray
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ClusterError, match=r"pip install 'regionlab\[ray\]'"), open_cluster():
         pass
 
@@ -64,9 +72,13 @@ def test_an_address_where_nobody_listens_is_refused_at_once():
             pass
 
 
-def test_an_address_without_a_port_is_refused():
-    with pytest.raises(ClusterError, match='no Ray cluster at nowhere: an address is "host:port"'):
-        with open_cluster("nowhere"):
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [("nowhere", 'an address is "host:port"'), ("ray://127.0.0.1:1", "from outside of a cluster")],
+)
+def test_an_address_of_another_kind_is_refused(address, words):
+    with pytest.raises(ClusterError, match=f"no Ray cluster at {address}: .*{words}"):
+        with open_cluster(address):
             pass
 
 
@@ -89,7 +101,7 @@ def test_a_worker_that_does_not_see_the_images_says_so(tmp_path):
     assert result["shard"] == [b""]
 
 
-def test_a_worker_with_another_model_says_so(tmp_path):
+def test_a_worker_with_another_model_says_so(one_thread, tmp_path):
     model = Model("space", {"model": "another", "precision": "fp32"}, 64)
     (error,) = embed(ShardEncoder(CREW, model, tmp_path, 3, 2))["error"]
     assert "ValueError: another model" in error
@@ -106,14 +118,6 @@ def cluster():
 
 
 @pytest.fixture(scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = write_pictures(tmp_path_factory.mktemp("ray") / "pictures", 22, seed=0)
     (folder / "000008x.jpg").write_bytes(b"no picture")
@@ -125,7 +129,7 @@ class InterruptError(Exception):
 
 
 @contextlib.contextmanager
-def kept_shards(module, kept, *, at_most=99):
+def kept_shards(module, kept, *, at_most=99, seen=None):
     """Keep a copy of each shard that is written; cut the build off after some."""
     original = shards.save_shard
 
@@ -134,6 +138,8 @@ def kept_shards(module, kept, *, at_most=99):
             raise InterruptError
         original(folder, start, data)
         kept.append((start, data))
+        if seen:
+            seen()
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "save_shard", save)
@@ -165,13 +171,15 @@ def built(cluster, one_thread, pictures, tmp_path_factory):
         found.expected = build_index(pictures, encoder, folder / "plain", **SIZES)
     with pytest.raises(InterruptError), kept_shards(shards, found.begun, at_most=1):
         build_index(pictures, encoder, folder / "index", **SIZES)
-    with pytest.MonkeyPatch.context() as patch, kept_shards(distributed, found.ray):
+    arguments = ["build", "--dataset", "folder", "--root", pictures.root, "--precision", "fp32"]
+    arguments += ["--out", folder / "index", "--batch-size", 3, "--shard-size", 6]
+    look = lambda: setattr(found, "builder", find_builder(folder / "index"))  # noqa: E731
+    with pytest.MonkeyPatch.context() as patch, kept_shards(distributed, found.ray, seen=look):
         patch.setattr(distributed, "ShardEncoder", make_dying_worker(found.log))
-        with pytest.warns(UserWarning, match="1 files are not in the index") as caught:
-            found.index = build_index_distributed(
-                pictures, "toyclip", folder / "index", precision="fp32", workers=2, **SIZES
-            )
-    found.warned_at = caught[0].filename
+        with pytest.warns(UserWarning, match="1 files are not in the index"):
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                found.code = distributed_cli.main([str(word) for word in arguments])
+    found.printed, found.index = printed.getvalue(), open_index(folder / "index")
     return found
 
 
@@ -211,10 +219,19 @@ def test_a_worker_killed_in_the_middle_loses_and_doubles_nothing(built):
     assert str(os.getpid()) not in {process for _, process in lines}
 
 
-def test_unreadable_images_are_listed_and_the_caller_is_warned(built):
+def test_unreadable_images_are_listed(built):
     assert built.index.failures["path"].tolist() == ["000008x.jpg"]
     assert "not an image" in built.index.failures["reason"][0]
-    assert built.warned_at == __file__
+
+
+def test_the_one_who_called_has_the_lock_while_workers_embed(built):
+    assert built.builder.startswith(f"process {os.getpid()} on ")
+    assert find_builder(built.index.folder) is None
+
+
+def test_the_command_says_what_it_has_built(built):
+    assert built.code == 0
+    assert "<Index pictures: 22 images by toyclip, 1 unreadable> in /" in built.printed
 
 
 # ---- what workers and clusters cannot do
@@ -271,17 +288,6 @@ def test_a_second_address_beside_a_connection_is_refused(cluster):
 
 def test_the_local_ray_listens_on_the_loopback_interface_only(cluster):
     assert [node["NodeManagerAddress"] for node in cluster.nodes()] == ["127.0.0.1"]
-
-
-# ---- the command line
-
-
-def test_the_command_opens_what_is_built(built, pictures, capsys):
-    arguments = ["build", "--dataset", "folder", "--root", str(pictures.root)]
-    arguments += ["--out", str(built.index.folder), "--precision", "fp32"]
-    with pytest.warns(UserWarning, match="1 files are not in the index"):
-        assert distributed_cli.main(arguments) == 0
-    assert "22 images by toyclip, 1 unreadable" in capsys.readouterr().out
 
 
 def test_an_unknown_encoder_is_told_as_on_one_machine(cluster, pictures, tmp_path, capsys):

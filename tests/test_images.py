@@ -20,6 +20,7 @@ from regionlab.images import (
     make_thumbnail,
     read_image,
     read_image_and_digest,
+    read_picture,
     write_image,
 )
 
@@ -154,6 +155,48 @@ def test_read_turns_upright_as_pil_does(suffix, orientation):
     data = encode(noise(8, 12), suffix, exif=exif)
     expected = ImageOps.exif_transpose(Image.open(BytesIO(data)))
     np.testing.assert_array_equal(read_image(data), np.array(expected))
+
+
+@pytest.mark.parametrize(
+    ("size", "least_side", "expected"),
+    [
+        ((96, 64), 8, (12, 8)),
+        ((96, 64), 9, (24, 16)),
+        ((96, 64), 17, (48, 32)),
+        ((96, 64), 33, (96, 64)),
+        ((96, 60), 7, (24, 15)),  # 60 is no multiple of 8
+        ((95, 64), 1, (95, 64)),
+        ((96, 64), None, (96, 64)),
+    ],
+)
+def test_jpeg_is_reduced_evenly_as_far_as_the_least_side_allows(size, least_side, expected):
+    data = encode(noise(size[1], size[0]), "JPEG")
+    picture, full, digest = read_picture(data, least_side=least_side)
+    assert (picture.size, picture.mode, full) == (expected, "RGB", size)
+    assert digest == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_reduced_jpeg_is_turned_upright_too(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    ramp = np.add.outer(np.arange(64), 2 * np.arange(48))[..., None].repeat(3, 2).astype(np.uint8)
+    data = encode(ramp, "JPEG", exif=exif, quality=95)
+    picture, full, _ = read_picture(data, least_side=24)
+    upright = Image.fromarray(read_image(data))
+    assert full == upright.size
+    assert np.abs(np.int16(picture) - np.int16(upright.reduce(2))).max() <= 3
+
+
+def test_other_formats_are_not_reduced():
+    for suffix in ("PNG", "WEBP", "GIF", "TIFF"):
+        picture, full, _ = read_picture(encode(noise(64, 64), suffix), least_side=1)
+        assert picture.size == full == (64, 64)
+
+
+def test_reduced_jpeg_that_is_damaged_says_so():
+    with pytest.raises(ImageError, match="truncated"):
+        read_picture(encode(noise(64, 64), "JPEG")[:1500], least_side=8)
 
 
 def test_read_shows_a_picture_with_broken_exif_as_stored():

@@ -5,12 +5,14 @@ import io
 import json
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from regionlab.feedback import FeedbackSession
 from regionlab.images import read_image
 from regionlab.prompts import Box, Points
 from regionlab.query import Part, Query, part_from_region, part_from_words
@@ -19,7 +21,6 @@ from regionlab.region_search import search_regions
 from regionlab.rle import rle_to_mask
 from regionlab.search import search_image, search_indexed, search_text
 from regionlab.service.app import create_app
-from regionlab.service.feedback import rocchio
 from regionlab.service.limits import Limits
 from regionlab.service.pages import SHARED, STATIC, WIDGETS, read_files
 from regionlab.words import find_words
@@ -257,33 +258,41 @@ def test_the_cookie_is_for_this_site_alone(client):
 # Feedback
 
 
-def test_liked_and_disliked_images_move_the_query(world, client):
-    index, good, bad = world.index, world.ids[10], world.ids[11]
-    answer = search(client, words="a red circle", liked=[good], disliked=[bad])
-    vector = part_from_words(world.encoder, "a red circle").vector
-    rows = index.rows_of([good, bad])
-    moved = rocchio(vector, index.vectors[rows[:1]], index.vectors[rows[1:]])
-    assert_same(answer, search_regions(index, Query([Part(moved)]), against="images"))
-    assert answer["judged"] == 2
-
-
-def test_a_liked_image_speaks_by_the_region_most_like_the_query(world, client):
-    index, image = world.index, pixels(world, 5)
-    part = part_from_region(
-        world.encoder, image, world.segmenter.segment(image, Box(30, 30, 150, 150))
+@pytest.mark.parametrize("method", ["rocchio", "logistic"])
+def test_feedback_is_that_of_the_library(world, client, method):
+    good, other, bad = world.ids[10:13]
+    words, image = "a red circle", pixels(world, 5)
+    region = world.segmenter.segment(image, Box(30, 30, 150, 150))
+    parts = [
+        part_from_region(world.encoder, image, region, weight=2),
+        part_from_words(world.encoder, words),
+    ]
+    history = [(good, True), (other, True), (bad, False)]
+    session = FeedbackSession(world.index, Query(parts), method=method, history=history)
+    answer = search(
+        client,
+        image=file_of(world, 5),
+        prompts=[{**BOX, "weight": 2}],
+        words=words,
+        liked=[good, other],
+        disliked=[bad],
+        feedback=method,
     )
-    (row,) = index.rows_of([world.ids[12]])
-    regions = index.region_vectors[index.regions_of(row)]
-    moved = Part(rocchio(part.vector, [regions[np.argmax(regions @ part.vector)]], []), part.box)
-    answer = search(client, image=file_of(world, 5), prompts=[BOX], liked=[world.ids[12]])
-    assert_same(answer, search_regions(index, Query([moved])))
+    assert_same(answer, session.rank())
+    assert answer["judged"] == 3
 
 
-def test_a_liked_region_is_named_by_its_id(world, client):
-    index = world.index
-    answer = search(client, words="a star", liked=[index.regions["region_id"].iloc[3]])
-    vector = rocchio(part_from_words(world.encoder, "a star").vector, index.region_vectors[3:4], [])
-    assert_same(answer, search_regions(index, Query([Part(vector)]), against="images"))
+def test_a_region_s_id_stands_for_its_image(world, client):
+    regions = world.index.regions
+    by_region = search(client, words="a star", liked=[regions["region_id"].iloc[3]])
+    by_image = search(client, words="a star", liked=[regions["image_id"].iloc[3]])
+    assert by_region["results"] == by_image["results"]
+
+
+def test_who_likes_and_dislikes_an_image_dislikes_it(world, client):
+    both = search(client, words="a star", liked=world.ids[:1], disliked=world.ids[:1])
+    assert both["results"] == search(client, words="a star", disliked=world.ids[:1])["results"]
+    assert both["judged"] == 1
 
 
 # Masks
@@ -504,9 +513,7 @@ def test_a_page_of_another_site_may_not_ask(client):
     assert response.status_code == 403
 
 
-def test_an_index_without_regions_is_searched_by_whole_images(world, tmp_path):
-    from dataclasses import replace
-
+def test_an_index_without_regions_is_searched_by_whole_images(world):
     bare = replace(world.index, regions=None, region_vectors=None, region_failures=None)
     app = create_app(bare, world.encoder, world.segmenter)
     with TestClient(app) as client:

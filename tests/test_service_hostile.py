@@ -195,6 +195,25 @@ def test_a_bomb_that_pil_would_not_open_is_refused_too(client):
     assert post(client, "/search", image=bytes(bomb)).status_code == 413
 
 
+def test_many_bombs_just_below_the_limit_are_worked_off_in_bounded_memory(world):
+    limits = Limits(pixels=9_000_000, working_bytes=64 * MIB, cache_bytes=64 * MIB)
+    app = create_app(world.index, world.encoder, world.segmenter, limits=limits)
+    bomb, before = make_bomb(3000), used_memory()  # 27 MB each, unpacked
+    most = before
+
+    def ask(service):
+        with httpx.Client(base_url=service.url, timeout=PATIENCE) as client:
+            return post(client, "/search", image=bomb).status_code
+
+    with serve(app) as service, ThreadPoolExecutor(24) as pool:
+        asked = [pool.submit(ask, service) for _ in range(24)]
+        while not all(one.done() for one in asked):
+            most = max(most, used_memory())
+            time.sleep(0.01)
+    assert {one.result() for one in asked} == {200}
+    assert most - before < 400 * MIB  # all at once they would take 650, and more to unpack
+
+
 def test_a_body_of_a_gigabyte_is_refused_at_its_announcement(client, service):
     answer = talk(service, head(2**30))
     assert answer.startswith("HTTP/1.1 413")

@@ -1,4 +1,4 @@
-"""The parts of the search service by themselves: batches, outlines, memory, feedback, limits."""
+"""The parts of the search service by themselves: batches, outlines, memory, limits."""
 
 import asyncio
 import threading
@@ -9,11 +9,9 @@ import pytest
 from matplotlib.path import Path as Outline
 
 from regionlab.prompts import Box
-from regionlab.query import Part
 from regionlab.service.batching import Batcher
 from regionlab.service.counters import Counters, RequestLog
-from regionlab.service.feedback import refine_parts, rocchio
-from regionlab.service.limits import Limits
+from regionlab.service.limits import Limits, Room
 from regionlab.service.outlines import mask_to_path
 from regionlab.service.visitors import Picture, Visitors
 from regionlab.simulation import mask_to_box
@@ -185,48 +183,56 @@ def test_only_so_many_answers_of_a_picture_are_kept():
     assert Box(0, 0, 1, 1000) in one.answers
 
 
-# Feedback
-
-
-class Judged:
-    """A gallery of two images and a region, by their vectors."""
-
-    vectors = {"good": np.array([0, 1.0]), "bad": np.array([1.0, 0]), "region": np.array([0, 1.0])}
-    region_rows = {"region": 0}
-
-    def find_evidence(self, vector, name, *, by_regions):
-        return self.vectors[name]
-
-
-def test_rocchio_moves_towards_the_liked_and_away_from_the_disliked():
-    q = np.array([0.6, 0.8])
-    liked, disliked = [np.array([0, 1.0]), np.array([1.0, 0])], [np.array([1.0, 0])]
-    expected = np.array([0.6 + 0.75 * 1 / 2 - 0.25, 0.8 + 0.75 * 1 / 2])
-    np.testing.assert_allclose(
-        rocchio(q, liked, disliked), expected / np.linalg.norm(expected), rtol=1e-6
-    )
-
-
-def test_rocchio_keeps_the_vector_if_nothing_would_be_left():
-    q = np.array([1.0, 0])
-    np.testing.assert_array_equal(rocchio(q, [np.array([-4 / 3, 0])], []), q)
-
-
-def test_only_wanted_parts_learn_from_feedback():
-    parts = [Part(np.array([1.0, 0])), Part(np.array([1.0, 0]), weight=-1)]
-    first, second = refine_parts(Judged(), parts, ["good"], [], by_regions=True)
-    assert first.vector[1] > 0.5
-    np.testing.assert_array_equal(second.vector, parts[1].vector)
-
-
-def test_a_judged_region_speaks_to_the_part_it_is_most_like():
-    parts = [Part(np.array([1.0, 0])), Part(np.array([0.6, 0.8]))]
-    first, second = refine_parts(Judged(), parts, ["region"], [], by_regions=True)
-    np.testing.assert_array_equal(first.vector, parts[0].vector)
-    assert second.vector[1] > 0.9
-
-
 # Limits and counters
+
+
+def test_who_finds_no_room_waits_for_it():
+    async def run():
+        room, order = Room(100), []
+
+        async def work(name, size, seconds):
+            async with room.hold(size):
+                order.append(name)
+                await asyncio.sleep(seconds)
+                order.append(name)
+
+        await asyncio.gather(work("a", 60, 0.05), work("b", 60, 0), work("c", 40, 0))
+        return order, room.free
+
+    assert asyncio.run(run()) == (["a", "c", "c", "a", "b", "b"], 100)
+
+
+def test_who_wants_more_room_than_there_is_gets_it_all():
+    async def run():
+        room = Room(100)
+        async with room.hold(1000):
+            return room.free
+
+    assert asyncio.run(run()) == 0
+
+
+def test_room_is_given_back_by_who_fails_or_is_given_up():
+    async def run():
+        room = Room(100)
+
+        async def fail():
+            async with room.hold(100):
+                raise KeyError
+
+        async def sleep():
+            async with room.hold(100):
+                await asyncio.sleep(10)
+
+        with pytest.raises(KeyError):
+            await fail()
+        tasks = [asyncio.create_task(sleep()) for _ in range(2)]  # one in the room, one waiting
+        await asyncio.sleep(0.01)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        return room.free
+
+    assert asyncio.run(run()) == 100
 
 
 def test_a_limit_of_nothing_is_refused():

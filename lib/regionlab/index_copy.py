@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from pyarrow import ArrowException, fs
 
@@ -39,15 +40,33 @@ def copy_index(source: Path | str, target: Path | str) -> str:
         raise IndexFolderError(f"cannot copy the index {source} to {target}: {e}") from e
 
 
+class Place(NamedTuple):
+    """A folder of a file system."""
+
+    system: fs.FileSystem
+    path: str
+
+    def list_names(self) -> set[str]:
+        """Return the names in it; none where it is not there."""
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return {info.base_name for info in self.system.get_file_info(selector)}
+
+    def file(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+
 def _copy(source: str, target: str) -> str:
-    here, there = _open(source), _open(target)
-    _check_free(there, target)
-    if MANIFEST not in _list(here):
+    here, there = _find(source), _find(target)
+    held, taken = here.list_names(), there.list_names()
+    if MANIFEST not in held:
         raise IndexFolderError(f"no index at {source}: it holds no {MANIFEST}")
-    with here.open_input_stream(MANIFEST) as file:
+    if foreign := sorted(taken - set(FILES) | taken & {MANIFEST}):
+        raise IndexFolderError(f"{target} holds {foreign[0]!r} already: name another place")
+    with here.system.open_input_stream(here.file(MANIFEST)) as file:
         digests = json.loads(file.read()).get("files", {})
-    names = [name for name in FILES if name in _list(here) and name != MANIFEST]
-    for name in [*names, MANIFEST]:
+    there.system.create_dir(there.path, recursive=True)
+    for name in [*(name for name in FILES if name in held and name != MANIFEST), MANIFEST]:
         digest = _copy_file(here, there, name)
         if digest != digests.get(name, digest):
             raise IndexFolderError(
@@ -57,29 +76,18 @@ def _copy(source: str, target: str) -> str:
     return target
 
 
-def _open(place: str) -> fs.FileSystem:
+def _find(place: str) -> Place:
     uri = place if "://" in place else str(Path(place).expanduser().absolute())
-    system, path = fs.FileSystem.from_uri(uri)
-    return fs.SubTreeFileSystem(path, system)
+    return Place(*fs.FileSystem.from_uri(uri))
 
 
-def _list(folder: fs.FileSystem) -> set[str]:
-    selector = fs.FileSelector("", allow_not_found=True)
-    return {info.base_name for info in folder.get_file_info(selector)}
-
-
-def _check_free(folder: fs.FileSystem, place: str) -> None:
-    held = _list(folder)
-    taken = sorted(held - set(FILES)) or sorted(held & {MANIFEST})
-    if taken:
-        raise IndexFolderError(f"{place} holds {taken[0]!r} already: name another place")
-
-
-def _copy_file(here: fs.FileSystem, there: fs.FileSystem, name: str) -> str:
+def _copy_file(here: Place, there: Place, name: str) -> str:
     """Copy a file and return the SHA-256 of what went through."""
     digest = hashlib.sha256()
-    there.create_dir("", recursive=True)
-    with here.open_input_stream(name) as source, there.open_output_stream(name) as target:
+    with (
+        here.system.open_input_stream(here.file(name)) as source,
+        there.system.open_output_stream(there.file(name)) as target,
+    ):
         while block := source.read(BLOCK):
             digest.update(block)
             target.write(block)

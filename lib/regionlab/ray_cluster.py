@@ -45,7 +45,7 @@ def open_cluster(address: str | None = None, **options: Any) -> Iterator[ModuleT
     Parameters
     ----------
     address
-        "host:port" of a cluster's head, or "auto" for the one that this machine is part of.
+        "host:port" of a cluster's head, or "auto": of the cluster that this machine is part of.
         None is what the variable `RAY_ADDRESS` says, and else a Ray of its own on this
         machine, which listens on the loopback interface only and reports to nobody.
     options
@@ -97,8 +97,8 @@ def _start(ray: ModuleType, options: dict[str, Any]) -> None:
 
 def _connect(ray: ModuleType, address: str) -> None:
     advice = (
-        "see that it runs (`ray start --head` on its first machine, `ray status` there), that "
-        "this machine may reach it, and that both have the same versions of Python and Ray"
+        "see that it runs (`ray start --head` on its first machine), that this machine is part of "
+        "it (`ray start --address=host:port`), and that all have the same Python and Ray"
     )
     try:
         if address != "auto":
@@ -127,8 +127,10 @@ def _init_in_time(ray: ModuleType, address: str) -> None:
 
 
 def _knock(address: str) -> None:
-    """Raise if nobody listens at an address, which Ray itself would take minutes to find out."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    """Raise if an address is none, or nobody listens there: Ray would take minutes to see it."""
+    if address.startswith("ray://"):
+        raise ValueError("Ray Data does not work from outside of a cluster, through a Ray Client")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdecimal():
         raise ValueError('an address is "host:port" or "auto"')
     with closing(socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS)):

@@ -2,11 +2,18 @@
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from regionlab import paths
+
+if TYPE_CHECKING:
+    from regionlab.embedding import Encoder
+    from regionlab.index import Index
+    from regionlab.masking import Segmenter
 
 log = logging.getLogger("regionlab.service")
 
@@ -39,7 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log.setLevel(logging.INFO)
     try:
         serve(options)
-    except (ValueError, OSError) as e:
+    except ModuleNotFoundError as e:
+        print(f"error: {e}: install the extra, pip install 'regionlab[serve]'", file=sys.stderr)
+        return 2
+    except (ValueError, OSError, RuntimeError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
     return 0
@@ -50,13 +60,15 @@ def serve(options: argparse.Namespace) -> None:
     import uvicorn  # late, like the models: --help needs none of them
 
     from regionlab.encoders import load_encoder
+    from regionlab.index import open_index
     from regionlab.segmenters import load_segmenter
     from regionlab.service.app import create_app
     from regionlab.service.limits import Limits
 
+    index = open_index(options.index) if options.index else None
     encoder = load_encoder(options.encoder, device=options.device)
     segmenter = load_segmenter(options.segmenter, device=options.device)
-    index = find_index(options, encoder, segmenter)
+    index = index or build_own(options.images, encoder, segmenter)
     local = options.host in LOOPBACK
     app = create_app(
         index,
@@ -67,6 +79,8 @@ def serve(options: argparse.Namespace) -> None:
         batch=options.batch,
     )
     log.info("%r at http://%s:%d", index, options.host, options.port)
+    # uvicorn sends itself the signal again once it has stopped: that is no failure
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     uvicorn.run(
         app,
         host=options.host,
@@ -77,20 +91,15 @@ def serve(options: argparse.Namespace) -> None:
     )
 
 
-def find_index(options: argparse.Namespace, encoder, segmenter):
-    """Return the index to serve, built first where it is one of ours and not there yet."""
+def build_own(images: Path | None, encoder: "Encoder", segmenter: "Segmenter") -> "Index":
+    """Return the index of a folder of pictures, or of Toybox; built where it is not there yet."""
     from regionlab.datasets import load_collection
-    from regionlab.index import build_index, open_index
+    from regionlab.index import build_index
     from regionlab.index_regions import add_regions
 
-    if options.index:
-        return open_index(options.index)
-    if options.images:
-        collection = load_collection("folder", options.images)
-        folder = paths.index_folder(options.images.resolve().name, encoder.name, "regions")
-    else:
-        collection = load_collection("toybox")
-        folder = paths.index_folder("toybox", "test", encoder.name, "regions")
+    collection = load_collection("folder", images) if images else load_collection("toybox")
+    names = (images.resolve().name,) if images else ("toybox", "test")
+    folder = paths.index_folder(*names, encoder.name, "regions")
     log.info("the index is %s; the first time it takes a while to build", folder)
     return add_regions(build_index(collection, encoder, folder), segmenter, encoder)
 

@@ -5,8 +5,9 @@ more unpack pictures and search.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,8 @@ from regionlab.regions import (
 )
 from regionlab.service.batching import Batcher
 from regionlab.service.gallery import Gallery
-from regionlab.service.limits import Limits
-from regionlab.service.pictures import name_upload, read_upload
+from regionlab.service.limits import Limits, Room
+from regionlab.service.pictures import name_upload, peek_size, read_upload
 from regionlab.service.visitors import Found, Picture, Visitor, Visitors
 from regionlab.words import find_words
 
@@ -71,6 +72,7 @@ class Engine:
         self._pool = ThreadPoolExecutor(WORKERS, "work")
         self.images = Batcher(self._encode_pixels, self._clip, largest=batch)
         self.texts = Batcher(encoder.encode_texts, self._clip, largest=batch)
+        self.room = Room(limits.working_bytes)
         self.stopping = False
 
     def close(self) -> None:
@@ -85,31 +87,40 @@ class Engine:
 
     # Pictures
 
+    @asynccontextmanager
     async def open_picture(
         self, visitor: Visitor, image: UploadFile | None, image_id: str | None
-    ) -> Picture | None:
-        """Return the picture that a request is about; None if it names none.
+    ) -> AsyncIterator[Picture | None]:
+        """Give the picture that a request is about, and room for it; None if it names none.
 
         Raises
         ------
         HTTPException
             404 for an id that is not known here (any more), 413 or 422 for a bad file.
         """
-        if image is None and image_id is None:
-            return None
         if image is not None and image_id is not None:
             raise HTTPException(422, "both image and image_id: say one of them")
-        data = None if image is None else await image.read()
-        name = image_id if data is None else name_upload(data)
+        if image is not None:
+            width, height = await self.run(peek_size, image.file, self.limits.pixels)
+            async with self.room.hold(image.size + 3 * width * height):
+                yield await self._read_sent(visitor, image)
+        elif image_id is not None and visitor.find(image_id) is None:
+            row = self.gallery.find(image_id)
+            async with self.room.hold(3 * self.gallery.count_pixels(row)):
+                pixels = await self.run(self.gallery.read, row)
+                yield self._keep(visitor, Picture(image_id, pixels, row))
+        else:
+            yield None if image_id is None else visitor.find(image_id)
+
+    async def _read_sent(self, visitor: Visitor, image: UploadFile) -> Picture:
+        await image.seek(0)
+        data = await image.read()
+        name = name_upload(data)
         if known := visitor.find(name):
             return known
-        row = -1 if data is not None else self.gallery.find(name)
-        pixels = await (
-            self.run(self.gallery.read, row)
-            if data is None
-            else self.run(read_upload, data, self.limits.pixels)
-        )
-        picture = Picture(name, pixels, row)
+        return self._keep(visitor, Picture(name, await self.run(read_upload, data)))
+
+    def _keep(self, visitor: Visitor, picture: Picture) -> Picture:
         visitor.keep(picture)
         self.visitors.trim()
         return picture
@@ -120,10 +131,11 @@ class Engine:
         self, visitor: Visitor, picture: Picture, prompt: Prompt
     ) -> list[Found] | str:
         """Return the regions that a prompt means, or in words why there are none."""
-        if prompt not in picture.answers:
-            answer = await _call(self._sam, self._segment, visitor, picture, prompt)
-            picture.remember(prompt, answer)
-        return picture.answers[prompt]
+        if prompt in picture.answers:
+            return picture.answers[prompt]
+        answer = await _call(self._sam, self._segment, visitor, picture, prompt)
+        picture.remember(prompt, answer)
+        return answer
 
     def _segment(self, visitor: Visitor, picture: Picture, prompt: Prompt) -> list[Found] | str:
         ask = {"segmenter": visitor.segmenter, "encoder": self.encoder, "encoding": self.encoding}

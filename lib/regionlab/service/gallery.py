@@ -39,6 +39,18 @@ class Gallery:
             raise HTTPException(404, f"no image {image_id!r}")
         return self.rows[image_id]
 
+    def count_pixels(self, row: int) -> int:
+        """Return how many pixels an image has."""
+        image = self.index.images.iloc[row]
+        return int(image["width"]) * int(image["height"])
+
+    def find_judged(self, name: str) -> str:
+        """Return the id of the image that an image's or a region's id stands for, else 404."""
+        if name in self.region_rows:
+            return self.index.regions["image_id"].iloc[self.region_rows[name]]
+        self.find(name)
+        return name
+
     def read(self, row: int) -> np.ndarray:
         """Read an image, (H, W, 3) uint8 RGB; HTTPException 404 if its file is gone."""
         try:
@@ -84,18 +96,3 @@ class Gallery:
             "rle": {"size": (image["height"], image["width"]), "counts": region["rle"]},
             "outline": self.outline(row),
         }
-
-    def find_evidence(self, vector: np.ndarray, name: str, *, by_regions: bool) -> np.ndarray:
-        """Return the vector that stands for a judged image or region, (d,) float32.
-
-        Of a region its own; of an image the region most like `vector`, or the whole image
-        where regions do not count or it has none. HTTPException 404 if the id is not known.
-        """
-        index = self.index
-        if name in self.region_rows:
-            return index.region_vectors[self.region_rows[name]]
-        row = self.find(name)
-        regions = index.region_vectors[index.regions_of(row)] if by_regions else ()
-        if not len(regions):
-            return index.vectors[row]
-        return regions[np.argmax(regions @ vector)]

@@ -1,7 +1,8 @@
 """What a request may ask for, and the guard at the door that refuses the rest."""
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -38,6 +39,8 @@ class Limits:
         segmenter has made of them. The least recently used go first.
     cache_bytes
         Of all pictures that are remembered, as they are and as the segmenter has encoded them.
+    working_bytes
+        Of the pictures that are worked on at once; further requests wait for room.
     """
 
     body_bytes: int = 32 * 2**20
@@ -47,6 +50,7 @@ class Limits:
     visitors: int = 64
     pictures: int = 4
     cache_bytes: int = 512 * 2**20
+    working_bytes: int = 512 * 2**20
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -91,7 +95,8 @@ class Guard:
         if method == "POST" and headers.get("sec-fetch-site") == "cross-site":
             return problem(403, "a page of another site may not ask here")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self.limits.body_bytes:
+        # As text first: Python does not turn thousands of digits into a number.
+        if not length.isdecimal() or len(length) > 15 or int(length) > self.limits.body_bytes:
             return problem(413, self._say_too_large())
         if method == "POST" and self.busy >= self.limits.waiting:
             return problem(429, "too many requests at once, try again", {"Retry-After": "1"})
@@ -124,6 +129,34 @@ class Guard:
 
     def _say_too_large(self) -> str:
         return f"the request is too large: at most {self.limits.body_bytes:,} bytes"
+
+
+class Room:
+    """A number of bytes that may be in use at once.
+
+    For the event loop of one thread.
+    """
+
+    def __init__(self, size: int):
+        self.size = self.free = size
+        self._changed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Wait until so many bytes are free, and keep them from others in the meantime.
+
+        Who wants more than there is gets all of it.
+        """
+        size = min(size, self.size)
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.free >= size)
+            self.free -= size
+        try:
+            yield
+        finally:
+            async with self._changed:
+                self.free += size
+                self._changed.notify_all()
 
 
 def _get_host(headers: Headers) -> str | None:

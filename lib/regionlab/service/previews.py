@@ -26,14 +26,14 @@ async def answer_masks(engine: Engine, visitor: Visitor, form: ImageForm) -> dic
     HTTPException
         422 without an image; as `Engine.open_picture` does.
     """
-    picture = await engine.open_picture(visitor, form.image, form.image_id)
-    if picture is None:
-        raise HTTPException(422, "masks need an image or an image_id")
-    masks = []
-    for number, asked in enumerate(form.prompts):
-        found = await engine.find_regions(visitor, picture, asked.to_prompt())
-        color = asked.color or object_color(number)
-        masks.append(await engine.run(_describe_mask, found, color))
+    async with engine.open_picture(visitor, form.image, form.image_id) as picture:
+        if picture is None:
+            raise HTTPException(422, "masks need an image or an image_id")
+        masks = []
+        for number, asked in enumerate(form.prompts):
+            found = await engine.find_regions(visitor, picture, asked.to_prompt())
+            color = asked.color or object_color(number)
+            masks.append(await engine.run(_describe_mask, found, color))
     height, width = picture.size
     return {"image_id": picture.image_id, "width": width, "height": height, "masks": masks}
 

@@ -61,10 +61,11 @@ class SearchForm(ImageForm):
         True, description="Leave out the query's own image, if it is one of the collection."
     )
     liked: list[Id] = Field(
-        [], max_length=MAX_JUDGED, description="Images or regions that were right: ids."
+        [], max_length=MAX_JUDGED, description="Images that were right, by their or a region's id."
     )
-    disliked: list[Id] = Field(
-        [], max_length=MAX_JUDGED, description="Images or regions that were wrong: ids."
+    disliked: list[Id] = Field([], max_length=MAX_JUDGED, description="Images that were wrong.")
+    feedback: Literal["rocchio", "logistic"] = Field(
+        "rocchio", description="How the query learns from what is liked and disliked."
     )
 
 
@@ -171,7 +172,7 @@ class SearchAnswer(BaseModel):
     image_id: str | None = Field(description="Say this in place of the file next time.")
     parts: list[QueryPart]
     against: str
-    judged: int = Field(description="How many liked and disliked ids took part.")
+    judged: int = Field(description="How many images are liked or disliked.")
     results: list[Result]
     seconds: Seconds
 

@@ -2,19 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from fastapi import HTTPException
 
+from regionlab.feedback import FeedbackSession
 from regionlab.prompts import Text, Whole
 from regionlab.query import Part, Query
 from regionlab.ranking import Rol
 from regionlab.region_search import RegionRanking, search_regions
 from regionlab.service.engine import Engine
-from regionlab.service.feedback import refine_parts
 from regionlab.service.prompts import AnyPrompt
 from regionlab.service.schemas import SearchForm
 from regionlab.service.visitors import Found, Picture, Visitor
@@ -23,22 +21,20 @@ WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 class Stopwatch:
-    """Seconds of the stages of a request."""
+    """Seconds of the stages of a request, one after another."""
 
     def __init__(self) -> None:
-        self.started = time.perf_counter()
-        self.seconds = dict.fromkeys(("read", "segment", "encode", "search", "describe"), 0.0)
+        self.started = self._last = time.perf_counter()
+        self.seconds: dict[str, float] = {}
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Measure a stage."""
-        started = time.perf_counter()
-        yield
-        self.seconds[name] += time.perf_counter() - started
+    def lap(self, stage: str) -> None:
+        """Say that a stage has just ended."""
+        now = time.perf_counter()
+        self.seconds[stage], self._last = now - self._last, now
 
     def describe(self) -> dict[str, float]:
         """Return the seconds as `schemas.Seconds` has them."""
-        total = time.perf_counter() - self.started
+        total = self._last - self.started
         return {k: round(v, 5) for k, v in (self.seconds | {"total": total}).items()}
 
 
@@ -52,24 +48,23 @@ async def answer_search(engine: Engine, visitor: Visitor, form: SearchForm) -> d
         `Engine.open_picture` does.
     """
     watch = Stopwatch()
-    with watch.stage("read"):
-        picture = await engine.open_picture(visitor, form.image, form.image_id)
-    with watch.stage("segment"):
+    async with engine.open_picture(visitor, form.image, form.image_id) as picture:
+        watch.lap("read")
         wanted = await _find_parts(engine, visitor, picture, form)
-    with watch.stage("encode"):
+        watch.lap("segment")
         parts = await _encode_parts(engine, picture, wanted, form)
-    against = _choose_against(engine, form, [found for _, found in wanted])
-    with watch.stage("search"):
-        judged = (form.liked, form.disliked)
-        parts = refine_parts(engine.gallery, parts, *judged, by_regions=against != "images")
-        ranking = await engine.run(_rank, engine, parts, form, against, picture)
-    with watch.stage("describe"):
+        watch.lap("encode")
+        against = _choose_against(engine, form, [found for _, found in wanted])
+        judged = _find_judged(engine, form)
+        ranking, parts = await engine.run(_rank, engine, parts, form, against, picture, judged)
+        watch.lap("search")
         results = await engine.run(_describe_results, engine, ranking, parts)
+        watch.lap("describe")
     return {
         "image_id": picture and picture.image_id,
         "parts": [_describe_part(part, picture) for part in parts],
         "against": against,
-        "judged": len(form.liked) + len(form.disliked),
+        "judged": len(dict(judged)),
         "results": results,
         "seconds": watch.describe(),
     }
@@ -153,23 +148,38 @@ def _choose_against(engine: Engine, form: SearchForm, found: list[Found | None])
     return against
 
 
+Judged = list[tuple[str, bool]]  # ids of images, and whether they are liked
+
+
+def _find_judged(engine: Engine, form: SearchForm) -> Judged:
+    liked, disliked = (
+        [engine.gallery.find_judged(name) for name in names]
+        for names in (form.liked, form.disliked)
+    )
+    return [(name, True) for name in liked] + [(name, False) for name in disliked]
+
+
 def _rank(
-    engine: Engine, parts: list[Part], form: SearchForm, against: str, picture: Picture | None
-) -> RegionRanking:
+    engine: Engine,
+    parts: list[Part],
+    form: SearchForm,
+    against: str,
+    picture: Picture | None,
+    judged: Judged,
+) -> tuple[RegionRanking, tuple[Part, ...]]:
+    """Return the ranking, and the parts as they were searched for: feedback moves them."""
     own = picture.row if picture is not None and form.exclude_self else -1
+    options = {"against": against, "several": form.several, "whole_weight": form.whole_weight}
     try:
-        return search_regions(
-            engine.index,
-            Query(tuple(parts)),
-            k=form.k,
-            against=against,
-            several=form.several,
-            whole_weight=form.whole_weight,
-            rol=Rol(form.alpha, form.beta, form.rol_region),
-            exclude=[own],
-        )
+        options["rol"] = Rol(form.alpha, form.beta, form.rol_region)
+        query = Query(tuple(parts))
+        if judged:
+            said = {"exclude": own, "method": form.feedback, "history": judged}
+            query = FeedbackSession(engine.index, query, options, **said).refine_query()
+        ranking = search_regions(engine.index, query, k=form.k, exclude=[own], **options)
     except ValueError as e:  # such as a query of unwanted parts only
         raise HTTPException(422, str(e)) from e
+    return ranking, query.parts
 
 
 # Answer
@@ -184,7 +194,7 @@ def _describe_part(part: Part, picture: Picture | None) -> dict[str, Any]:
 
 
 def _describe_results(
-    engine: Engine, ranking: RegionRanking, parts: list[Part]
+    engine: Engine, ranking: RegionRanking, parts: tuple[Part, ...]
 ) -> list[dict[str, Any]]:
     rows = ranking.rows[0][ranking.rows[0] >= 0]
     return [

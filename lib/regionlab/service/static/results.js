@@ -69,7 +69,7 @@ export class Results {
       make("span", {}, result.score.toFixed(3)),
       again ? this.drawMove(result) : null,
     );
-    const why = make("details", {}, make("summary", {}, "Why"), this.drawWhy(result));
+    const why = make("details", {}, make("summary", { "aria-label": `why result ${result.rank}` }, "Why"), this.drawWhy(result));
     const actions = make("div", { className: "actions" }, ...this.drawThumbs(result), this.drawOn(result));
     return make("li", {}, open, line, actions, why);
   }
