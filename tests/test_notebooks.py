@@ -155,6 +155,10 @@ def regions(workspace, world):
         ("10_composed_search", {"dataset": "toybox", "root": "", "groups": 12, "panels": 1,
                                 "region_dataset": "coco", "region_root": "data/small world",
                                 "selection": "selection.json"}),
+        ("13_relevance_feedback", {"val_count": 6, "rounds": 3, "page": 5, "betas": [1.0],
+                                   "gammas": [0.25], "strengths": [1.0, 10.0]}),
+        ("14_user_ratings", {"baselines": {"DIR": "toydir"}, "per_rater": 6,
+                             "simulated_raters": 4}),
     ]  # fmt: skip
     return run_notebooks(
         workspace, "regions", books,
@@ -205,6 +209,36 @@ def test_composed_notebook_changes_regions_by_words(regions):
     assert found["weighted"]["value"] > found["image"]["value"]
 
 
+def test_feedback_notebook_measures_every_round_of_each_method(regions):
+    found = regions["13_relevance_feedback"]["results"]
+    assert set(found["rounds"]) == {"region", "whole_image", "words"}
+    for methods in found["rounds"].values():
+        assert set(methods) == {"rocchio", "logistic"}
+        assert all(set(rounds) == {"0", "1", "2", "3"} for rounds in methods.values())
+    assert found["gain_after"] == 3
+
+
+def test_rating_notebook_says_that_its_raters_are_simulated(workspace, regions):
+    found = regions["14_user_ratings"]["results"]
+    assert found["simulated"] is True
+    assert (found["raters"], found["ratings"]) == (4, 4 * 6 * 3)
+    assert found["methods"]["SAM-CLIP"]["n"] == 4 * 6
+    for name in ("14_ratings", "14_shares", "14_table"):
+        assert "SIMULATED" in (workspace / f"figures/regions/{name}.json").read_text()
+
+
+def test_rating_notebook_without_ratings_says_so_and_draws_none(workspace, world):
+    books = [("14_user_ratings", {"baselines": {}, "count": 6, "per_rater": 3})]
+    found = run_notebooks(
+        workspace, "unrated", books,
+        dataset="coco", root="data/small world", split="test", precision="fp32",
+    )["14_user_ratings"]["results"]  # fmt: skip
+    assert (found["simulated"], found["ratings"], found["methods"]) == (False, 0, {})
+    page = (workspace / "data/runs/unrated/14_user_ratings/14_user_ratings.html").read_text()
+    assert "There are no ratings to show" in page
+    assert not (workspace / "figures/unrated/14_ratings.png").exists()
+
+
 def test_region_notebook_replays_the_selection(workspace, regions):
     replayed = regions["03_search_by_region"]["results"]["selection"]
     saved = Selection.load(workspace / "selection.json")
@@ -238,6 +272,12 @@ def test_region_notebook_replays_the_selection(workspace, regions):
         "10_space",
         "10_region",
         "10_region_map",
+        "13_example",
+        "13_rounds",
+        "13_frozen",
+        "14_sheet",
+        "14_ratings",
+        "14_shares",
     ],
 )
 def test_notebooks_about_regions_draw_their_figures(workspace, regions, name):
