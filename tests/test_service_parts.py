@@ -40,11 +40,15 @@ def test_each_question_gets_its_own_answer():
     assert answers == [6, 2, 4]
 
 
-def test_questions_that_wait_go_together_but_no_more_than_allowed():
+@pytest.mark.parametrize(
+    ("largest", "expected"), [(4, [4, 2, 1]), (3, [2, 2, 2, 1]), (8, [4, 2, 1])]
+)
+def test_questions_that_wait_go_together_by_powers_of_two(largest, expected):
     sizes = []
-    _, batcher = ask_all(lambda items: sizes.append(len(items)) or items, range(7), largest=3)
-    assert sizes == [3, 3, 1]
-    assert (batcher.calls, batcher.items) == (3, 7)
+    ask = lambda items: sizes.append(len(items)) or items  # noqa: E731
+    _, batcher = ask_all(ask, range(7), largest=largest)
+    assert sizes == expected
+    assert (batcher.calls, batcher.items) == (len(expected), 7)
 
 
 def test_a_question_that_fails_does_not_spoil_the_others():

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regionlab.paths import FIGURES
-from regionlab.provenance import describe_device
+from regionlab.provenance import describe_device, git_state
 from regionlab.records import PRIVATE, begin, portable, to_json, write_json
 
 FILE = FIGURES / "bench.json"
@@ -64,8 +64,9 @@ def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]
     if unknown:
         raise ValueError(f"unknown entry {unknown[0]!r}; known: {', '.join(ENTRIES)}")
     content = _read(file)
+    state = git_state()  # of the start: the file itself changes from here on
     for name in names or ENTRIES:
-        record = begin("bench", run="bench", profile="bench", parameters={"entry": name})
+        record = begin("bench", run="bench", profile="bench", parameters={"entry": name}) | state
         started = time.perf_counter()
         measured = to_json(ENTRIES[name]())
         seconds = round(time.perf_counter() - started, 1)

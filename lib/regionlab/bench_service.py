@@ -7,32 +7,26 @@ they share the machine with what they measure.
 import asyncio
 import itertools
 import json
+import math
 import re
-import socket
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
-import psutil
 
 from regionlab import paths
 from regionlab.index import Index
 from regionlab.provenance import describe_device
+from regionlab.service.process import run_service
 from regionlab.timing import summarise_measure
 
 KINDS = ("words", "image", "region")
 K = 10
-START_SECONDS = 300  # until the service must answer
-SHARE = 12  # a round of a ratio takes this part of the whole for each of its sides
+EACH = 6  # questions of each client in a round of a ratio, and of one client by itself
+WARM = 30  # questions of each client before anything counts: more pictures than are remembered
 # S3, table V: milliseconds from and to, 9,630 images, its own machine.
 TABLE_V = {"encode": [85, 120], "search": [0, 5], "total": [120, 150]}
 
@@ -76,12 +70,13 @@ def measure_service(
 
     The clients ask in turn by words, by a whole picture that they send, and by a box on a
     picture that they send, never the same twice in a row. First all of them for `seconds`; then
-    in rounds one client alone, and all of them on a service with and on one without batching.
+    in rounds one client alone, and all of them on a service with and on one without batching,
+    each as many questions of each kind.
 
     Parameters
     ----------
     seconds
-        Of the long run; each side of a round takes a twelfth of it.
+        Of the long run.
     clients
         How many ask at once.
     images
@@ -99,24 +94,30 @@ def measure_service(
     """
     index = prepare_index(images)
     questions = make_questions(index)
-    part = seconds / SHARE
     with run_service(index.folder, batch=32) as served, run_service(index.folder, batch=1) as plain:
-        for service in (plain, served):  # fills caches and memory
-            drive(service.port, questions, clients, part)
+        drive(plain.port, questions, clients, each=EACH)
+        drive(served.port, questions, clients, each=WARM)
         before = served.memory()
-        long = drive(served.port, questions, clients, seconds)
+        started = time.perf_counter()
+        long = drive(served.port, questions, clients, seconds=seconds, skip=WARM)
+        took = time.perf_counter() - started
         after = served.memory()
         sides = {"alone": (served, 1), "unbatched": (plain, clients), "batched": (served, clients)}
         runs: dict[str, list[list[Asked]]] = {name: [] for name in sides}
-        for _, (name, (service, many)) in itertools.product(range(rounds), sides.items()):
-            runs[name].append(drive(service.port, questions, many, part))
+        rates: dict[str, list[float]] = {name: [] for name in sides}
+        for number, (name, (service, many)) in itertools.product(range(rounds), sides.items()):
+            skip = (number + 1) * len(questions) // (rounds + 1)
+            # one client asks a tenth of what all ask together
+            each = EACH if many > 1 else EACH * max(1, clients // 10)
+            started = time.perf_counter()
+            runs[name].append(drive(service.port, questions, many, each=each, skip=skip))
+            rates[name].append(len(runs[name][-1]) / (time.perf_counter() - started))
         batches = served.ask_health()["batches"]["images"]
-    alone, unbatched, batched = ([len(run) for run in side] for side in runs.values())
     everything = [long, *itertools.chain(*runs.values())]
     return {
-        "ratio_batched": summarise_measure(np.divide(batched, alone)),
-        "ratio_vs_unbatched": summarise_measure(np.divide(batched, unbatched)),
-        "requests_per_second": round(len(long) / seconds, 1),
+        "ratio_batched": summarise_measure(np.divide(rates["batched"], rates["alone"])),
+        "ratio_vs_unbatched": summarise_measure(np.divide(rates["batched"], rates["unbatched"])),
+        "requests_per_second": round(len(long) / took, 1),
         "latency_ms": {"all": describe_latency(long), **_by_kind(describe_latency, long)},
         "requests": len(long),
         "errors": sum(not asked.right for run in everything for asked in run),
@@ -187,25 +188,50 @@ def _make_question(kind: str, expected: bytes, **fields: bytes) -> Question:
 # Clients
 
 
-def drive(port: int, questions: Sequence[Question], clients: int, seconds: float) -> list[Asked]:
-    """Let clients ask for some seconds, each one question after another; return all answers."""
-    return asyncio.run(_drive(port, questions, clients, seconds))
+def drive(
+    port: int,
+    questions: Sequence[Question],
+    clients: int,
+    *,
+    each: int | None = None,
+    seconds: float = math.inf,
+    skip: int = 0,
+) -> list[Asked]:
+    """Let clients ask one question after another; return all answers.
+
+    Parameters
+    ----------
+    clients
+        Each begins at a place of its own among the questions, and goes round.
+    each
+        How many questions of each client.
+    seconds
+        Nobody begins another question after these.
+    skip
+        Begin so many questions later: what a client has asked of late is remembered.
+    """
+    questions = _turn(questions, skip % len(questions))
+    return asyncio.run(_drive(port, questions, clients, each, time.perf_counter() + seconds))
 
 
 async def _drive(
-    port: int, questions: Sequence[Question], clients: int, seconds: float
+    port: int, questions: Sequence[Question], clients: int, each: int | None, end: float
 ) -> list[Asked]:
-    end = time.perf_counter() + seconds
     starts = np.linspace(0, len(questions), clients, endpoint=False).astype(int)
     asking = [
-        _ask_until(end, port, f"client-{number:012d}", itertools.cycle(_turn(questions, start)))
+        _ask_until(
+            end,
+            port,
+            f"client-{number:012d}",
+            itertools.islice(itertools.cycle(_turn(questions, int(start))), each),
+        )
         for number, start in enumerate(starts)
     ]
     return list(itertools.chain(*await asyncio.gather(*asking)))
 
 
-def _turn(questions: Sequence[Question], start: int) -> Iterator[Question]:
-    return itertools.chain(questions[start:], questions[:start])
+def _turn(questions: Sequence[Question], start: int) -> list[Question]:
+    return [*questions[start:], *questions[:start]]
 
 
 async def _ask_until(
@@ -213,8 +239,10 @@ async def _ask_until(
 ) -> list[Asked]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     asked = []
-    while time.perf_counter() < end:
-        asked.append(await _ask(reader, writer, name, next(questions)))
+    for question in questions:
+        if time.perf_counter() >= end:
+            break
+        asked.append(await _ask(reader, writer, name, question))
     writer.close()
     return asked
 
@@ -235,56 +263,6 @@ async def _ask(
     right = answer.startswith(b"HTTP/1.1 200") and question.expected in body
     told = re.search(rb'"seconds":(\{[^}]*\})', body)
     return Asked(question.kind, seconds, right, json.loads(told[1]) if told else {})
-
-
-# The service
-
-
-@dataclass(frozen=True)
-class Served:
-    """The service, running."""
-
-    process: subprocess.Popen
-    port: int
-
-    def memory(self) -> float:
-        """Return the memory that it holds, in MB."""
-        return round(psutil.Process(self.process.pid).memory_info().rss / 1e6, 1)
-
-    def ask_health(self) -> dict[str, Any]:
-        """Return what GET /health says."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health", timeout=30) as answer:
-            return json.load(answer)
-
-
-@contextmanager
-def run_service(folder: Path, *, batch: int) -> Iterator[Served]:
-    """Run the service of an index in a process of its own, until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "regionlab.service", "--index", str(folder)]
-    command += ["--port", str(port), "--batch", str(batch)]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
-        served = Served(process, port)
-        try:
-            _wait_until_ready(served, log)
-            yield served
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
-def _wait_until_ready(served: Served, log: BinaryIO) -> None:
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and served.process.poll() is None:
-        try:
-            return served.ask_health()
-        except OSError:
-            time.sleep(0.2)
-    log.seek(0)
-    raise RuntimeError(f"the service does not start: {log.read()[-2000:].decode()}")
 
 
 # Summaries

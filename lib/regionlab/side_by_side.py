@@ -32,7 +32,7 @@ class SideBySide:
         if parts == 1:
             return [function(items)]
         if self._pool is None:
-            self._pool = _start_threads(parts, self._threads // parts)
+            self._pool = start_threads(parts, self._threads // parts)
         ends = [len(items) * part // parts for part in range(parts + 1)]
         return list(self._pool.map(function, (items[a:b] for a, b in pairwise(ends))))
 
@@ -42,8 +42,11 @@ class SideBySide:
             self._pool.shutdown(cancel_futures=True)
 
 
-def _start_threads(count: int, share: int) -> ThreadPoolExecutor:
-    """Start threads that each compute with `share` of torch's threads."""
+def start_threads(count: int, share: int) -> ThreadPoolExecutor:
+    """Return a pool of threads that each compute with `share` of torch's threads.
+
+    In every other thread torch computes as before.
+    """
     all_here = Barrier(count + 1)
 
     def take_share() -> None:

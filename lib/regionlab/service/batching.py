@@ -10,7 +10,8 @@ class Batcher:
     """Calls a function with several items at once: all that wait when it is free again.
 
     Nothing waits for company: a single item goes at once, and the busier the function is, the
-    larger its batches. For the event loop of one thread.
+    larger its batches. These are of 1, 2, 4, 8, … items, because a model on a CPU keeps memory
+    for every size of a batch that it has met. For the event loop of one thread.
 
     Parameters
     ----------
@@ -59,7 +60,9 @@ class Batcher:
     def _take(self) -> list[tuple[Any, asyncio.Future]]:
         """Take the next batch off the line, without those that nobody waits for any more."""
         waiting = [pair for pair in self._waiting if not pair[1].done()]
-        batch, self._waiting = waiting[: self.largest], waiting[self.largest :]
+        count = min(len(waiting), self.largest)
+        count = 1 << count.bit_length() >> 1  # the largest power of two that is not above
+        batch, self._waiting = waiting[:count], waiting[count:]
         return batch
 
     async def _answer(self, batch: list[tuple[Any, asyncio.Future]]) -> None:

@@ -1,7 +1,8 @@
 """Engine: the models, loaded once, and the threads they compute in.
 
-The event loop only waits. One thread asks SAM, one asks CLIP, for all visitors in turn; a few
-more unpack pictures and search.
+The event loop only waits. One thread asks SAM, one asks CLIP, for all visitors in turn, each with
+half of torch's threads, so that words need not wait for masks; a few more unpack pictures and
+search.
 """
 
 import asyncio
@@ -31,6 +32,7 @@ from regionlab.service.gallery import Gallery
 from regionlab.service.limits import Limits, Room
 from regionlab.service.pictures import name_upload, peek_size, read_upload
 from regionlab.service.visitors import Found, Picture, Visitor, Visitors
+from regionlab.side_by_side import start_threads
 from regionlab.words import find_words
 
 WORKERS = 4  # threads that unpack pictures and search
@@ -68,7 +70,8 @@ class Engine:
         self.gallery = Gallery(index)
         self.visitors = Visitors(self._share_segmenter, limits, _count_encoded_bytes(segmenter))
         self._mean_color = find_mean_color(encoder)
-        self._sam, self._clip = ThreadPoolExecutor(1, "sam"), ThreadPoolExecutor(1, "clip")
+        half = max(1, torch.get_num_threads() // 2)
+        self._sam, self._clip = start_threads(1, half), start_threads(1, half)
         self._pool = ThreadPoolExecutor(WORKERS, "work")
         self.images = Batcher(self._encode_pixels, self._clip, largest=batch)
         self.texts = Batcher(encoder.encode_texts, self._clip, largest=batch)
