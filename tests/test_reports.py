@@ -81,7 +81,7 @@ def test_marker_with_rows_takes_these_rows_in_their_order():
 
 def test_marker_with_an_unknown_row_is_told_the_known_ones():
     saved = {"01_x": {"results": {"a": 1}}}
-    with pytest.raises(ValueError, match="no result 'z'; there are a"):
+    with pytest.raises(ValueError, match="no result 'z'; there are 1, as a"):
         update_marked_tables("<!-- results:01_x rows:z -->\n<!-- /results -->", saved)
 
 

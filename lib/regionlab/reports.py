@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def results_table(results: Mapping[str, Any], *, only: Sequence[str] = ()) -> st
         for name, value, n in flatten_results(results)
     }
     if unknown := [name for name in only if name not in rows]:
-        raise ValueError(f"no result {unknown[0]!r}; there are {', '.join(rows)}")
+        near = get_close_matches(unknown[0], rows, n=5) or list(rows)[:20]
+        raise ValueError(f"no result {unknown[0]!r}; there are {len(rows)}, as {', '.join(near)}")
     return HEADER + "".join(rows[name] for name in only or rows)
 
 

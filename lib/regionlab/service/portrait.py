@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SIZE = {"width": 1280, "height": 800}  # CSS pixels
+SIZE = {"width": 1280, "height": 820}  # CSS pixels
 CAPTION = (
     "The page of `make serve` on Toybox: a box on an image of the collection, the mask that SAM "
     "finds in it, and the images whose regions are most like it, each with its score."
@@ -60,6 +60,7 @@ def draw_portrait(file: Path, index: Index, *, number: int = 0, dark: bool = Fal
         page.get_by_role("button", name="Search", exact=True).click()
         page.locator("#results img").first.wait_for()
         page.wait_for_load_state("networkidle")
+        page.evaluate("scrollTo(0, 0)")
         file.parent.mkdir(parents=True, exist_ok=True)
         page.screenshot(path=file)
         browser.close()
@@ -82,7 +83,7 @@ def _draw_box(page: "Page", box: Sequence[float], image) -> None:
 
 def main() -> int:
     """Draw the picture with its record beside it; return 0, or 2 if it cannot be."""
-    record = begin("page", run="page", profile="page", parameters={"number": 5})
+    record = begin("page", run="page", profile="page", parameters={"number": 10})
     file = FIGURES / "page.png"
     try:
         draw_portrait(file, prepare_index(1000), **record["parameters"])
