@@ -200,10 +200,9 @@ def write_shards_with_ray(
     ]
     count = min(crew.workers, len(shards))
     given = (crew, model, collection.root, batch_size, workers)
-    with _quiet_ray_data():
-        dataset = _map_shards(ray, shards, count, crew, given)
-        results = progress(dataset.iter_rows(), f"embed shards on {count} workers", len(shards))
-        for result in results:
+    rows = iter(_map_shards(ray, shards, count, crew, given).iter_rows())
+    with _quiet_ray_data(), closing(rows):  # or an error that is kept would keep the workers
+        for result in progress(rows, f"embed shards on {count} workers", len(shards)):
             if result["error"]:
                 raise ClusterError(f"a worker failed {result['error']}")
             save_shard(folder, int(result["start"]), result["shard"])
