@@ -111,6 +111,25 @@ def test_sizes_below_one_are_refused(photos, encoder, tmp_path, option):
         build_index(load_folder(photos), encoder, tmp_path / "index", **option)
 
 
+def test_a_batch_size_is_measured_once_and_changes_no_vector(
+    photos, encoder, tmp_path, monkeypatch
+):
+    asked = []
+    measure = lambda encoder: asked.append(1) or 4  # noqa: E731
+    monkeypatch.setattr("regionlab.batch_size.choose_batch_size", measure)
+    sizes = {"batch_size": "auto", "shard_size": 4}
+    for _ in range(2):  # the second time there is nothing to embed
+        auto = build_index(load_folder(photos), encoder, tmp_path / "auto", **sizes)
+    plain = build_index(load_folder(photos), encoder, tmp_path / "plain", batch_size=4)
+    assert asked == [1]
+    np.testing.assert_array_equal(auto.vectors, plain.vectors)
+
+
+def test_another_word_is_no_batch_size(photos, encoder, tmp_path):
+    with pytest.raises(ValueError, match="batch_size .* must be at least 1, got 'many'"):
+        build_index(load_folder(photos), encoder, tmp_path / "index", batch_size="many")
+
+
 def test_the_same_files_are_not_embedded_again(photos, encoder, tmp_path, embedded):
     first = build_index(load_folder(photos), encoder, tmp_path / "index")
     before = contents(first.folder)

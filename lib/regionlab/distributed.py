@@ -158,6 +158,8 @@ def build_index_distributed(
             "workers and cpus_per_worker must be at least 1 and gpus_per_worker 0, got "
             f"{workers}, {cpus_per_worker}, {gpus_per_worker}"
         )
+    if isinstance(batch_size, str):
+        raise ValueError(f"batch_size must be a number for several workers, got {batch_size!r}")
     sizes = check_sizes(batch_size, max(READERS, cpus_per_worker), shard_size)
     crew = Crew(workers, cpus_per_worker, gpus_per_worker, encoder, precision, padding)
     with open_cluster(address) as ray:

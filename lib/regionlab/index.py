@@ -10,6 +10,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
@@ -34,7 +35,7 @@ def build_index(
     encoder: Encoder,
     folder: Path | str,
     *,
-    batch_size: int = 64,
+    batch_size: int | str = 64,
     workers: int = 2,
     shard_size: int = 2048,
     fresh: bool = False,
@@ -55,7 +56,7 @@ def build_index(
         Where the index goes. An index that lies there is replaced, its regions included, once
         the new one is complete; `update_index` keeps what is still the same.
     batch_size, workers
-        As for `Encoder.encode_stream`.
+        As for `Encoder.encode_stream`; "auto" measures the batch size once, if there is work.
     shard_size
         Images between two savings, what a killed build has to do again at most; rounded up to
         whole batches.
@@ -80,7 +81,7 @@ def make_index(
     collection: Collection,
     encoder: Encoder,
     folder: Path | str,
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
     *,
     fresh: bool,
     write: Callable[..., None] = write_shards,

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from regionlab.batch_size import resolve_batch_size
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index_files import Known, write_index_files
@@ -21,7 +22,7 @@ def make_images(
     *,
     folder: Path,
     plan: str,
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
     write: Callable[..., None] = write_shards,
 ) -> None:
     """Make the files of an index without regions in the folder `target` of a workshop.
@@ -42,25 +43,27 @@ def make_images(
     shards = target.parent / "shards"
     rest = np.flatnonzero(known.rows < 0)
     if len(rest):
-        write(collection, rest, encoder, shards, **sizes)
+        batch_size = resolve_batch_size(encoder, sizes["batch_size"])
+        write(collection, rest, encoder, shards, **sizes | {"batch_size": batch_size})
     with whole_folder(target) as new:
         write_index_files(new, collection, shards, folder=folder, plan=plan, known=known)
 
 
-def check_sizes(batch_size: int, workers: int, shard_size: int) -> dict[str, int]:
+def check_sizes(batch_size: int | str, workers: int, shard_size: int) -> dict[str, Any]:
     """Return the three for `make_images`, the shard rounded up to whole batches.
 
     Raises
     ------
     ValueError
-        If one is below 1.
+        If one is below 1, or the batch size is another word than "auto".
     """
-    if min(batch_size, workers, shard_size) < 1:
+    batch = 1 if batch_size == "auto" else batch_size
+    if isinstance(batch, str) or min(batch, workers, shard_size) < 1:
         raise ValueError(
-            "batch_size, workers and shard_size must be at least 1, got "
-            f"{batch_size}, {workers}, {shard_size}"
+            'batch_size (or "auto"), workers and shard_size must be at least 1, got '
+            f"{batch_size!r}, {workers}, {shard_size}"
         )
-    shard_size += -shard_size % batch_size
+    shard_size += -shard_size % batch
     return {"batch_size": batch_size, "workers": workers, "shard_size": shard_size}
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def update_index(
     encoder: Encoder,
     *,
     segmenter: Segmenter | None = None,
-    batch_size: int = 64,
+    batch_size: int | str = 64,
     workers: int = 2,
     shard_size: int = 2048,
 ) -> Index:
@@ -86,7 +87,7 @@ def add_images(
     encoder: Encoder,
     *,
     segmenter: Segmenter | None = None,
-    batch_size: int = 64,
+    batch_size: int | str = 64,
     workers: int = 2,
     shard_size: int = 2048,
 ) -> Index:
@@ -221,7 +222,7 @@ def _change(
     plan: str,
     encoder: Encoder | None = None,
     segmenter: Segmenter | None = None,
-    sizes: dict[str, int] | None = None,
+    sizes: dict[str, Any] | None = None,
 ) -> Index:
     """Put an index of `collection` in the place of `index`, and take over its `rows`."""
     made, folder = index.manifest, index.folder
