@@ -5,6 +5,8 @@ that all see under the same path.
 """
 
 import logging
+import shlex
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -64,7 +66,9 @@ def run_profile_with_ray(
     with open_cluster(address) as ray:
         check_room(ray, 1, cpus=cpus_per_run, gpus=gpus_per_run)
         options = {"num_cpus": cpus_per_run, "num_gpus": gpus_per_run, "max_retries": 0}
-        place = {"env_vars": {"REGIONLAB_ROOT": str(paths.ROOT)}}
+        place: dict[str, Any] = {"env_vars": {"REGIONLAB_ROOT": str(paths.ROOT)}}
+        if shlex.quote(sys.executable) != sys.executable:  # Ray puts it into a line of the shell
+            place["py_executable"] = shlex.quote(sys.executable)
         task = ray.remote(**options, runtime_env=place)(_run)
         for number, outcome in enumerate(_go_through(ray, task, profile, resume, outcomes), 1):
             print(f"[{number}/{len(profile.runs)}] {outcome.run.name} … {outcome.text}", flush=True)
