@@ -22,7 +22,8 @@ from regionlab.index import Index
 from regionlab.query import Part, Query
 from regionlab.ratings import RatingBook, RatingError, Study
 from regionlab.rle import mask_to_rle
-from regionlab.widgets import FeedbackGrid, RatingSheet, ResultGrid
+from regionlab.segmenters import load_segmenter
+from regionlab.widgets import FeedbackGrid, LiveResults, RatingSheet, RegionPicker, ResultGrid
 
 FOLDER = Path(widgets.__file__).parent
 PICTURE = np.full((20, 30, 3), 200, np.uint8)
@@ -108,6 +109,22 @@ def test_undo_takes_back_thumb_by_thumb(session):
     click(grid, act="undo")
     click(grid, act="undo")  # nothing is left to undo
     assert (grid.liked, grid.can_undo) == ([None] * 3, False)
+
+
+def test_results_follow_what_is_drawn(session):
+    picker = RegionPicker(PICTURE, segmenter=load_segmenter(device="cpu", precision="fp32"))
+    asked = []
+    results = LiveResults(picker, lambda regions: asked.append(len(regions)) or session, k=3)
+    assert (results.grid, asked) == (None, [])
+    assert "No region yet" in results.children[0].value
+    box = {"box": [4, 4, 16, 16], "points": [], "labels": [], "text": ""}
+    for count in (1, 2):
+        picker.objects = [box] * count
+        assert asked[-1] == count
+        assert results.children == (results.grid,)
+        assert len(results.grid.liked) == 3
+    picker.objects = []
+    assert results.grid is None
 
 
 def test_a_grid_may_go_on_to_new_images_only(session):

@@ -2,7 +2,8 @@
 
 from regionlab.widgets.feedback import FeedbackGrid
 from regionlab.widgets.grid import ResultGrid
+from regionlab.widgets.live import LiveResults
 from regionlab.widgets.picker import RegionPicker
 from regionlab.widgets.rating import RatingSheet
 
-__all__ = ["FeedbackGrid", "RatingSheet", "RegionPicker", "ResultGrid"]
+__all__ = ["FeedbackGrid", "LiveResults", "RatingSheet", "RegionPicker", "ResultGrid"]
