@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from regionlab.command_line import run_command
 from regionlab.compose import LADDER, create_composer
 from regionlab.paths import DATA
 
@@ -17,16 +18,7 @@ BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0":
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 if refused, 130 if interrupted."""
-    options = _read_arguments(arguments)
-    try:
-        options.run(options)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on from the last epoch", file=sys.stderr)
-        return 130
-    except (ValueError, FloatingPointError, RuntimeError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(_read_arguments(arguments), "from the last epoch")
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -1,10 +1,10 @@
 """The command line of indexes on many machines: build one, copy one."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from regionlab.command_line import run_command
 from regionlab.paths import index_folder
 
 ADDRESS = (
@@ -15,16 +15,7 @@ ADDRESS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 if refused, 130 if interrupted."""
-    options = _read_arguments(arguments)
-    try:
-        options.run(options)
-    except KeyboardInterrupt:
-        print("\ninterrupted; the same command goes on with the shards left", file=sys.stderr)
-        return 130
-    except (ValueError, FloatingPointError, RuntimeError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(_read_arguments(arguments), "with the shards left")
 
 
 def _build(options: argparse.Namespace) -> None:
