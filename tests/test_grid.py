@@ -127,6 +127,20 @@ def test_results_follow_what_is_drawn(session):
     assert results.grid is None
 
 
+def test_a_search_that_fails_is_told_in_place_of_old_results(session):
+    picker = RegionPicker(PICTURE, segmenter=load_segmenter(device="cpu", precision="fp32"))
+
+    def ask(regions):
+        raise ValueError("no <such> thing")
+
+    results = LiveResults(picker, ask)
+    picker.objects = [{"box": [4, 4, 16, 16], "points": [], "labels": [], "text": ""}]
+    assert results.grid is None
+    assert results.children[0].value == "error: no &lt;such&gt; thing"
+    with pytest.raises(ValueError, match="no <such> thing"):  # no stale picture in a headless run
+        LiveResults(picker, ask)
+
+
 def test_a_grid_may_go_on_to_new_images_only(session):
     grid = FeedbackGrid(session, k=2, new_only=True)
     click(grid, act="judge", number=0, liked=True)

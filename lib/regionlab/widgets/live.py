@@ -1,6 +1,7 @@
 """LiveResults: what a picker's selection brings back, found anew at every change."""
 
 from collections.abc import Callable
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 from ipywidgets import HTML, VBox
@@ -41,9 +42,15 @@ class LiveResults(VBox):
         self.grid: FeedbackGrid | None = None
         self._picker, self._ask_for, self._options = picker, ask, options
         self.search()
-        picker.observe(self.search, "objects")  # comes after the picker's own, which finds masks
+        picker.observe(self._follow, "objects")  # comes after the picker's own, which finds masks
 
-    def search(self, _change: object = None) -> None:
+    def _follow(self, _change: object) -> None:
+        try:
+            self.search()
+        except Exception as e:  # raised here, it would only reach a log that nobody reads
+            self.grid, self.children = None, [HTML(escape(f"error: {e}"))]
+
+    def search(self) -> None:
         """Search with the regions that the picker holds now."""
         regions = self._picker.regions
         self.grid = FeedbackGrid(self._ask_for(regions), **self._options) if regions else None
