@@ -26,7 +26,7 @@ CAPTION = (
 )
 
 
-def draw_portrait(file: Path, index: Index, *, number: int = 0, dark: bool = False) -> None:
+def draw_portrait(file: Path, index: Index, *, number: int = 0) -> None:
     """Save a picture of the page: a box drawn, its mask, and what was found.
 
     Parameters
@@ -37,8 +37,6 @@ def draw_portrait(file: Path, index: Index, *, number: int = 0, dark: bool = Fal
         Is served; with regions.
     number
         The image asked with: its place in the collection's list.
-    dark
-        Whether the visitor's colours are dark.
 
     Raises
     ------
@@ -52,7 +50,7 @@ def draw_portrait(file: Path, index: Index, *, number: int = 0, dark: bool = Fal
         raise RuntimeError(f"no browser: install one of {', '.join(BROWSERS)}")
     with run_service(index.folder, batch=32) as served, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        page = browser.new_page(viewport=SIZE, color_scheme="dark" if dark else "light")
+        page = browser.new_page(viewport=SIZE)
         page.goto(f"http://127.0.0.1:{served.port}")
         page.get_by_role("button", name="From the collection").click()
         page.locator("#listed button").nth(number).click()
