@@ -25,7 +25,7 @@ from regionlab.timing import summarise_measure
 
 KINDS = ("words", "image", "region")
 K = 10
-EACH = 6  # questions of each client in a round of a ratio, and of one client by itself
+EACH = 6  # questions of each client in a round of a ratio
 # S3, table V: milliseconds from and to, 9,630 images, its own machine.
 TABLE_V = {"encode": [85, 120], "search": [0, 5], "total": [120, 150]}
 
