@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -54,6 +55,8 @@ def compare_engines(
     curves
         All settings, as `Recommendation.table`; Chroma has one.
     """
+    for name in ("faiss:Flat", "chroma") if chroma else ("faiss:Flat",):
+        _use_once(name, vectors[:1])
     found = recommend(
         vectors, queries, recall=recall, k=k, factories=factories, folder=folder, seed=seed,
         identity=f"scale {seed} {vectors.shape}",
@@ -66,6 +69,12 @@ def compare_engines(
     best = pd.DataFrame(best).reset_index(drop=True)
     best.insert(1, "n", len(vectors))
     return best.drop(columns=["parameters", "fits"], errors="ignore"), curves
+
+
+def _use_once(name: str, vectors: np.ndarray) -> None:
+    """Build a small engine: imports and first starts are no part of building."""
+    with TemporaryDirectory() as place:
+        build_engine(name, vectors, folder=Path(place), identity="first use").search(vectors, 1)
 
 
 def _pick(curve: pd.DataFrame, recall: float) -> pd.Series:
