@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from regionlab import images, opening
 from regionlab.images import (
     ImageError,
     list_images,
@@ -322,12 +323,36 @@ def test_read_of_a_forbidden_file(tmp_path, monkeypatch):
         read_image(tmp_path / "a.png")
 
 
-@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-@pytest.mark.parametrize("limit", [99, 30])  # PIL itself: a warning, an error
-def test_read_refuses_more_pixels_than_the_limit(monkeypatch, limit):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(ImageError, match="too large"):
+def test_read_refuses_more_pixels_than_the_limit(monkeypatch):
+    monkeypatch.setattr(opening, "MAX_PIXELS", 99)
+    with pytest.raises(ImageError, match="too large: 10 x 10 pixels .* 99 .*REGIONLAB_MAX_PIXELS"):
         read_image(encode(noise(10, 10)))
+
+
+@pytest.mark.parametrize("limit", [99, 30])  # PIL's own: a warning, an error
+def test_the_limit_of_pil_is_for_others(monkeypatch, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    np.testing.assert_array_equal(read_image(encode(noise(10, 10))), noise(10, 10))
+
+
+def test_the_limit_can_be_set_and_says_what_it_takes():
+    assert opening.read_limit({}) == opening.read_limit({"REGIONLAB_MAX_PIXELS": ""}) >= 250e6
+    assert opening.read_limit({"REGIONLAB_MAX_PIXELS": "99"}) == 99
+    for text in ("many", "0", "-1", "1.5"):
+        with pytest.raises(ValueError, match=f"REGIONLAB_MAX_PIXELS must be .*'{text}'"):
+            opening.read_limit({"REGIONLAB_MAX_PIXELS": text})
+
+
+def test_photograph_of_108_megapixels_is_read_at_the_scale_that_is_wanted():
+    data = encode(Image.new("L", (12000, 9000), 90), "JPEG")
+    picture, size, _ = read_picture(data, least_side=224)
+    assert (picture.size, size) == ((1500, 1125), (12000, 9000))
+
+
+def test_large_pictures_are_copied_in_strips(monkeypatch):
+    monkeypatch.setattr(images, "STRIP", 20)
+    for shape in ((9, 7), (3, 40)):
+        np.testing.assert_array_equal(read_image(encode(noise(*shape))), noise(*shape))
 
 
 def test_random_damage_gives_an_image_or_an_image_error():

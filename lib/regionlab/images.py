@@ -5,20 +5,19 @@ Colour profiles (ICC) are not applied.
 """
 
 import hashlib
-import os
-from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image
 
-IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
-)  # fmt: skip
+from regionlab.depth import RangeError, load_8_bits
+from regionlab.jpeg_end import mend_end
+from regionlab.listing import Listing, list_files
+from regionlab.opening import FORMATS as FORMATS
+from regionlab.opening import ImageError, open_picture
+from regionlab.suffixes import readable_images, unread_images
 
-# A fixed list keeps PIL's rarely used decoders away from files that nobody vouches for.
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+STRIP = 2**22  # pixels that are copied at a time
 
 # EXIF orientation -> the transposition that puts the picture upright.
 UPRIGHT = {
@@ -34,30 +33,18 @@ UPRIGHT = {
 JPEG_QUALITY = 92
 
 
-class ImageError(ValueError):
-    """A picture that cannot be read: `path` says which, `reason` says why."""
+def find_images(root: Path | str) -> Listing:
+    """List the pictures under a folder, nested ones included, and what was left out and why.
 
-    def __init__(self, path: Path | str, reason: str) -> None:
-        super().__init__(path, reason)  # both in args, so that it survives pickling
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
-
-
-def list_images(root: Path | str) -> list[Path]:
-    """List the pictures under a folder, nested ones included, in a fixed order.
-
-    Sorted by the path relative to `root` with forward slashes. Files count by their suffix,
-    in any case; names that start with a dot and `__MACOSX` folders are left out. Linked
-    folders are entered, but not when they lead back to a folder they lie in. A dangling
-    link with a picture's name is listed, so that reading it reports the loss.
+    See `listing.list_files` for what is left out. Pictures and films of kinds that are not read,
+    by their suffix, are in `skipped` too; files that are plainly something else are not.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
         If `root` is not there, or is a file.
+    OSError
+        If `root` cannot be listed.
     ValueError
         If there is no picture under `root`.
     """
@@ -66,42 +53,30 @@ def list_images(root: Path | str) -> list[Path]:
         raise FileNotFoundError(f"no such folder: {root}")
     if not root.is_dir():
         raise NotADirectoryError(f"not a folder but a file: {root}")
-    paths = sorted(_walk(root, above=()), key=lambda path: path.relative_to(root).as_posix())
-    if not paths:
-        raise ValueError(f"no images in {root} (looked for {', '.join(IMAGE_SUFFIXES)})")
-    return paths
+    found = list_files(root, readable_images(), unread_images())
+    if not found.paths:
+        known = ", ".join(readable_images())
+        raise ValueError(f"no images in {root} (looked for {known}){found.describe_skipped()}")
+    return found
 
 
-def is_hidden(name: str) -> bool:
-    """Tell whether a file or folder of this name is left out of every listing."""
-    return name.startswith(".") or name == "__MACOSX"
+def list_images(root: Path | str) -> list[Path]:
+    """List the pictures under a folder, nested ones included, in a fixed order.
 
-
-def _walk(folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in above:  # a link back to where we come from
-        return
-    with os.scandir(folder) as scan:
-        entries = [entry for entry in scan if not is_hidden(entry.name)]
-    for entry in entries:
-        if entry.is_dir():
-            yield from _walk(folder / entry.name, (*above, real))
-        elif _is_picture(entry):
-            yield folder / entry.name
-
-
-def _is_picture(entry: os.DirEntry) -> bool:
-    # No pipes or devices: reading one could wait for ever.
-    named = os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-    return named and (entry.is_file() or entry.is_symlink())
+    Sorted by the path relative to `root` with forward slashes. Raises as `find_images` does,
+    which also says what was left out.
+    """
+    root = Path(root)
+    return [root / path for path in find_images(root).paths]
 
 
 def read_image(source: Path | str | bytes) -> np.ndarray:
     """Read a picture from a file, or from the bytes of one.
 
-    EXIF orientation is applied; of an animation the first frame counts; 16 bits a channel
-    become 8 by their high byte; transparency is laid on white; gray gets three channels.
-    Safe to call from several threads.
+    EXIF orientation is applied; of an animation the first frame counts; more than 8 bits a
+    channel become the upper 8 of as many as the values take (see `depth.load_8_bits`);
+    transparency is laid on white; gray gets three channels. A JPEG may lack its end marker, but
+    no pixel. Safe to call from several threads.
 
     Returns
     -------
@@ -112,8 +87,8 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
     ------
     ImageError
         If the file cannot be opened, is not a picture, is damaged or cut short, has more
-        pixels than PIL allows (`PIL.Image.MAX_IMAGE_PIXELS`), or has pixel values without
-        an agreed range (floats, integers over 16 bits).
+        pixels than `opening.MAX_PIXELS`, or has pixel values without an agreed range (floats,
+        integers over 16 bits).
     """
     return read_image_and_digest(source)[0]
 
@@ -134,7 +109,7 @@ def read_image_and_digest(source: Path | str | bytes) -> tuple[np.ndarray, str]:
         As `read_image` does.
     """
     picture, _, digest = read_picture(source)
-    return np.array(picture), digest
+    return _to_array(picture), digest
 
 
 def read_picture(
@@ -239,21 +214,35 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
     if not data:
         raise ImageError(name, "empty file (0 bytes)")
     try:
-        image = Image.open(BytesIO(data), formats=FORMATS)
-        _check_size(image, name)
+        image = open_picture(data, name)
         factor = _draft(image, least_side)
-        image.load()
-        upright = UPRIGHT.get(_read_orientation(image))
-        image = _to_rgb(image, name)
-        return image if upright is None else image.transpose(upright), factor
+        loaded = _load(image, data, name)
+        upright = UPRIGHT.get(_read_orientation(image))  # decoding may have turned it
+        loaded = _to_rgb(loaded)
+        return loaded if upright is None else loaded.transpose(upright), factor
     except ImageError:
         raise
-    except UnidentifiedImageError as e:
-        raise ImageError(name, f"not an image (known: {', '.join(FORMATS)})") from e
-    except Image.DecompressionBombError as e:
-        raise ImageError(name, f"too large: {e}") from e
+    except RangeError as e:
+        raise ImageError(name, str(e)) from e
     except Exception as e:  # on damaged files PIL's decoders raise almost any type
+        mended = _mend(data, name, e)
+        if mended is not None:
+            return _decode(mended, name, least_side)
         raise ImageError(name, f"damaged: {e or type(e).__name__}") from e
+
+
+def _load(image: Image.Image, data: bytes, name: Path | str) -> Image.Image:
+    return load_8_bits(image, lambda: open_picture(data, name))
+
+
+def _mend(data: bytes, name: Path | str, error: Exception) -> bytes | None:
+    """Return a JPEG that only lacks its end marker with that; None for anything else."""
+    if "truncated" not in str(error) or not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        return mend_end(data, lambda more: np.asarray(_load(open_picture(more, name), more, name)))
+    except Exception:  # damaged besides
+        return None
 
 
 def _draft(image: Image.Image, least_side: int | None) -> int:
@@ -266,14 +255,6 @@ def _draft(image: Image.Image, least_side: int | None) -> int:
     return width // image.width
 
 
-def _check_size(image: Image.Image, name: Path | str) -> None:
-    # Between this limit and twice as much PIL only warns.
-    limit = Image.MAX_IMAGE_PIXELS
-    if limit is not None and image.width * image.height > limit:
-        size = f"{image.width} x {image.height} pixels"
-        raise ImageError(name, f"too large: {size} are more than {limit:,} in all")
-
-
 def _read_orientation(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
@@ -281,20 +262,20 @@ def _read_orientation(image: Image.Image) -> int | None:
         return None
 
 
-def _to_rgb(image: Image.Image, name: Path | str) -> Image.Image:
-    if image.mode == "F":
-        raise ImageError(name, "floating-point pixels: save as 8 or 16 bits a channel")
-    if image.mode.startswith("I"):
-        image = _gray16_to_gray8(image, name)
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == "RGB" else image.convert("RGB")  # spares a copy
 
 
-def _gray16_to_gray8(image: Image.Image, name: Path | str) -> Image.Image:
-    # PIL's own conversion clips at 255. The high byte is what it keeps of 16-bit RGB.
-    values = np.asarray(image)
-    if values.min() < 0 or values.max() > 65535:
-        raise ImageError(name, "integer pixels over 16 bits: save as 8 or 16 bits a channel")
-    return Image.fromarray((values >> 8).astype(np.uint8))
+def _to_array(picture: Image.Image) -> np.ndarray:
+    """Return (H, W, 3) uint8; large pictures in strips, as PIL would make two copies of them."""
+    width, height = picture.size
+    if width * height <= STRIP:
+        return np.array(picture)
+    image, rows = np.empty((height, width, 3), np.uint8), max(1, STRIP // width)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        image[top : top + rows] = np.asarray(strip)
+    return image

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from regionlab.datasets.labelled import list_content
-from regionlab.images import is_hidden
+from regionlab.listing import is_hidden
 
 FILM_SUFFIXES = (
     ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",

@@ -12,7 +12,7 @@ import pandas as pd
 from regionlab.collection import Collection, make_table
 from regionlab.datasets.captioned import check_split, drop_empty_captions, make_skipped, read_lines
 from regionlab.datasets.labelled import list_content
-from regionlab.images import IMAGE_SUFFIXES
+from regionlab.suffixes import readable_images
 
 SPLITS = ("train", "val", "test")
 IMAGE_FOLDERS = (
@@ -106,7 +106,7 @@ def _find_captions(root: Path, folder: Path, split: str | None) -> Path:
 
 
 def _list_pictures(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES}
+    return {entry.name for entry in folder.iterdir() if entry.suffix.lower() in readable_images()}
 
 
 def _read_text(file: Path) -> Captions:

@@ -1,23 +1,26 @@
 """Plain folders of pictures, with or without one sub-folder a class."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from regionlab.collection import Collection, make_table
-from regionlab.images import is_hidden, list_images
+from regionlab.datasets.split_folders import find_split_folders, list_folders
+from regionlab.images import find_images
+from regionlab.listing import is_hidden
 
 
 def load_folder(root: Path | str) -> Collection:
     """Load every picture under a folder, nested ones included.
 
     No picture is opened: sizes stay -1 until an index is built. An image's id comes from
-    its path, so it stays the same when other pictures come or go.
+    its path, so it stays the same when other pictures come or go. What looks like a picture or
+    a film and is left out is listed in `skipped`, see `listing.list_files`.
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError, ValueError
-        As `images.list_images` does.
+    FileNotFoundError, NotADirectoryError, OSError, ValueError
+        As `images.find_images` does.
     """
     root = Path(root).expanduser()
     paths, skipped = _relative_paths(root)
@@ -31,6 +34,10 @@ def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None
     classes sorted. Files beside the class folders and classes without pictures are listed
     in the collection's `skipped`.
 
+    Folders of splits, such as `train/<class>/` and `Test/<class>/`, are no classes (see
+    `split_folders.find_split_folders`): the classes are those in them, and one more column,
+    `split`, says which of "train", "val" and "test" a picture is of.
+
     Parameters
     ----------
     root
@@ -40,34 +47,63 @@ def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None
 
     Raises
     ------
-    FileNotFoundError, NotADirectoryError
-        As `images.list_images` does.
+    FileNotFoundError, NotADirectoryError, OSError
+        As `images.find_images` does.
     ValueError
         If there is no picture in any class folder, or a class asked for has no folder.
     """
     root = Path(root).expanduser()
     paths, skipped = _relative_paths(root)
-    visible = [entry for entry in sorted(root.iterdir()) if not is_hidden(entry.name)]
-    folders = [entry.name for entry in visible if entry.is_dir()]
-    wanted = set(folders if classes is None else _check_classes(root, folders, classes))
+    splits = {f"{path}/": split for path, split in find_split_folders(root).items()}
+    bases = list(splits) or [""]
+    folders = {(name, base) for base in bases for name in list_folders(root / base)}
+    names = sorted({name for name, _ in folders})
+    wanted = set(names if classes is None else _check_classes(root, names, classes))
 
-    labelled = [(path.split("/")[0], path) for path in paths if "/" in path]
+    labelled = [(*_find_class(path, bases), path) for path in paths]
     rows = sorted(row for row in labelled if row[0] in wanted)
-    empty = sorted(wanted - {label for label, _ in rows})
     if not rows:
         raise ValueError(f"no images in the class folders of {root}: {sorted(wanted)}")
-    skipped |= {e.name: "not in a class folder" for e in visible if not e.is_dir()}
-    skipped |= {name: "class folder without images" for name in empty}
-    return _make_collection(
-        root, [path for _, path in rows], skipped, label=[label for label, _ in rows]
-    )
+    empty = {row for row in folders if row[0] in wanted} - {
+        (label, base) for label, base, _ in rows
+    }
+    # Of what was left out, not what lies in classes that nobody asked for.
+    skipped = {k: why for k, why in skipped.items() if _find_class(k, bases)[0] in {"", *wanted}}
+    skipped = {base + name: "class folder without images" for name, base in empty} | skipped
+    skipped |= dict.fromkeys(_list_strays(root, bases), "not in a class folder")
+    skipped = dict(sorted(skipped.items()))
+    columns = {"label": [label for label, _, _ in rows]}
+    if splits:
+        columns["split"] = [splits[base] for _, base, _ in rows]
+    return _make_collection(root, [path for _, _, path in rows], skipped, **columns)
+
+
+def _find_class(path: str, bases: list[str]) -> tuple[str, str]:
+    """Return the class folder that a file lies in and what it lies in itself; "" for none."""
+    for base in bases:
+        label, slash, _ = path.removeprefix(base).partition("/")
+        if slash and path.startswith(base):
+            return label, base
+    return "", ""
+
+
+def _list_strays(root: Path, bases: list[str]) -> Iterator[str]:
+    """Yield what lies beside class folders: files and, beside those of splits, folders."""
+    for base in bases:
+        for entry in (root / base).iterdir():
+            if not is_hidden(entry.name) and not entry.is_dir():
+                yield base + entry.name
+    if bases != [""]:
+        known = {base.split("/")[0] for base in bases}
+        yield from (e.name for e in root.iterdir() if not is_hidden(e.name) and e.name not in known)
 
 
 def _relative_paths(root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the pictures' paths, and path -> reason for names no table can hold."""
-    paths = [path.relative_to(root).as_posix() for path in list_images(root)]
-    bad = [path for path in paths if not _is_text(path)]
-    return [p for p in paths if _is_text(p)], dict.fromkeys(bad, "file name is not valid UTF-8")
+    """Return the pictures' paths, and path -> reason of what was left out."""
+    found = find_images(root)
+    bad = [path for path in found.paths if not _is_text(path)]
+    skipped = found.skipped | dict.fromkeys(bad, "file name is not valid UTF-8")
+    return [path for path in found.paths if _is_text(path)], skipped
 
 
 def _is_text(path: str) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 
 from regionlab.collection import Collection
 from regionlab.datasets.folders import load_class_folders
+from regionlab.datasets.split_folders import find_split_folders
 from regionlab.images import read_image
 
 SPLITS = ("train", "test")
@@ -95,24 +96,39 @@ class LabelledImages:
 def load_labelled_folders(root: Path | str, split: str = "train") -> LabelledImages:
     """Load a folder of pictures a class, from `<split>/<class>/` or `<class>/`.
 
-    Without folders of splits, every fifth picture of a class, in the order of paths, is "test"
-    and the others are "train". Pictures of one series may so lie on both sides.
+    Folders of splits are known in any case and by their usual names, such as `Training/` and
+    `valid/`. Where there is no `test/`, the validation split is what "test" gives, and its `split`
+    is "val". Without folders of splits, every fifth picture of a class, in the order of paths, is
+    "test" and the others are "train". Pictures of one series may so lie on both sides.
 
     Raises
     ------
     FileNotFoundError, NotADirectoryError
-        If there is no such folder.
+        If there is no such folder, or none of the split.
     ValueError
         If the split is unknown, or holds no picture.
     """
     check_split(split)
     root = Path(root).expanduser()
-    if any(_holds_folders(root / name) for name in SPLITS):
-        return label_collection(load_class_folders(root / split), root.absolute().name, split)
     whole = load_class_folders(root)
-    is_test = whole.images.groupby("label").cumcount() % 5 == 4
-    part = whole.subset(whole.images["image_id"][is_test == (split == "test")])
+    if "split" in whole.images:
+        split = _choose_split(root, split)
+        rows = whole.images["split"] == split
+    else:
+        rows = (whole.images.groupby("label").cumcount() % 5 == 4) == (split == "test")
+    part = whole.subset(whole.images["image_id"][rows])
     return label_collection(part, root.absolute().name, split)
+
+
+def _choose_split(root: Path, split: str) -> str:
+    """Return the split that folders of a root are there for, "val" in place of "test"."""
+    folders = find_split_folders(root)
+    for choice in (split, "val") if split == "test" else (split,):
+        if choice in folders.values():
+            return choice
+    raise FileNotFoundError(
+        f"no folder of the split {split!r} in {root}: there are {', '.join(folders)}"
+    )
 
 
 def label_collection(collection: Collection, name: str, split: str) -> LabelledImages:
@@ -136,13 +152,12 @@ def list_content(folder: Path) -> str:
     """Say what a folder holds, for the error when something else was looked for."""
     if not folder.is_dir():
         return f"there is no folder {folder}"
-    names = sorted(entry.name for entry in folder.iterdir())
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as e:
+        return f"the folder cannot be listed: {e.strerror or e}"
     more = ", ..." if len(names) > 12 else ""
     return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"
-
-
-def _holds_folders(folder: Path) -> bool:
-    return folder.is_dir() and any(entry.is_dir() for entry in folder.iterdir())
 
 
 def _check_array(images: np.ndarray) -> None:

@@ -1,0 +1,69 @@
+"""Folders of splits, such as `train/` and `Validation/`, told from folders of classes."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from regionlab.listing import is_hidden
+from regionlab.suffixes import readable_images, suffix_of
+
+# As they are called, besides in any case: test_set, valid, Training-images.
+NAME = re.compile(
+    r"(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)(?:[ _-]?(?:set|data|images))?",
+    re.IGNORECASE,
+)
+
+
+def find_split_folders(root: Path) -> dict[str, str]:
+    """Return the folders of splits in a folder: path relative to it -> "train", "val" or "test".
+
+    A folder counts by its name, if it holds folders; where it holds only one of the same name, as
+    archives do when unpacked, that one counts. A single one beside other folders that hold
+    pictures is one class among others, such as trains among cars.
+
+    Raises
+    ------
+    ValueError
+        If all folders have names of splits, and hold no folders of classes.
+    """
+    folders = list(list_folders(root))
+    names = {name: split for name in folders if (split := _split_of(name))}
+    found = {
+        _enter(root, name): split
+        for name, split in names.items()
+        if next(list_folders(root / name), None)
+    }
+    others = [name for name in folders if name not in names]
+    if names and not found and not others:
+        raise ValueError(
+            f"{root} holds folders of splits ({', '.join(names)}), but no folder of a class in "
+            "them; kind 'folder' loads pictures without labels"
+        )
+    alone = len(set(found.values())) == 1
+    return {} if alone and any(_holds_pictures(root / name) for name in others) else found
+
+
+def list_folders(folder: Path) -> Iterator[str]:
+    """Yield the names of the folders in a folder, sorted; none of one that cannot be listed."""
+    try:
+        entries = sorted(folder.iterdir())
+        yield from (e.name for e in entries if not is_hidden(e.name) and e.is_dir())
+    except OSError:  # listed as left out where the pictures are looked for
+        return
+
+
+def _split_of(name: str) -> str | None:
+    found = NAME.fullmatch(name)
+    return next(filter(None, found.groups())).lower() if found else None
+
+
+def _enter(root: Path, name: str) -> str:
+    inner = list(list_folders(root / name))
+    return f"{name}/{inner[0]}" if [n.lower() for n in inner] == [name.lower()] else name
+
+
+def _holds_pictures(folder: Path) -> bool:
+    try:
+        return any(suffix_of(entry.name) in readable_images() for entry in folder.iterdir())
+    except OSError:
+        return False

@@ -1,0 +1,187 @@
+"""List the files of some kinds under a folder, and say of what is left out why it is."""
+
+import heapq
+import os
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regionlab.suffixes import suffix_of
+
+# Of network disks, bins and file systems: thumbnails, deleted files, what a repair has found.
+SYSTEM_FOLDERS = frozenset({
+    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle",
+    "@sharebin", "@tmp", "__macosx", "lost+found", "lost.dir", "network trash folder",
+    "system volume information", "temporary items",
+})  # fmt: skip
+SYSTEM_FILES = frozenset({"desktop.ini", "ehthumbs.db", "thumbs.db"})
+
+
+@dataclass
+class Listing:
+    """The files found under a folder and what was left out.
+
+    Attributes
+    ----------
+    paths
+        Relative to the folder, with forward slashes, sorted.
+    skipped
+        Path -> reason, sorted: what looks as if it belonged to the files and is none of them.
+    """
+
+    paths: list[str] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def describe_skipped(self) -> str:
+        """Say for an error how much was left out, and why the first was."""
+        if not self.skipped:
+            return ""
+        path, reason = next(iter(self.skipped.items()))
+        return f"; left out: {len(self.skipped):,}, the first: {path} ({reason})"
+
+
+def list_files(
+    root: Path | str, wanted: Collection[str], unread: Mapping[str, str] | None = None
+) -> Listing:
+    """List the files under a folder by their suffix, in any case, nested ones included.
+
+    Left out, and told in `skipped`, are: files of an `unread` suffix; names that start with a dot
+    and the folders that systems make for thumbnails and deleted files (`SYSTEM_FOLDERS`), a
+    folder once, with the number of such files in it, where there are any; pipes and devices; and
+    whatever cannot be listed, such as a folder without permission or with too long a path.
+
+    Each real folder is visited once. Linked folders are entered after all others, sorted, so a
+    folder that lies under `root` itself is listed there, and a link to one listed already is left
+    out. A dangling link with a name that is wanted is listed, so that reading it reports the loss.
+
+    Parameters
+    ----------
+    root
+        An existing folder.
+    wanted
+        Suffixes in lower case, with their dot.
+    unread
+        Suffix -> reason of files that are to be mentioned.
+
+    Raises
+    ------
+    OSError
+        If `root` itself cannot be listed.
+    """
+    walk = _Walk(Path(root), wanted, unread or {})
+    walk.visit("", os.path.realpath(root))
+    while walk.links:
+        walk.enter_link(heapq.heappop(walk.links))
+    found = walk.found
+    return Listing(sorted(found.paths), dict(sorted(found.skipped.items())))
+
+
+def is_hidden(name: str) -> bool:
+    """Tell whether a file or folder of this name is left out of every listing."""
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
+
+
+class _Walk:
+    """One walk under a root; a path "" stands for the root itself."""
+
+    def __init__(self, root: Path, wanted: Collection[str], unread: Mapping[str, str]):
+        self.root, self.wanted, self.unread = root, frozenset(wanted), unread
+        self.found = Listing()
+        self.links: list[str] = []  # a heap of those to folders, not yet entered
+        self.visited: dict[str, str] = {}  # real folder -> where it was listed
+
+    def visit(self, path: str, real: str) -> None:
+        """Walk through a folder and the real folders in it, keeping links for later."""
+        waiting = [(path, real)]  # no recursion: paths may be thousands of folders deep
+        while waiting:
+            path, real = waiting.pop()
+            if real in self.visited:
+                continue
+            self.visited[real] = path
+            for entry in self._scan(path):
+                below = f"{path}/{entry.name}" if path else entry.name
+                if self._take(entry, below) == "folder":
+                    waiting.append((below, os.path.join(real, entry.name)))
+
+    def enter_link(self, path: str) -> None:
+        """Walk through a linked folder, unless it was visited before."""
+        real = os.path.realpath(self.root / path)
+        if real in self.visited:
+            there = self.visited[real] or "the folder itself"
+            self.found.skipped[path] = f"a link to a folder that is listed already: {there}"
+        else:
+            self.visit(path, real)
+
+    def _take(self, entry: os.DirEntry, path: str) -> str | None:
+        """Put an entry where it belongs; "folder" for one that is to be walked through."""
+        try:
+            is_folder = entry.is_dir()
+            if is_hidden(entry.name):
+                self._leave_out_hidden(entry, path, is_folder)
+            elif is_folder and _is_link(entry):
+                heapq.heappush(self.links, path)
+            elif is_folder:
+                return "folder"
+            else:
+                self._take_file(entry, path)
+        except OSError as e:  # such as a link to itself, or into a folder without permission
+            self.found.skipped[path] = _explain(e)
+        return None
+
+    def _take_file(self, entry: os.DirEntry, path: str) -> None:
+        suffix = suffix_of(entry.name)
+        if suffix in self.wanted:
+            # No pipes or devices: reading one could wait for ever.
+            if entry.is_file() or entry.is_symlink():
+                self.found.paths.append(path)
+            else:
+                self.found.skipped[path] = "not a regular file"
+        elif suffix in self.unread:
+            self.found.skipped[path] = self.unread[suffix]
+
+    def _leave_out_hidden(self, entry: os.DirEntry, path: str, is_folder: bool) -> None:
+        dotted = entry.name.startswith(".")
+        kind = "hidden" if dotted else "system"
+        if not is_folder:
+            # ._a.jpg is what macOS keeps beside a.jpg on foreign disks.
+            if self._is_known(entry.name) and not entry.name.startswith("._"):
+                self.found.skipped[path] = f"{kind} file"
+        elif not _is_link(entry) and (content := self._count(path)):
+            self.found.skipped[path] = f"{kind} folder: {content}"
+
+    def _count(self, folder: str) -> str:
+        """Say how many files of known suffixes a folder holds; "" for none."""
+        count, problem, waiting = 0, "", [self.root / folder]
+        while waiting:
+            try:
+                with os.scandir(waiting.pop()) as scan:
+                    for entry in scan:
+                        if entry.is_dir(follow_symlinks=False):
+                            waiting.append(entry.path)
+                        else:
+                            count += self._is_known(entry.name)
+            except OSError as e:
+                problem = _explain(e)
+        files = f"{count:,} {'file' if count == 1 else 'files'} in it" if count else ""
+        return "; ".join(filter(None, (files, problem)))
+
+    def _is_known(self, name: str) -> bool:
+        suffix = suffix_of(name)
+        return suffix in self.wanted or suffix in self.unread
+
+    def _scan(self, path: str) -> Iterator[os.DirEntry]:
+        try:
+            with os.scandir(self.root / path) as scan:
+                yield from scan
+        except OSError as e:
+            if not path:
+                raise
+            self.found.skipped[path] = _explain(e)
+
+
+def _is_link(entry: os.DirEntry) -> bool:
+    return entry.is_symlink() or getattr(entry, "is_junction", bool)()  # Python 3.12, Windows
+
+
+def _explain(e: OSError) -> str:
+    return f"it cannot be listed: {e.strerror or e}"
