@@ -1,5 +1,8 @@
 """Films of every kind become frames by their own time stamps; broken ones are told apart."""
 
+import os
+import struct
+import sys
 from fractions import Fraction
 
 import av
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 
 from regionlab.datasets import load_collection
-from regionlab.datasets.films import FilmError, find_films, read_frames
+from regionlab.datasets.films import FilmError, find_films, read_frames, turn_upright
 from regionlab.datasets.video import load_video
 
 NOISE = np.random.default_rng(0).integers(0, 60, (48, 64, 3), dtype=np.uint8)
@@ -106,6 +109,69 @@ def test_fractions_of_a_second_are_exact(tmp_path):
 def test_impossible_step_is_refused(tmp_path, seconds):
     with pytest.raises(ValueError, match="above 0 and finite"):
         load_video(write_film(tmp_path / "a.mkv", [0]), seconds=seconds)
+
+
+# --- orientation ------------------------------------------------------------------------
+
+UNIT = (1, 0, 0, 1)
+
+
+def set_matrix(film, a, b, c, d):
+    """Write a display matrix into the header of an MP4's first track."""
+    data = film.read_bytes()
+    start = data.index(matrix_bytes(*UNIT), data.index(b"tkhd"))
+    film.write_bytes(data[:start] + matrix_bytes(a, b, c, d) + data[start + 36 :])
+    return film
+
+
+def matrix_bytes(a, b, c, d):
+    return struct.pack(">9i", a << 16, b << 16, 0, c << 16, d << 16, 0, 0, 0, 1 << 30)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "upright"),
+    [
+        (UNIT, lambda lying: lying),
+        ((0, 1, -1, 0), lambda lying: np.rot90(lying, -1)),  # a telephone held upright
+        ((0, -1, 1, 0), np.rot90),
+        ((-1, 0, 0, -1), lambda lying: np.rot90(lying, 2)),
+        ((-1, 0, 0, 1), np.fliplr),
+        ((1, 0, 0, -1), np.flipud),
+        ((0, 1, 1, 0), lambda lying: lying.transpose(1, 0, 2)),
+        ((0, -1, -1, 0), lambda lying: np.rot90(lying, 2).transpose(1, 0, 2)),
+    ],
+)
+def test_film_is_turned_by_its_display_matrix(tmp_path, matrix, upright):
+    film = write_film(tmp_path / "a.mp4", [0, 1])
+    (_, lying), *_ = read_frames(film, 1)
+    for _, picture in read_frames(set_matrix(film, *matrix), 1):
+        assert picture.shape == upright(lying).shape
+        assert np.abs(picture.astype(int) - upright(lying)).mean() < 8  # a later one is lighter
+    np.testing.assert_array_equal(next(read_frames(film, 1))[1], upright(lying))
+
+
+def test_display_matrix_moves_each_pixel_where_mp4_says():
+    picture = np.arange(2 * 3 * 3).reshape(2, 3, 3)
+    for a, b, c, d in [(0, 1, -1, 0), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, 1, 0), (-1, 0, 0, 1)]:
+        turned = turn_upright(picture, (a, b, 0, c, d, 0, 0, 0, 1))
+        height, width = turned.shape[:2]
+        for y, x in np.ndindex(2, 3):
+            to_x, to_y = a * x + c * y, b * x + d * y  # negative ones count from the far side
+            to_x, to_y = to_x - (a + c < 0), to_y - (b + d < 0)
+            assert (turned[to_y % height, to_x % width] == picture[y, x]).all()
+
+
+def test_turned_film_gives_frames_of_the_turned_size(tmp_path, frames):
+    film = set_matrix(write_film(tmp_path / "a.mp4", [0]), 0, 1, -1, 0)
+    collection = load_video(film, frames=frames)
+    assert collection.images[["width", "height"]].iloc[0].tolist() == [48, 64]
+    assert collection.read(collection.images["image_id"].iloc[0]).shape == (64, 48, 3)
+
+
+def test_slanted_display_matrix_is_taken_for_the_nearest_quarter(tmp_path):
+    picture = np.arange(18).reshape(2, 3, 3)
+    np.testing.assert_array_equal(turn_upright(picture, (9, 2, 0, -2, 9, 0, 0, 0, 1)), picture)
+    assert turn_upright(picture, (2, 9, 0, -9, 2, 0, 0, 0, 1)).shape == (3, 2, 3)
 
 
 # --- broken films -----------------------------------------------------------------------
@@ -236,11 +302,68 @@ def test_missing_labels_are_named(films, frames):
         load_video(films, labels="mine.csv", frames=frames)
 
 
+# --- folders as they are ------------------------------------------------------------------
+
+
+def test_films_of_cameras_are_found(tmp_path, frames):
+    for name in ("a.3gp", "b.MTS", "c.m2ts"):
+        write_film(tmp_path / "films" / name, [0, 1])
+    collection = load_video(tmp_path / "films", frames=frames)
+    assert collection.images["episode"].unique().tolist() == ["a", "b", "c"]
+    assert collection.skipped.empty
+
+
+def test_films_left_out_are_listed(tmp_path, frames):
+    write_film(tmp_path / "films/a.mkv", [0])
+    for name in ("b.braw", "@eaDir/a.mkv/SYNOVIDEO.mp4", ".c.mp4", "notes.txt"):
+        (tmp_path / "films" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "films" / name).touch()
+    (tmp_path / "films/gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    collection = load_video(tmp_path / "films", frames=frames)
+    assert collection.images["episode"].tolist() == ["a"]
+    reasons = dict(zip(collection.skipped["path"], collection.skipped["reason"], strict=True))
+    assert reasons == {
+        "b.braw": "this kind of film is not read: save it as .mp4 or .mkv",
+        "@eaDir": "system folder: 1 file in it",
+        ".c.mp4": "hidden file",
+        "gone.mp4": "it cannot be read: No such file or directory",
+    }
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_film_whose_name_is_no_utf8_is_listed(tmp_path, frames):
+    write_film(tmp_path / "films/a.mkv", [0])
+    (tmp_path / "films" / os.fsdecode(b"caf\xe9.mkv")).touch()
+    collection = load_video(tmp_path / "films", frames=frames)
+    assert collection.skipped["path"].tolist() == ["caf\\udce9.mkv"]
+
+
 # --- frames on disk ---------------------------------------------------------------------
 
 
 def written(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.jpg")}
+
+
+@pytest.mark.parametrize("name", ["x" * 251, "長い" * 41, "d" * 255 + "/" + "e" * 250])
+def test_longest_legal_name_of_a_film_is_taken(tmp_path, frames, name):
+    film = write_film(tmp_path / "films" / f"{name}.mkv", [0, 5])
+    first, again = (load_video(film.parent, seconds=5, frames=frames) for _ in range(2))
+    assert first.images["episode"].tolist() == [film.stem] * 2
+    assert first.missing_files().empty
+    assert again.images.equals(first.images)
+
+
+def test_long_names_that_begin_alike_have_frames_of_their_own(tmp_path, frames):
+    for end in "ab":
+        write_film(tmp_path / "films" / f"{'x' * 240}{end}.mkv", [0])
+    assert load_video(tmp_path / "films", frames=frames).images["path"].is_unique
+
+
+def test_longest_name_of_a_folder_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("regionlab.datasets.video.DATA", tmp_path / "data")
+    write_film(tmp_path / ("長" * 85) / "a.mkv", [0])
+    assert load_video(tmp_path / ("長" * 85)).missing_files().empty
 
 
 def test_frames_are_written_once(films, frames):

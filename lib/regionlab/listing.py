@@ -81,6 +81,15 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
 
 
+def is_text(name: str) -> bool:
+    """Tell whether a name is valid UTF-8; no table can hold any other."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class _Walk:
     """One walk under a root; a path "" stands for the root itself."""
 

@@ -1,5 +1,6 @@
 """Film files: find them, and read a frame at every few seconds by their own time stamps."""
 
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -7,11 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from regionlab.datasets.labelled import list_content
-from regionlab.listing import is_hidden
+from regionlab.listing import is_text, list_files
+from regionlab.suffixes import FILM_SUFFIXES, unread_films
 
-FILM_SUFFIXES = (
-    ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ogv", ".ts", ".webm", ".wmv",
-)  # fmt: skip
 LOST = Fraction(1)  # seconds that may be missing at the end before a film counts as cut short
 
 
@@ -19,39 +18,52 @@ class FilmError(ValueError):
     """A film that cannot be read, or not to its end."""
 
 
-def find_films(root: Path) -> dict[str, Path]:
-    """Return episode to file, sorted, of one film or of all films in a folder.
+def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Find one film, or all films in a folder.
+
+    Returns
+    -------
+    films
+        Episode -> file, sorted by path.
+    skipped
+        Path -> reason of what was left out, see `listing.list_files`.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file or folder.
+    OSError
+        If the folder cannot be listed.
     ValueError
         If there is no film in the folder, or two differ in the suffix only.
     """
     if root.is_file():
-        return {root.stem: root}
+        return {root.stem: root}, {}
     if not root.is_dir():
         raise FileNotFoundError(f"no such film, or folder of films: {root}")
-    paths = sorted(path.relative_to(root) for path in root.rglob("*") if _is_film(path, root))
-    if not paths:
+    found = list_files(root, FILM_SUFFIXES, unread_films())
+    films: dict[str, Path] = {}
+    for path in sorted(map(Path, found.paths)):
+        episode = path.with_suffix("").as_posix()
+        if not is_text(episode):
+            found.skipped[path.as_posix()] = "file name is not valid UTF-8"
+        elif episode in films:
+            raise ValueError(f"{films[episode]} and {root / path} would be one episode, {episode}")
+        else:
+            films[episode] = root / path
+    if not films:
         raise ValueError(
             f"no films in {root}: looked for {', '.join(FILM_SUFFIXES)}; {list_content(root)}"
+            f"{found.describe_skipped()}"
         )
-    films: dict[str, Path] = {}
-    for path in paths:
-        episode = path.with_suffix("").as_posix()
-        if episode in films:
-            raise ValueError(f"{films[episode]} and {root / path} would be one episode, {episode}")
-        films[episode] = root / path
-    return films
+    return films, found.skipped
 
 
 def read_frames(film: Path, seconds: float) -> Iterator[tuple[Fraction, np.ndarray]]:
     """Yield time and picture of the first frame at, or after, each multiple of `seconds`.
 
-    Times are in seconds since the first frame, exact; pictures (H, W, 3) uint8 RGB, their
-    pixels taken as square and upright.
+    Times are in seconds since the first frame, exact; pictures (H, W, 3) uint8 RGB, turned and
+    mirrored as the film's display matrix says, their pixels taken as square.
 
     Raises
     ------
@@ -69,7 +81,7 @@ def read_frames(film: Path, seconds: float) -> Iterator[tuple[Fraction, np.ndarr
             stream = container.streams.video[0]
             for second, frame in _time_frames(container, stream):
                 if second >= wanted:
-                    yield second, frame.to_ndarray(format="rgb24")
+                    yield second, turn_upright(frame.to_ndarray(format="rgb24"), _matrix(frame))
                     wanted = (second // step + 1) * step
                 end = second + (frame.duration or 0) * stream.time_base
             length = _read_length(container, stream)
@@ -105,6 +117,26 @@ def _read_length(container, stream) -> Fraction | None:
     return Fraction(container.duration, 1_000_000) if alone else None
 
 
-def _is_film(path: Path, root: Path) -> bool:
-    hidden = any(is_hidden(part) for part in path.relative_to(root).parts)
-    return path.suffix.lower() in FILM_SUFFIXES and path.is_file() and not hidden
+def turn_upright(picture: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
+    """Turn and mirror a picture by a display matrix, to the nearest quarter of a turn.
+
+    Parameters
+    ----------
+    picture
+        (H, W, 3).
+    matrix
+        Row by row the 3 x 3 numbers of MP4: x, y lands at (a x + c y, b x + d y), where a, b are
+        the first two numbers and c, d the fourth and fifth. None leaves the picture as it is.
+    """
+    if matrix is None:
+        return picture
+    a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        picture, a, d = picture.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _matrix(frame) -> tuple[int, ...] | None:
+    """Return the display matrix of a frame; None if it has none."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    return None if data is None else struct.unpack("=9i", bytes(data))

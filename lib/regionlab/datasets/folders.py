@@ -7,7 +7,7 @@ from pathlib import Path
 from regionlab.collection import Collection, make_table
 from regionlab.datasets.split_folders import find_split_folders, list_folders
 from regionlab.images import find_images
-from regionlab.listing import is_hidden
+from regionlab.listing import is_hidden, is_text
 
 
 def load_folder(root: Path | str) -> Collection:
@@ -101,17 +101,9 @@ def _list_strays(root: Path, bases: list[str]) -> Iterator[str]:
 def _relative_paths(root: Path) -> tuple[list[str], dict[str, str]]:
     """Return the pictures' paths, and path -> reason of what was left out."""
     found = find_images(root)
-    bad = [path for path in found.paths if not _is_text(path)]
+    bad = [path for path in found.paths if not is_text(path)]
     skipped = found.skipped | dict.fromkeys(bad, "file name is not valid UTF-8")
-    return [path for path in found.paths if _is_text(path)], skipped
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return [path for path in found.paths if is_text(path)], skipped
 
 
 def _check_classes(root: Path, folders: list[str], classes: Iterable[str]) -> list[str]:

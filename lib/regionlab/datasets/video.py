@@ -9,15 +9,17 @@ from pathlib import Path
 import pandas as pd
 
 from regionlab.collection import Collection, make_table
+from regionlab.datasets.captioned import make_skipped
 from regionlab.datasets.films import FilmError, find_films, read_frames
 from regionlab.images import write_image
 from regionlab.paths import DATA
 from regionlab.progress import progress
 from regionlab.records import write_json
+from regionlab.short_names import shorten_path
 
 LABELS = "labels.csv"
 SPAN = ["episode", "start", "end"]
-VERSION = 1  # raised when the same film would give other frames
+VERSION = 2  # raised when the same film would give other frames
 
 
 def load_video(
@@ -53,7 +55,8 @@ def load_video(
     Collection
         One row a frame, with `episode`, `second` (since the film's first frame) and the columns
         of `labels`, "" where no span holds the frame. `skipped` lists films that cannot be
-        read and films that are cut short or damaged, of which the frames before are there.
+        read, films that are cut short or damaged, of which the frames before are there, and
+        what was left out of the folder, see `listing.list_files`.
 
     Raises
     ------
@@ -66,7 +69,7 @@ def load_video(
     root = Path(root).expanduser().absolute()
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
-    films = find_films(root)
+    films, skipped = find_films(root)
     folder = Path(frames).expanduser() if frames else _default_folder(root, seconds)
     spans = _read_spans(root, labels, films)
     known = [
@@ -74,7 +77,7 @@ def load_video(
         for episode, film in progress(films.items(), "frames of films", len(films))
     ]
     rows = [row for film in known for row in film["frames"]]
-    skipped = {film["film"]: film["problem"] for film in known if film["problem"]}
+    skipped |= {film["film"]: film["problem"] for film in known if film["problem"]}
     if not rows:
         reasons = "; ".join(f"{film}: {reason}" for film, reason in skipped.items())
         raise ValueError(f"no frames in {root}: {reasons}")
@@ -85,7 +88,7 @@ def load_video(
         folder,
         make_table("images", columns),
         name=_name(root),
-        skipped=make_table("skipped", {"path": skipped.keys(), "reason": skipped.values()}),
+        skipped=make_skipped(skipped.items()),
     )
 
 
@@ -96,7 +99,7 @@ def _name(root: Path) -> str:
 def _default_folder(root: Path, seconds: float) -> Path:
     """Return a folder that is this root's own, whatever other folders of its name there are."""
     place = hashlib.sha256(str(root).encode()).hexdigest()[:8]
-    name = re.sub(r"[^\w.]+", "-", _name(root)).strip("-")
+    name = shorten_path(re.sub(r"[^\w.]+", "-", _name(root)).strip("-"))
     return DATA / "frames" / f"{name}-{place}-{seconds:g}s"
 
 
@@ -105,19 +108,24 @@ def _write_frames(film: Path, folder: Path, episode: str, seconds: float) -> dic
 
     The file that says so is written last, so that a film cut off half-way is read again.
     """
-    stat = film.stat()
+    try:
+        stat = film.stat()
+    except OSError as e:  # such as a link to nowhere
+        problem = f"it cannot be read: {e.strerror or e}"
+        return {"film": episode + film.suffix, "problem": problem, "frames": []}
     made = [VERSION, episode + film.suffix, stat.st_size, stat.st_mtime_ns, seconds]
-    marker = folder / f"{episode}.json"
+    place = shorten_path(episode)
+    marker = folder / f"{place}.json"
     if known := _read_marker(folder, marker, made):
         return known
     marker.unlink(missing_ok=True)
-    (folder / episode).mkdir(parents=True, exist_ok=True)
-    for leftover in (folder / episode).glob("[0-9]" * 9 + ".jpg"):
+    (folder / place).mkdir(parents=True, exist_ok=True)
+    for leftover in (folder / place).glob("[0-9]" * 9 + ".jpg"):
         leftover.unlink()
     rows, problem = [], ""
     try:
         for second, image in read_frames(film, seconds):
-            path = f"{episode}/{round(1000 * second):09d}.jpg"
+            path = f"{place}/{round(1000 * second):09d}.jpg"
             write_image(folder / path, image)
             rows.append([episode, float(second), path, image.shape[1], image.shape[0]])
     except FilmError as e:
