@@ -147,6 +147,124 @@ def test_flickr_reads_files_of_other_systems(tmp_path):
     assert captions["caption"].tolist() == ["Größe\u2028zählt"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'image_name,comment_number,comment\n36979.jpg,0,A dog runs .\n36979.jpg,1," Dogs, two"\n',
+        'comment,image_name\n"A dog runs .",36979.jpg\n" Dogs, two",36979.jpg\n',
+        '"image"\t"caption"\n36979.jpg\tA dog runs .\n"36979.jpg"\t"Dogs, two"\n',
+        "Image;Split;Caption\n36979.jpg;a;A dog runs .\n36979.jpg;b;Dogs, two\n",
+        "image_name| comment_number| comment\n36979.jpg| 0| A dog runs .\n36979.jpg|1|Dogs, two\n",
+        "36979.jpg,0,A dog runs .\n36979.jpg,1,Dogs, two\n",
+        "36979.jpg\tA dog runs .\n36979.jpg\tDogs, two\n",
+        '\ufeffimage,caption\r\n36979.jpg,A dog runs .\r\n"36979.jpg","Dogs, two"\r\n',
+        'image,caption\n36979.jpg, A dog runs .\n36979.jpg, "Dogs, two"\n',
+    ],
+)
+@pytest.mark.parametrize("file", ["captions.txt", "results.csv"])
+def test_flickr_columns_are_found_by_their_names(tmp_path, file, text):
+    write_flickr(tmp_path, None, names=["36979.jpg"])
+    (tmp_path / file).write_bytes(text.encode())
+    collection = load_flickr30k(tmp_path)
+    assert collection.captions["caption"].tolist() == ["A dog runs .", "Dogs, two"]
+    assert collection.images["path"].tolist() == ["Images/36979.jpg"]
+    assert collection.skipped.empty
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "image,words",
+        "picture,caption",
+        "comment_number,comment",
+        "image caption",
+        "A dog,36979.jpg",
+    ],
+)
+def test_flickr_header_that_is_not_understood_is_refused(tmp_path, header):
+    write_flickr(tmp_path, text=f"{header}\n36979.jpg,A dog\n")
+    with pytest.raises(ValueError, match=rf"line 1: the header '{header}' is .*image,caption; "):
+        load_flickr30k(tmp_path)
+
+
+def test_flickr_as_csv_writes_it_is_read_back(tmp_path):
+    names = ["a,b.jpg", 'c"d".webp', "e f.png", "#1.jpg"]
+    texts = ['two\nlines, "so"', '"all" in quotes', "| ; \t", "x" * 999, '"', "1.jpg,A"]
+    rows = [(name, 0, text) for name in names for text in texts]
+    write_flickr(tmp_path, None, names=[])
+    write_pictures(tmp_path, "Images/z.jpg")
+    write_comma_file(tmp_path / "captions.txt", rows)
+    collection = load_flickr30k(tmp_path)
+    assert collection.images["path"].tolist() == [f"Images/{name}" for name in names]
+    assert collection.captions["caption"].tolist() == [text.strip() for _, _, text in rows]
+
+
+def test_flickr_quote_that_is_never_closed_takes_no_other_line(tmp_path):
+    text = 'image,caption\n1.jpg,"A dog\n2.jpg,B\n3.jpg,C "\n'
+    collection = load_flickr30k(write_flickr(tmp_path, text=text, names=["1.jpg"]))
+    assert collection.captions["caption"].tolist() == ['"A dog', "B", 'C "']
+
+
+def test_flickr_broken_lines_are_left_out_and_listed(tmp_path):
+    text = "image_name,comment_number,comment\n1.jpg,0,A\nA dog\n1.jpg,two,B\n1.jpg\n1.jpg,1,C\n"
+    collection = load_flickr30k(write_flickr(tmp_path, text=text, names=["1.jpg"]))
+    assert collection.captions["caption"].tolist() == ["A", "C"]
+    assert skipped_of(collection) == {
+        "captions.txt, line 3": "is no image and caption: 'A dog'",
+        "captions.txt, line 4": "is no image and caption: '1.jpg,two,B'",
+        "captions.txt, line 5": "is no image and caption: '1.jpg'",
+    }
+
+
+@pytest.mark.parametrize("name", ["1.jpg.1", "", "../1.jpg", "/1.jpg", "a//1.jpg", "no picture"])
+def test_flickr_lines_that_name_no_picture_are_left_out_and_counted(tmp_path, name):
+    text = f"1.jpg#0\tA\n{name}#0\tB\n{name}#1\tC\n"
+    collection = load_flickr30k(
+        write_flickr(tmp_path, "results_20130124.token", text, names=["1.jpg"])
+    )
+    assert collection.captions["caption"].tolist() == ["A"]
+    assert skipped_of(collection) == {
+        "results_20130124.token, line 2": f"{name!r} is no picture: 2 captions left out"
+    }
+
+
+def test_flickr_picture_without_a_known_suffix_counts_if_it_is_there(tmp_path):
+    write_flickr(tmp_path, "results_20130124.token", "1.jpg.1#0\tA\n", names=["1.jpg"])
+    (tmp_path / "Images/1.jpg").rename(tmp_path / "Images/1.jpg.1")
+    assert load_flickr30k(tmp_path).read("1.jpg").shape == (2, 3, 3)
+
+
+def test_flickr_images_of_one_stem_are_told_apart(tmp_path):
+    text = "image,caption\n1.jpg,A\n1.png,B\n2.jpg,C\n"
+    collection = load_flickr30k(
+        write_flickr(tmp_path, text=text, names=["1.jpg", "1.png", "2.jpg"])
+    )
+    assert collection.images["image_id"].tolist() == ["1.jpg", "1.png", "2"]
+    assert collection.captions["image_id"].tolist() == ["1.jpg", "1.png", "2"]
+
+
+def test_flickr_broken_images_of_the_json_are_left_out_and_listed(tmp_path):
+    sound = {"filename": "1.jpg", "sentences": [{"raw": "A"}], "split": "test"}
+    images = [sound, {}, sound, sound | {"filename": 5}, sound | {"sentences": [{}]}, 7, None]
+    text = json.dumps({"images": images})
+    collection = load_flickr30k(
+        write_flickr(tmp_path, "dataset_flickr30k.json", text, names=["1.jpg"])
+    )
+    assert collection.captions["caption"].tolist() == ["A"]
+    assert list(skipped_of(collection)) == [
+        f"dataset_flickr30k.json, image {i}" for i in range(2, 8)
+    ]
+
+
+def test_flickr_lists_what_was_left_out_of_the_pictures(tmp_path):
+    write_flickr(tmp_path, names=[*CAPTIONS])
+    for name in ("5.heic", "6.cr2", "@eaDir/36979.jpg/THUMB.jpg"):
+        (tmp_path / "Images" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "Images" / name).touch()
+    skipped = skipped_of(load_flickr30k(tmp_path))
+    assert {"Images/6.cr2", "Images/@eaDir"} <= set(skipped) and "Images/5.heic" in skipped
+
+
 # --- Flickr30K: splits ----------------------------------------------------------------------
 
 
@@ -261,10 +379,13 @@ def test_flickr_empty_captions_are_left_out_and_reported(tmp_path, file, text):
     ("file", "text", "message"),
     [
         ("captions.txt", "image,caption\n", r"captions\.txt names no image"),
-        ("captions.txt", "image,caption\n1.jpg,A\nA dog\n", r"captions\.txt, line 3 .*'A dog'"),
-        ("captions.txt", "name;text\n", "line 1"),
-        ("captions.txt", "1.jpg,A\n1.png,B\n", r"captions\.txt: image_id must be unique; '1'"),
-        ("captions.txt", "../1.jpg,A\n", r"captions\.txt: paths must .*'Images/\.\./1\.jpg'"),
+        ("captions.txt", "image,caption\nA dog\n", r"captions\.txt, line 2 .*'A dog'"),
+        (
+            "captions.txt",
+            "name;text\n1.jpg;A\n",
+            r"line 1: the header 'name;text' .*image,caption;",
+        ),
+        ("captions.txt", "../1.jpg,A\n", r"names no image; .*line 1 '\.\./1\.jpg' is no picture"),
         ("results_20130124.token", "1.jpg#0 A dog\n", r"token, line 1 .*'1\.jpg#0 A dog'"),
         ("dataset_flickr30k.json", "{", "not in the format of Karpathy's splits"),
         ("dataset_flickr30k.json", "[]", "not in the format of Karpathy's splits"),
@@ -401,17 +522,22 @@ def test_fashion_unknown_split_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("line", "reason"),
     [
-        (f"{RED}\t1\n", r"dress_test_detect_all\.txt, line 1 is not a path"),
-        (f"{RED}\t1\tred\n\n{BLUE}\t1\tblue\tdress\n", "line 3 is not a path"),
-        (f"{RED}\tsure\tred\n", "line 1 is not a path, a score"),
-        ("../secret.jpeg\t1\tred\n", r"the label files of .*secret\.jpeg"),
+        (f"{BLUE}\t1", "is not a path, a score"),
+        (f"{BLUE}\t1\tblue\tdress", "is not a path, a score"),
+        (f"{BLUE}\tsure\tblue", "is not a path, a score"),
+        ("../secret.jpeg\t1\tred", "'../secret.jpeg' leaves the folder"),
+        ("/secret.jpeg\t1\tred", "'/secret.jpeg' leaves the folder"),
     ],
 )
-def test_broken_fashion_is_explained(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
-        load_fashion200k(write_fashion(tmp_path, dress_test=text), "test")
+def test_fashion_broken_lines_are_left_out_and_listed(tmp_path, line, reason):
+    text = f"{RED}\t1\tred\n\n{line}\n"
+    collection = load_fashion200k(write_fashion(tmp_path, dress_test=text), "test")
+    assert collection.images["image_id"].tolist() == [RED, JACKET]
+    ((where, why),) = skipped_of(collection).items()
+    assert where == "labels/dress_test_detect_all.txt, line 3"
+    assert why.startswith(reason)
 
 
 def test_fashion_without_any_image_is_refused(tmp_path):
@@ -444,16 +570,23 @@ def test_fashion_change_is_the_first_of_several_words(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("queries", "message"),
+    ("line", "reason"),
     [
-        (f"{RED} {BLUE}\n{RED}\n", "line 2 is not two paths"),
-        (f"{RED} {COAT}\n", f"line 1: '{COAT}' is no image with a description"),
-        (f"women/1.jpeg {RED}\n", r"line 1: 'women/1\.jpeg' is no image"),
+        (RED, f"is not two paths: '{RED}'"),
+        (f"{RED} {COAT}", f"'{COAT}' is no image with a description"),
+        (f"women/1.jpeg {RED}", "'women/1.jpeg' is no image with a description"),
     ],
 )
-def test_broken_fashion_queries_are_explained(tmp_path, queries, message):
-    collection = load_fashion200k(write_fashion(tmp_path, queries=queries), "test")
-    with pytest.raises(ValueError, match=rf"test_queries\.txt, {message}"):
+def test_fashion_broken_queries_are_left_out_and_listed(tmp_path, line, reason):
+    root = write_fashion(tmp_path, queries=f"{line}\n{RED} {BLUE}\n")
+    queries = load_fashion200k_queries(load_fashion200k(root, "test"))
+    assert queries["source_id"].tolist() == [RED]
+    assert queries.attrs["skipped"] == [("test_queries.txt, line 1", reason)]
+
+
+def test_fashion_queries_of_which_none_is_sound_are_explained(tmp_path):
+    collection = load_fashion200k(write_fashion(tmp_path, queries=f"{RED}\n"), "test")
+    with pytest.raises(ValueError, match=r"holds no query .*line 1 is not two paths"):
         load_fashion200k_queries(collection)
 
 

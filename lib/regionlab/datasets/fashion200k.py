@@ -30,8 +30,8 @@ def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
     (dress, jacket, pants, skirt or top); `product` str, the folder of the product's pictures;
     `detection_score` float, higher is surer; `split` str, "train" or "test".
 
-    Empty descriptions, images listed a second time and label files that name no image are
-    listed in `skipped`.
+    Empty descriptions, images listed a second time, lines that are broken and label files that
+    name no image are listed in `skipped`.
 
     Parameters
     ----------
@@ -45,21 +45,26 @@ def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
     FileNotFoundError
         If there is no folder of pictures, or no label file of the split.
     ValueError
-        If the split is unknown, or the label files are broken or name no image at all.
+        If the split is unknown, or the label files are not UTF-8 or have no sound line at all.
     """
     split = check_split(split, SPLITS)
     root = Path(root).expanduser().absolute()
     files = _find_labels(root, split)
     if not (root / "women").is_dir():
         raise FileNotFoundError(f"no folder women/ in {root}; {list_content(root)}. {SOURCE}")
-    rows = [row for file in files for row in _read_labels(file)]
+    rows, left = [], []
+    for file in files:
+        sound, broken = _read_labels(file)
+        rows, left = rows + sound, left + broken
+        if not sound:
+            left.append((f"labels/{file.name}", "label file that names no image"))
     if not rows:
         names = ", ".join(file.name for file in files)
-        raise ValueError(f"no label file in {root / 'labels'} names an image: {names}")
-    named = {row["file"] for row in rows}
-    empty = [file.name for file in files if file.name not in named]
+        raise ValueError(
+            f"no label file in {root / 'labels'} names an image: {names}; {' '.join(left[0])}"
+        )
     try:
-        return _make_collection(root, pd.DataFrame(rows), empty, split)
+        return _make_collection(root, pd.DataFrame(rows), left, split)
     except ValueError as e:
         raise ValueError(f"the label files of {root}: {e}") from e
 
@@ -80,13 +85,15 @@ def load_fashion200k_queries(collection: Collection) -> pd.DataFrame:
     pd.DataFrame
         One row a query: `source_id`, `target_id`, and `text`, TIRG's "replace a with b", where
         a and b are the first words that only the source's and the target's description have.
+        Lines that are not two images of the collection with a description are left out, and
+        listed as `attrs["skipped"]`, pairs of place and reason.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If a line is not two images of the collection that have a description.
+        If no line is two images of the collection that have a description.
     """
     file = collection.root / QUERIES
     if not file.is_file():
@@ -95,18 +102,21 @@ def load_fashion200k_queries(collection: Collection) -> pd.DataFrame:
             "with TIRG, the code of Composing Text and Image for Image Retrieval."
         )
     descriptions = collection.captions.set_index("image_id")["caption"].to_dict()
-    rows = []
+    rows, left = [], []
     for number, line in read_lines(file):
-        pair = line.split()
+        pair, where = line.split(), f"{file.name}, line {number}"
         if len(pair) != 2:
-            raise ValueError(f"{file}, line {number} is not two paths: {line[:200]!r}")
-        if unknown := [path for path in pair if path not in descriptions]:
-            raise ValueError(
-                f"{file}, line {number}: {unknown[0]!r} is no image with a description in "
-                f"{collection!r}"
-            )
-        rows.append((*pair, _describe_change(*(descriptions[path] for path in pair))))
-    return pd.DataFrame(rows, columns=["source_id", "target_id", "text"], dtype="str")
+            left.append((where, f"is not two paths: {line[:200]!r}"))
+        elif unknown := [path for path in pair if path not in descriptions]:
+            left.append((where, f"{unknown[0]!r} is no image with a description"))
+        else:
+            rows.append((*pair, _describe_change(*(descriptions[path] for path in pair))))
+    if not rows:
+        first = f": {' '.join(left[0])}" if left else ""
+        raise ValueError(f"{file} holds no query about {collection!r}{first}")
+    queries = pd.DataFrame(rows, columns=["source_id", "target_id", "text"], dtype="str")
+    queries.attrs["skipped"] = left
+    return queries
 
 
 def _find_labels(root: Path, split: str | None) -> list[Path]:
@@ -121,21 +131,24 @@ def _find_labels(root: Path, split: str | None) -> list[Path]:
     return files
 
 
-def _read_labels(file: Path) -> list[dict]:
-    """Read one label file, named `<category>_<split>_detect_all.txt`."""
+def _read_labels(file: Path) -> tuple[list[dict], list[tuple[str, str]]]:
+    """Read one label file, named `<category>_<split>_detect_all.txt`: its rows, what is broken."""
     category, _, split = file.name.removesuffix(ENDING).rpartition("_")
-    rows = []
+    rows, broken = [], []
     for number, line in read_lines(file):
+        where = f"labels/{file.name}, line {number}"
         try:
             path, score, caption = line.split("\t")
             row = {"path": path, "detection_score": float(score), "caption": caption.strip()}
-        except ValueError as e:
-            raise ValueError(
-                f"{file}, line {number} is not a path, a score and a description with tabs "
-                f"between them: {line[:200]!r}"
-            ) from e
-        rows.append(row | {"label": category, "split": split, "file": file.name})
-    return rows
+        except ValueError:
+            reason = "is not a path, a score and a description with tabs between them"
+            broken.append((where, f"{reason}: {line[:200]!r}"))
+            continue
+        if {"", ".."} & set(path.split("/")):
+            broken.append((where, f"{path!r} leaves the folder"))
+        else:
+            rows.append(row | {"label": category, "split": split, "file": file.name})
+    return rows, broken
 
 
 def _describe_change(source: str, target: str) -> str:
@@ -147,13 +160,12 @@ def _describe_change(source: str, target: str) -> str:
 
 
 def _make_collection(
-    root: Path, table: pd.DataFrame, empty_files: list[str], split: str | None
+    root: Path, table: pd.DataFrame, skipped: list[tuple[str, str]], split: str | None
 ) -> Collection:
     again = table["path"].duplicated()
-    skipped = [(f"labels/{name}", "label file that names no image") for name in empty_files]
-    for row in table[again].itertuples():
-        skipped.append((row.path, f"listed a second time, in {row.file}"))
-
+    twice = [
+        (row.path, f"listed a second time, in {row.file}") for row in table[again].itertuples()
+    ]
     table = table[~again].reset_index(drop=True)
     paths, unknown = table["path"], [-1] * len(table)  # no picture is opened
     columns = {"image_id": paths, "path": paths, "width": unknown, "height": unknown}
@@ -168,5 +180,5 @@ def _make_collection(
         captions=described,
         name=root.name,
         split=split,
-        skipped=pd.concat([make_skipped(skipped), empty], ignore_index=True),
+        skipped=pd.concat([make_skipped(skipped + twice), empty], ignore_index=True),
     )

@@ -4,15 +4,18 @@ Flickr8k is published in the same layouts, and read by the same code.
 """
 
 import json
-import re
+import os
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 
 from regionlab.collection import Collection, make_table
-from regionlab.datasets.captioned import check_split, drop_empty_captions, make_skipped, read_lines
+from regionlab.datasets.caption_tables import is_picture_name, read_captions
+from regionlab.datasets.captioned import check_split, drop_empty_captions, make_skipped
 from regionlab.datasets.labelled import list_content
-from regionlab.suffixes import readable_images
+from regionlab.listing import list_files
+from regionlab.suffixes import readable_images, unread_images
 
 SPLITS = ("train", "val", "test")
 IMAGE_FOLDERS = (
@@ -30,20 +33,18 @@ SOURCE = (
     "Visual-Semantic Alignments)."
 )
 
-# "1.jpg,A dog", "1.jpg#0<tab>A dog" and "1.jpg| 0| A dog"; one published line lacks the last bar.
-LINE = re.compile(r"([^\t,|]+\.(?:jpe?g|png))(?:,|#\d+\t|\| *\d+ *\|?)(.*)", re.IGNORECASE)
-QUOTED = re.compile(r'"(?:[^"]|"")*"')
-
 Captions = dict[str, list[str]]  # file name -> its captions, in the order of the file
+Left = list[tuple[str, str]]  # what was left out: path, reason
 
 
 def load_flickr30k(root: Path | str, split: str | None = None) -> Collection:
     """Load Flickr30K, or Flickr8k in the same layout.
 
     The collection holds the images that the caption file names, on disk or not (see
-    `Collection.missing_files`). An image's id is its file name without suffix, a caption's
-    that and its number, `1000092795#0`, in every layout the same. Empty captions, and without
-    a split pictures that have no captions, are listed in `skipped`.
+    `Collection.missing_files`). An image's id is its file name without suffix (with it, where
+    two would be the same), a caption's that and its number, `1000092795#0`, in every layout the
+    same. Listed in `skipped` are empty captions, lines that are broken or name no picture and,
+    without a split, pictures that have no captions and what else was left out of their folder.
 
     Parameters
     ----------
@@ -61,19 +62,22 @@ def load_flickr30k(root: Path | str, split: str | None = None) -> Collection:
     FileNotFoundError
         If the pictures' folder or the captions are not there.
     ValueError
-        If the split is unknown or empty, or the file is broken.
+        If the split is unknown or empty, or the file has an unknown header (`caption_tables`
+        says which are known) or no sound line.
     """
     split = check_split(split, SPLITS)
     root = Path(root).expanduser().absolute()
     folder = _find_images(root)
     file = _find_captions(root, folder, split)
-    captions = _read_json(file, split) if file.suffix == ".json" else _read_text(file)
+    read = _read_json if file.suffix == ".json" else _read_text
+    captions, left = read(file, folder, split)
     if not captions:
-        raise ValueError(f"{file} names no image" + (f" of split {split!r}" if split else ""))
-    # Of one split, the pictures without captions are those of the others.
-    unnamed = [] if split else sorted(_list_pictures(folder) - set(captions))
+        what = f"{file} names no image" + (f" of split {split!r}" if split else "")
+        first = f"; left out: {len(left):,}, the first: {' '.join(left[0])}" if left else ""
+        raise ValueError(what + first)
     place = folder.relative_to(root).as_posix()
-    skipped = [(f"{place}/{name}", f"no caption in {file.name}") for name in unnamed]
+    # Of one split, the pictures without captions are those of the others.
+    skipped = left if split else left + _list_others(folder, place, captions, file)
     try:
         return _make_collection(root, place, captions, skipped, split)
     except ValueError as e:
@@ -105,41 +109,69 @@ def _find_captions(root: Path, folder: Path, split: str | None) -> Path:
     )
 
 
-def _list_pictures(folder: Path) -> set[str]:
-    return {entry.name for entry in folder.iterdir() if entry.suffix.lower() in readable_images()}
+def _list_others(folder: Path, place: str, captions: Captions, file: Path) -> Left:
+    """List the pictures without captions, and what else was left out of their folder."""
+    found = list_files(folder, readable_images(), unread_images())
+    reasons = dict.fromkeys(found.paths, f"no caption in {file.name}") | found.skipped
+    return [(f"{place}/{path}", why) for path, why in reasons.items() if path not in captions]
 
 
-def _read_text(file: Path) -> Captions:
+def _read_text(file: Path, folder: Path, split: str | None) -> tuple[Captions, Left]:
+    content = read_captions(file)
     captions: Captions = {}
-    for number, line in read_lines(file):
-        if number == 1 and re.match(r"image(_name)?\s*[,|]", line):
-            continue  # the header
-        found = LINE.fullmatch(line)
-        if not found:
-            raise ValueError(f"{file}, line {number} is no image and caption: {line[:200]!r}")
-        name, caption = found[1], found[2].strip()
-        if file.suffix == ".txt" and QUOTED.fullmatch(caption):  # as CSV puts commas in quotes
-            caption = caption[1:-1].replace('""', '"')
-        captions.setdefault(name, []).append(caption)
-    return captions
+    strange: dict[str, list[int]] = {}  # names of no picture -> their lines
+    for number, name, caption in content.rows:
+        if _names_picture(name, folder):
+            captions.setdefault(name, []).append(caption)
+        else:
+            strange.setdefault(name, []).append(number)
+    left = [(f"{file.name}, line {number}", reason) for number, reason in content.broken]
+    for name, lines in strange.items():
+        texts = "1 caption" if len(lines) == 1 else f"{len(lines)} captions"
+        left.append((f"{file.name}, line {lines[0]}", f"{name!r} is no picture: {texts} left out"))
+    return captions, left
 
 
-def _read_json(file: Path, split: str | None) -> Captions:
+def _names_picture(name: str, folder: Path) -> bool:
+    """Tell whether a name stays in the folder, and is there or could be that of a picture."""
+    parts = name.split("/")
+    if "" in parts or ".." in parts or "\0" in name:
+        return False
+    return is_picture_name(name) or os.path.isfile(folder / name)
+
+
+def _read_json(file: Path, folder: Path, split: str | None) -> tuple[Captions, Left]:
+    captions, left = {}, []
     try:
-        images = json.loads(file.read_bytes())["images"]
-        return {
-            image["filename"]: [sentence["raw"].strip() for sentence in image["sentences"]]
-            for image in images
-            if split in (None, image["split"])
-        }
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        entries = list(enumerate(json.loads(file.read_bytes())["images"], start=1))
+    except (KeyError, TypeError, ValueError) as e:
         raise ValueError(f"{file} is not in the format of Karpathy's splits: {e!r}") from e
+    for number, image in entries:
+        where = f"{file.name}, image {number}"
+        try:
+            name, part = image["filename"], image["split"] if split else None
+            texts = [sentence["raw"].strip() for sentence in image["sentences"]]
+            if not _names_picture(name, folder):
+                left.append((where, f"{name!r} is no picture"))
+            elif name in captions:
+                left.append((where, f"{name} comes a second time"))
+            elif part == split:
+                captions[name] = texts
+        except (AttributeError, KeyError, TypeError) as e:
+            left.append((where, f"not in the format of Karpathy's splits: {e!r}"))
+    return captions, left
+
+
+def _name_ids(captions: Captions) -> dict[str, str]:
+    """Return file name -> id: the name without suffix, but with it where two would be the same."""
+    count = Counter(Path(name).stem for name in captions)
+    return {name: stem if count[stem := Path(name).stem] == 1 else name for name in captions}
 
 
 def _make_collection(
-    root: Path, place: str, captions: Captions, skipped: list, split: str | None
+    root: Path, place: str, captions: Captions, skipped: Left, split: str | None
 ) -> Collection:
-    ids = {name: Path(name).stem for name in captions}
+    ids = _name_ids(captions)
     paths, unknown = [f"{place}/{name}" for name in ids], [-1] * len(ids)  # no picture is opened
     columns = {"image_id": ids.values(), "path": paths, "width": unknown, "height": unknown}
     images = make_table("images", columns)
