@@ -53,6 +53,34 @@ def test_mnist_test_split_is_t10k(tmp_path):
     assert load_mnist(str(tmp_path), "test").labels.tolist() == ["7"]
 
 
+@pytest.mark.parametrize("gz", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("place", ["raw", "MNIST/raw", "FashionMNIST/raw"])
+def test_mnist_is_found_where_torchvision_puts_it(tmp_path, place, gz):
+    (tmp_path / place).mkdir(parents=True)
+    write_mnist(tmp_path / place, gz=gz)
+    assert load_mnist(tmp_path).labels.tolist() == ["5", "0", "9"]
+
+
+@pytest.mark.parametrize("gz", [False, True], ids=["plain", "gz"])
+@pytest.mark.parametrize("dots", ["--", "..", "-."])
+def test_mnist_is_found_in_folders_called_like_its_files(tmp_path, gz, dots):
+    write_mnist(tmp_path / "flat", gz=gz, dot=dots[1])
+    for file in (tmp_path / "flat").iterdir():
+        folder = file.name.removesuffix(".gz").replace(dots[1] + "idx", dots[0] + "idx")
+        (tmp_path / "root" / folder).mkdir(parents=True)
+        file.rename(tmp_path / "root" / folder / file.name)
+    assert load_mnist(tmp_path / "root").labels.tolist() == ["5", "0", "9"]
+
+
+def test_several_sets_like_mnist_are_told_apart(tmp_path):
+    for name in ("KMNIST", "MNIST"):
+        (tmp_path / name / "raw").mkdir(parents=True)
+        write_mnist(tmp_path / name / "raw")
+    with pytest.raises(ValueError, match="several data sets in .*: KMNIST/raw/.*, MNIST/raw/"):
+        load_mnist(tmp_path)
+    assert len(load_mnist(tmp_path / "MNIST")) == 3
+
+
 def test_mnist_channels_share_their_memory(tmp_path):
     assert load_mnist(write_mnist(tmp_path)).images.strides[3] == 0
 
@@ -150,6 +178,13 @@ def test_cifar10_gives_all_training_batches_in_order(tmp_path):
             train.images[i, 3, 4], [c[3 * 32 + 4] for c in (red, green, blue)]
         )
         np.testing.assert_array_equal(train.images[i, ..., 2], blue.reshape(32, 32))
+
+
+@pytest.mark.parametrize("place", ["cifar-10-batches-py", "cifar-10-python", "."])
+def test_cifar10_is_found_as_archives_unpack_it(tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    write_cifar10(tmp_path / place)
+    assert len(load_cifar10(tmp_path)) == 10
 
 
 def test_cifar10_test_batch_is_the_test_split(tmp_path):
@@ -276,6 +311,11 @@ def test_cifar10_as_folders_gives_paths(tmp_path):
     assert train.read(0).shape == (2, 3, 3)
 
 
+def test_cifar10_as_folders_of_other_names_is_found(tmp_path):
+    write_folders(tmp_path, "Train/cat/0.png", "Test/cat/1.png", "Test/dog/2.png")
+    assert load_cifar10(tmp_path, "test").labels.tolist() == ["cat", "dog"]
+
+
 # --- folders and digits -----------------------------------------------------------------
 
 
@@ -307,6 +347,57 @@ def test_split_without_folder_is_missed_where_the_other_is_there(tmp_path):
     write_folders(tmp_path, "train/cat/0.png")
     with pytest.raises(FileNotFoundError, match="test"):
         load_labelled_folders(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("Train", "Test"),
+        ("TRAINING", "testing"),
+        ("training_set/training_set", "test_set/test_set"),
+        ("train", "val"),
+        ("train", "Valid"),
+        ("training", "validation"),
+    ],
+)
+def test_split_folders_are_known_by_their_usual_names(tmp_path, train, test):
+    write_folders(
+        tmp_path, *(f"{place}/{c}/{i}.png" for place in (train, test) for c in "ab" for i in "12")
+    )
+    (tmp_path / "README.txt").touch()
+    for split, place in (("train", train), ("test", test)):
+        data = load_labelled_folders(tmp_path, split)
+        expected = [tmp_path / place / f"{c}/{i}.png" for c in "ab" for i in "12"]
+        assert data.images == expected
+        assert data.classes == ["a", "b"]
+    assert data.split == ("val" if test.lower().startswith("val") else "test")
+
+
+def test_validation_pictures_are_neither_train_nor_test(tmp_path):
+    write_folders(tmp_path, *(f"{place}/a/1.png" for place in ("train", "val", "test")))
+    for split in ("train", "test"):
+        data = load_labelled_folders(tmp_path, split)
+        assert data.images == [tmp_path / split / "a/1.png"]
+        assert data.split == split
+
+
+def test_split_without_folder_is_told_with_the_folders_there(tmp_path):
+    write_folders(tmp_path, "Test/a/1.png", "valid/a/1.png")
+    with pytest.raises(FileNotFoundError, match=r"split 'train' in .*: there are Test, valid"):
+        load_labelled_folders(tmp_path)
+
+
+def test_split_folders_without_classes_are_refused(tmp_path):
+    write_folders(tmp_path, "Train/1.png", "Test/2.png")
+    with pytest.raises(
+        ValueError, match=r"folders of splits \(Test, Train\), but no folder of a class"
+    ):
+        load_labelled_folders(tmp_path)
+
+
+def test_class_of_trains_with_folders_in_it_is_one_of_the_classes(tmp_path):
+    write_folders(tmp_path, "train/steam/1.png", "train/2.png", "bus/1.png")
+    assert load_labelled_folders(tmp_path).classes == ["bus", "train"]
 
 
 def test_folders_are_not_opened_before_they_are_read(tmp_path):

@@ -11,9 +11,11 @@ from regionlab.datasets.labelled import (
     list_content,
     load_labelled_folders,
 )
+from regionlab.datasets.split_folders import find_split_folders
 
 BATCHES = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
 FOLDER = "cifar-10-batches-py"
+PLACES = (FOLDER, ".", f"{FOLDER}/{FOLDER}", f"cifar-10-python/{FOLDER}", "cifar-10-python")
 SIDE = 32
 SOURCE = (
     "CIFAR-10, the python version, can be had from www.cs.toronto.edu/~kriz/cifar.html, and as "
@@ -28,8 +30,9 @@ def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
     ----------
     root
         The folder of `data_batch_1` to `data_batch_5`, `test_batch` and `batches.meta`, or one
-        that holds it as `cifar-10-batches-py/`; or the folder of `train/<class>/` and
-        `test/<class>/` with pictures.
+        that holds it as `cifar-10-batches-py/`, or deeper, in a folder of the same name or in
+        `cifar-10-python/`; or the folder of `train/<class>/` and `test/<class>/` with pictures
+        (see `labelled.load_labelled_folders`).
     split
         "train" or "test".
 
@@ -48,10 +51,10 @@ def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
     """
     check_split(split)
     root = Path(root).expanduser()
-    base = root / FOLDER if (root / FOLDER).is_dir() else root
-    if (base / "batches.meta").is_file():
-        return _load_batches(base, split, root.absolute().name)
-    if (root / split).is_dir():
+    for place in PLACES:
+        if (root / place / "batches.meta").is_file():
+            return _load_batches(root / place, split, root.absolute().name)
+    if root.is_dir() and find_split_folders(root):
         return load_labelled_folders(root, split)
     raise FileNotFoundError(
         f"no CIFAR-10 in {root}: looked for {FOLDER}/batches.meta, batches.meta and {split}/; "

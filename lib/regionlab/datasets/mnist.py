@@ -24,7 +24,9 @@ def load_mnist(root: Path | str, split: str = "train") -> LabelledImages:
     ----------
     root
         The folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same of
-        `t10k`, each plain or with `.gz` (`train-images.idx3-ubyte` is known as well).
+        `t10k`, each plain or with `.gz` (`train-images.idx3-ubyte` is known as well), or in a
+        folder of its own name; or a folder that holds all that as `raw/`, `MNIST/raw/`, or any
+        `*/raw/`, as torchvision puts it.
     split
         "train" or "test".
 
@@ -39,7 +41,8 @@ def load_mnist(root: Path | str, split: str = "train") -> LabelledImages:
     FileNotFoundError
         If a file is not there.
     ValueError
-        If a file is damaged, cut short or of another kind, or the counts disagree.
+        If a file is damaged, cut short or of another kind, the counts disagree, or several
+        folders hold such files.
     """
     check_split(split)
     root = Path(root).expanduser()
@@ -81,12 +84,24 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
 
 def _find_file(root: Path, stem: str, what: str, ndim: int) -> Path:
     names = [f"{stem}-{what}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
-    for name in names:
-        if (root / name).is_file():
-            return root / name
+    for folders in ([root], [root / "raw", *sorted(root.glob("*/raw"))]):
+        found = [file for folder in folders if (file := _look_in(folder, names))]
+        if len(found) > 1:
+            places = ", ".join(file.relative_to(root).as_posix() for file in found)
+            raise ValueError(f"several data sets in {root}: {places}; name the folder of one")
+        if found:
+            return found[0]
     raise FileNotFoundError(
-        f"no {names[0]} in {root}: looked for {', '.join(names)}; {list_content(root)}. {SOURCE}"
+        f"no {names[0]} in {root}, {root}/raw or {root}/*/raw: looked for {', '.join(names)}; "
+        f"{list_content(root)}. {SOURCE}"
     )
+
+
+def _look_in(folder: Path, names: list[str]) -> Path | None:
+    """Return the first file of these names, in the folder or in one of such a name."""
+    places = [folder, *(folder / name for name in names)]
+    files = (place / name for place in places for name in names)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read_bytes(path: Path) -> bytes:
