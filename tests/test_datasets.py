@@ -297,6 +297,16 @@ def test_empty_folder_is_named(tmp_path):
         load_folder(tmp_path)
 
 
+def test_folder_lists_what_was_left_out(tmp_path):
+    write_images(tmp_path, "a.png", "@eaDir/a.png/THUMB.jpg")
+    for name in ("b.CR2", "c.mov", "d.txt"):
+        (tmp_path / name).touch()
+    collection = load_folder(tmp_path)
+    assert collection.images["path"].tolist() == ["a.png"]
+    assert collection.skipped["path"].tolist() == ["@eaDir", "b.CR2", "c.mov"]
+    assert collection.summary()["skipped"] == 3
+
+
 # --- class folders ----------------------------------------------------------------------
 
 
@@ -326,6 +336,62 @@ def test_stray_files_and_empty_classes_are_reported(tmp_path):
         "stray.png": "not in a class folder",
         "empty": "class folder without images",
     }
+
+
+def test_folders_of_the_system_are_no_classes(tmp_path):
+    write_images(
+        tmp_path, "cat/1.png", *(f"{n}/2.png" for n in ("@eaDir", "#recycle", "lost+found"))
+    )
+    collection = load_class_folders(tmp_path)
+    assert collection.images["label"].tolist() == ["cat"]
+    assert collection.skipped["path"].tolist() == ["#recycle", "@eaDir", "lost+found"]
+
+
+def test_pictures_left_out_of_a_class_are_listed(tmp_path):
+    write_images(tmp_path, "cat/1.png", "dog/2.png", "dog/3.jpg")
+    (tmp_path / "cat/1.nef").touch()
+    (tmp_path / "emu").mkdir()
+    (tmp_path / "emu/1.nef").touch()
+    skipped = load_class_folders(tmp_path).skipped
+    assert skipped["path"].tolist() == ["cat/1.nef", "emu", "emu/1.nef"]
+    assert load_class_folders(tmp_path, classes=["dog"]).skipped.empty
+
+
+def test_class_folder_without_permission_is_left_out_and_listed(tmp_path, monkeypatch):
+    write_images(tmp_path, "cat/1.png", "dog/2.png")
+    scan = os.scandir
+
+    def refuse(path):
+        if os.path.basename(path) == "dog":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    collection = load_class_folders(tmp_path)
+    assert collection.images["label"].tolist() == ["cat"]
+    assert dict(zip(collection.skipped["path"], collection.skipped["reason"], strict=True)) == {
+        "dog": "it cannot be listed: Permission denied"
+    }
+
+
+@pytest.mark.parametrize("splits", [("Train", "Test"), ("training", "VALID"), ("test", "val")])
+def test_folders_of_splits_are_no_classes(tmp_path, splits):
+    write_images(tmp_path, *(f"{split}/{label}/1.png" for split in splits for label in "ba"))
+    (tmp_path / "labels.csv").touch()
+    write_images(tmp_path, "extra/deep/1.png")
+    collection = load_class_folders(tmp_path)
+    known = {"training": "train", "valid": "val"}
+    expected = [(label, known.get(s.lower(), s.lower())) for label in "ab" for s in sorted(splits)]
+    assert collection.images[["label", "split"]].apply(tuple, axis=1).tolist() == expected
+    assert collection.skipped["path"].tolist() == ["extra", "labels.csv"]
+    plain = load_folder(tmp_path).images.set_index("path")["image_id"]
+    assert collection.images["image_id"].tolist() == plain[collection.images["path"]].tolist()
+
+
+def test_class_that_only_one_split_has_is_missed_in_the_other(tmp_path):
+    write_images(tmp_path, "train/a/1.png", "train/b/1.png", "test/a/1.png")
+    (tmp_path / "test/b").mkdir()
+    assert load_class_folders(tmp_path).skipped["path"].tolist() == ["test/b"]
 
 
 def test_classes_can_be_chosen(tmp_path):
