@@ -1,5 +1,6 @@
 """Folders as they are on disks: what is found, and what is told of the rest."""
 
+import inspect
 import os
 import random
 import sys
@@ -69,17 +70,28 @@ def test_nothing_left_says_what_was_left_out(tmp_path, monkeypatch):
 def test_path_too_long_for_the_system_is_left_out_and_listed(tmp_path):
     touch(tmp_path, "a.jpg", "z/b.jpg")
     here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(2300):  # more folders than Python calls functions
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
+    for _ in range(20):
+        os.mkdir("d" * 250, dir_fd=here)
+        below = os.open("d" * 250, os.O_RDONLY, dir_fd=here)
         os.close(here)
         here = below
     os.close(here)
     found = find_images(tmp_path)
     assert found.paths == ["a.jpg", "z/b.jpg"]
     ((path, reason),) = found.skipped.items()
-    assert len(path) > 3900
+    assert len(path) > 3700
     assert reason == "it cannot be listed: File name too long"
+
+
+def test_folders_may_lie_deeper_than_python_calls(tmp_path):
+    deep = "/".join("d" * 300)
+    touch(tmp_path, f"{deep}/a.jpg")
+    limit = sys.getrecursionlimit()
+    try:
+        sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+        assert list_files(tmp_path, JPG).paths == [f"{deep}/a.jpg"]
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_link_to_itself_is_left_out_and_listed(tmp_path):
