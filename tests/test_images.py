@@ -22,6 +22,7 @@ from regionlab.images import (
     read_image,
     read_image_and_digest,
     read_picture,
+    read_thumbnail,
     write_image,
 )
 
@@ -390,6 +391,24 @@ def test_thumbnail_never_enlarges_and_never_shares_memory():
     np.testing.assert_array_equal(small, image)
     assert not np.shares_memory(small, image)
     assert small.flags.writeable
+
+
+def test_thumbnail_of_a_file_is_that_of_its_picture():
+    for data in (encode(noise(90, 60)), encode(noise(90, 60), "JPEG")):
+        np.testing.assert_array_equal(
+            read_thumbnail(data, 30), make_thumbnail(read_image(data), 30)
+        )
+
+
+def test_thumbnail_of_a_large_jpeg_is_read_at_reduced_scale(monkeypatch):
+    ramp = np.add.outer(np.arange(96), np.arange(128))[..., None].repeat(3, 2).astype(np.uint8)
+    data = encode(ramp, "JPEG", quality=95)
+    expected, decoded = make_thumbnail(read_image(data), 8), []
+    monkeypatch.setattr(images, "_to_array", lambda p: decoded.append(p.size) or np.array(p))
+    small = read_thumbnail(data, 8)
+    assert decoded == [(32, 24)]
+    assert small.shape == (6, 8, 3)
+    assert np.abs(small.astype(int) - expected).max() < 8
 
 
 def test_thumbnail_refuses_a_side_of_zero():

@@ -285,16 +285,31 @@ def test_labels_of_one_film_can_be_named(films, frames):
     ("text", "message"),
     [
         ("episode,start,label\nb,0,x\n", "no column 'end', only"),
-        ("episode,start,end,label\nb,0,1,x\nb,5,5,y\n", "line 3: start and end"),
+        ("episode,start,end,label\nb,5,5,y\n", "line 2: start and end"),
         ("episode,start,end,label\nb,zero,1,x\n", "line 2: start and end"),
         ("episode,start,end,label\nc,0,1,x\n", "labels 'c', but the films are b, season 2/a"),
         ("episode,start,end,path\nb,0,1,x\n", "cannot be called path"),
+        ("episode,start,end\nb,0,1,x\nb,0,1,x,y\n", "is no CSV file"),
     ],
 )
 def test_labels_that_cannot_be_read_are_explained(films, frames, text, message):
     (films / "labels.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         load_video(films, frames=frames)
+
+
+def test_labels_that_fit_nothing_are_left_out_and_listed(films, frames):
+    lines = ["b,0,1,x", "b,5,5,y", "c,0,1,z", "b,late,9,w"]
+    (films / "labels.csv").write_text("\ufeff" + "\n".join(["episode,start,end,label", *lines]))
+    collection = load_video(films, seconds=3, frames=frames)
+    assert collection.images["label"].tolist() == ["x", "", "", "", "", ""]
+    reasons = dict(zip(collection.skipped["path"], collection.skipped["reason"], strict=True))
+    assert reasons == {
+        ".hidden.mkv": "hidden file",
+        "labels.csv, line 3": "start and end must be seconds, in order",
+        "labels.csv, line 4": "it labels 'c', but the films are b, season 2/a",
+        "labels.csv, line 5": "start and end must be seconds, in order",
+    }
 
 
 def test_missing_labels_are_named(films, frames):

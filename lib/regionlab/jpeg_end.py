@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 END = b"\xff\xd9"
+RESTART_INTERVAL = b"\xff\xdd"
 START_OF_SCAN = 0xDA
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 # What ends the bits of a scan: any marker but a stuffed byte, a restart or fill.
@@ -46,7 +47,8 @@ def _continue(data: bytes, last_scan: int) -> Iterator[bytes]:
     number = (restarts[-1][1] + 1) & 7 if restarts else 0
     for bits in OTHER_BITS:
         yield whole + bits
-        yield data + bytes([0xFF, 0xD0 + number]) + bits
+        if RESTART_INTERVAL in data:
+            yield data + bytes([0xFF, 0xD0 + number]) + bits
 
 
 def _find_last_scan(data: bytes) -> int | None:

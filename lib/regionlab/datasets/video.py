@@ -6,6 +6,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from regionlab.collection import Collection, make_table
@@ -46,7 +47,8 @@ def load_video(
     labels
         A CSV file with the columns `episode`, `start` and `end` (seconds; the end is
         exclusive) and others, such as `label`, that say what is seen then; absolute, or
-        relative to the folder. None takes `labels.csv` where it lies there.
+        relative to the folder. None takes `labels.csv` where it lies there. Lines that fit no
+        film, or no time, are left out and listed in `skipped`.
     frames
         Folder for the frames; by default one in `data/frames/`.
 
@@ -64,14 +66,15 @@ def load_video(
         If there is no such film, folder or file of labels.
     ValueError
         If there is no film in the folder, no frame in any film, `seconds` is not positive, or
-        the labels are not as described.
+        the labels lack a column or a line that fits.
     """
     root = Path(root).expanduser().absolute()
     if not 0 < seconds < math.inf:
         raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
     films, skipped = find_films(root)
     folder = Path(frames).expanduser() if frames else _default_folder(root, seconds)
-    spans = _read_spans(root, labels, films)
+    spans, left = _read_spans(root, labels, films)
+    skipped |= left
     known = [
         _write_frames(film, folder, episode, seconds)
         for episode, film in progress(films.items(), "frames of films", len(films))
@@ -144,26 +147,32 @@ def _read_marker(folder: Path, marker: Path, made: list) -> dict | None:
     return known if known["made"] == made and there else None
 
 
-def _read_spans(root: Path, labels: Path | str | None, films: dict[str, Path]) -> pd.DataFrame:
-    """Read which label holds when; an empty table where there are no labels."""
+def _read_spans(
+    root: Path, labels: Path | str | None, films: dict[str, Path]
+) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Read which label holds when, and which lines fit nothing; none where there are no labels."""
     folder = root if root.is_dir() else root.parent
     if labels is None and not (root / LABELS).is_file():
-        return pd.DataFrame(columns=SPAN)
+        return pd.DataFrame(columns=SPAN), {}
     path = folder / (labels or LABELS)
     if not path.is_file():
         raise FileNotFoundError(f"no such file of labels: {path}")
-    spans = pd.read_csv(path, dtype="str", keep_default_na=False)
+    try:
+        spans = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
+    except ValueError as e:  # not UTF-8, or lines of several lengths
+        raise ValueError(f"{path} is no CSV file in UTF-8: {e}") from e
     if missing := [name for name in SPAN if name not in spans]:
         raise ValueError(f"{path} has no column {missing[0]!r}, only {list(spans.columns)}")
     times = spans[SPAN[1:]].apply(pd.to_numeric, errors="coerce")
-    bad = ~(times["start"] < times["end"])
-    if bad.any():
-        raise ValueError(
-            f"{path}, line {bad.argmax() + 2}: start and end must be seconds, in order"
-        )
-    if lost := sorted(set(spans["episode"]) - set(films)):
-        raise ValueError(f"{path} labels {lost[0]!r}, but the films are {', '.join(films)}")
-    return spans.assign(**times)
+    left = {}
+    for row in np.flatnonzero(~(times["start"] < times["end"])):
+        left[row] = "start and end must be seconds, in order"
+    for row in np.flatnonzero(~spans["episode"].isin(list(films))):
+        left[row] = f"it labels {spans['episode'][row]!r}, but the films are {', '.join(films)}"
+    reasons = {f"{path.name}, line {row + 2}": reason for row, reason in sorted(left.items())}
+    if len(left) == len(spans) > 0:
+        raise ValueError(f"{path} labels no film; {': '.join(next(iter(reasons.items())))}")
+    return spans.assign(**times).drop(index=list(left)), reasons
 
 
 def _label_frames(images: pd.DataFrame, spans: pd.DataFrame) -> dict[str, list[str]]:

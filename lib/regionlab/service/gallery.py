@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 from fastapi import HTTPException
 
-from regionlab.images import ImageError, read_image
+from regionlab.images import ImageError, read_image, read_thumbnail
 from regionlab.index import Index
 from regionlab.service.outlines import mask_to_path
 from regionlab.widgets.pictures import encode_image
@@ -51,10 +51,14 @@ class Gallery:
         self.find(name)
         return name
 
-    def read(self, row: int) -> np.ndarray:
-        """Read an image, (H, W, 3) uint8 RGB; HTTPException 404 if its file is gone."""
+    def read(self, row: int, side: int | None = None) -> np.ndarray:
+        """Read an image, (H, W, 3) uint8 RGB, in its own size or no side above `side` pixels.
+
+        HTTPException 404 if its file is gone.
+        """
+        path = self.index.path(row)
         try:
-            return read_image(self.index.path(row))
+            return read_image(path) if side is None else read_thumbnail(path, side)
         except ImageError as e:  # its text has the path, which is nobody's business
             name = self.index.images["image_id"].iloc[row]
             raise HTTPException(404, f"the file of image {name!r} cannot be read") from e
@@ -69,7 +73,7 @@ class Gallery:
         return self._keep_thumbnail(row, side) if keep else self._make_jpeg(row, side)
 
     def _make_jpeg(self, row: int, side: int | None) -> bytes:
-        image = self.read(row)
+        image = self.read(row, side)
         return encode_image(image, side or max(image.shape))
 
     def describe(self, row: int) -> dict[str, Any]:
