@@ -117,6 +117,14 @@ def test_flickr_captions_may_lie_with_the_pictures(tmp_path, place):
     assert collection.skipped.empty
 
 
+@pytest.mark.parametrize("text", ["Flickr8k.token.txt", "Flickr8k_text/Flickr8k.token.txt"])
+def test_flickr8k_is_found_as_its_authors_published_it(tmp_path, text):
+    write_flickr(tmp_path, None, folder="Flicker8k_Dataset")
+    (tmp_path / text).parent.mkdir(exist_ok=True)
+    write_token_file(tmp_path / text)
+    assert load_flickr30k(tmp_path).captions["caption"].tolist() == sum(CAPTIONS.values(), [])
+
+
 def test_flickr_line_without_its_last_bar_is_read(tmp_path):
     text = "image_name| comment_number| comment\n36979.jpg| 4   A dog runs across the grass .\n"
     collection = load_flickr30k(write_flickr(tmp_path, "results.csv", text))

@@ -353,6 +353,16 @@ def test_film_whose_name_is_no_utf8_is_listed(tmp_path, frames):
     assert collection.skipped["path"].tolist() == ["caf\\udce9.mkv"]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
+def test_one_film_whose_name_is_no_utf8_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("regionlab.datasets.video.DATA", tmp_path / "data")
+    film = tmp_path / os.fsdecode(b"caf\xe9.mkv")
+    write_film(tmp_path / "a.mkv", [0]).rename(film)
+    collection = load_video(film)
+    assert collection.images["episode"].tolist() == ["caf\\udce9"]
+    assert collection.missing_files().empty
+
+
 # --- frames on disk ---------------------------------------------------------------------
 
 

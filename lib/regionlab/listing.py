@@ -14,7 +14,7 @@ SYSTEM_FOLDERS = frozenset({
     "@sharebin", "@tmp", "__macosx", "lost+found", "lost.dir", "network trash folder",
     "system volume information", "temporary items",
 })  # fmt: skip
-SYSTEM_FILES = frozenset({"desktop.ini", "ehthumbs.db", "thumbs.db"})
+SYSTEM_NAMES = SYSTEM_FOLDERS | {"desktop.ini", "ehthumbs.db", "thumbs.db"}
 
 
 @dataclass
@@ -78,7 +78,7 @@ def list_files(
 
 def is_hidden(name: str) -> bool:
     """Tell whether a file or folder of this name is left out of every listing."""
-    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS | SYSTEM_FILES
+    return name.startswith(".") or name.lower() in SYSTEM_NAMES
 
 
 def is_text(name: str) -> bool:

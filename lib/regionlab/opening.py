@@ -47,7 +47,7 @@ def read_limit(environ: Mapping[str, str]) -> int:
     return limit
 
 
-# Beyond the photographs of any telephone and most panoramas; takes 2 GB of memory at the most.
+# Beyond the photographs of any telephone and most panoramas. So many take 2 to 5 GB of memory.
 MAX_PIXELS = read_limit(os.environ)
 
 

@@ -38,7 +38,7 @@ def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
         If there is no film in the folder, or two differ in the suffix only.
     """
     if root.is_file():
-        return {root.stem: root}, {}
+        return {root.stem.encode(errors="backslashreplace").decode(): root}, {}
     if not root.is_dir():
         raise FileNotFoundError(f"no such film, or folder of films: {root}")
     found = list_files(root, FILM_SUFFIXES, unread_films())

@@ -24,8 +24,17 @@ IMAGE_FOLDERS = (
     "flickr30k_images/flickr30k_images",
     "flickr30k_images",
     "flickr30k-images",
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
 )
-CAPTION_FILES = ("captions.txt", "results.csv", "results_20130124.token")
+CAPTION_FILES = (
+    "captions.txt",
+    "results.csv",
+    "results_20130124.token",
+    "captions.csv",
+    "Flickr8k.token.txt",
+    "Flickr8k_text/Flickr8k.token.txt",
+)
 KARPATHY_JSON = "dataset_flickr30k.json"
 SOURCE = (
     "Flickr30K's images and captions can be had from the University of Illinois (the page of "
@@ -50,12 +59,12 @@ def load_flickr30k(root: Path | str, split: str | None = None) -> Collection:
     ----------
     root
         The folder that holds the pictures in `Images/`, `images/`, `flickr30k_images/` (nested
-        or not) or `flickr30k-images/`, and, beside them or among them, the captions.
+        or not), `flickr30k-images/` or `Flicker8k_Dataset/`, and, beside them or among them,
+        the captions.
     split
         "train", "val" or "test" of Karpathy's split, from `dataset_flickr30k.json` or
-        `flickr30k_<split>_karpathy.txt`; None for all images, from `captions.txt`,
-        `results.csv`, `results_20130124.token` or `dataset_flickr30k.json`. The first file
-        found is read.
+        `flickr30k_<split>_karpathy.txt`; None for all images, from the first that is there of
+        `CAPTION_FILES` and `dataset_flickr30k.json`.
 
     Raises
     ------

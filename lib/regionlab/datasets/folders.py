@@ -1,6 +1,7 @@
 """Plain folders of pictures, with or without one sub-folder a class."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -90,12 +91,12 @@ def _find_class(path: str, bases: list[str]) -> tuple[str, str]:
 def _list_strays(root: Path, bases: list[str]) -> Iterator[str]:
     """Yield what lies beside class folders: files and, beside those of splits, folders."""
     for base in bases:
-        for entry in (root / base).iterdir():
-            if not is_hidden(entry.name) and not entry.is_dir():
-                yield base + entry.name
+        for name in os.listdir(root / base):
+            if not is_hidden(name) and not os.path.isdir(root / base / name):
+                yield base + name
     if bases != [""]:
         known = {base.split("/")[0] for base in bases}
-        yield from (e.name for e in root.iterdir() if not is_hidden(e.name) and e.name not in known)
+        yield from (n for n in os.listdir(root) if not is_hidden(n) and n not in known)
 
 
 def _relative_paths(root: Path) -> tuple[list[str], dict[str, str]]:

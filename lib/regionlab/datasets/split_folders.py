@@ -1,5 +1,6 @@
 """Folders of splits, such as `train/` and `Validation/`, told from folders of classes."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,10 +47,10 @@ def find_split_folders(root: Path) -> dict[str, str]:
 def list_folders(folder: Path) -> Iterator[str]:
     """Yield the names of the folders in a folder, sorted; none of one that cannot be listed."""
     try:
-        entries = sorted(folder.iterdir())
-        yield from (e.name for e in entries if not is_hidden(e.name) and e.is_dir())
+        names = sorted(os.listdir(folder))
     except OSError:  # listed as left out where the pictures are looked for
         return
+    yield from (name for name in names if not is_hidden(name) and os.path.isdir(folder / name))
 
 
 def _split_of(name: str) -> str | None:
@@ -64,6 +65,6 @@ def _enter(root: Path, name: str) -> str:
 
 def _holds_pictures(folder: Path) -> bool:
     try:
-        return any(suffix_of(entry.name) in readable_images() for entry in folder.iterdir())
+        return any(suffix_of(name) in readable_images() for name in os.listdir(folder))
     except OSError:
         return False

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 import re
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def _name(root: Path) -> str:
 
 def _default_folder(root: Path, seconds: float) -> Path:
     """Return a folder that is this root's own, whatever other folders of its name there are."""
-    place = hashlib.sha256(str(root).encode()).hexdigest()[:8]
+    place = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
     name = shorten_path(re.sub(r"[^\w.]+", "-", _name(root)).strip("-"))
     return DATA / "frames" / f"{name}-{place}-{seconds:g}s"
 
