@@ -8,7 +8,7 @@ import pandas as pd
 
 from regionlab.collection import Collection
 from regionlab.index import Index
-from regionlab.query import Query, stack_parts
+from regionlab.query import Query
 from regionlab.region_search import RegionRanking, search_regions
 from regionlab.relevance import holds_kinds_of
 
@@ -104,7 +104,7 @@ def search_changed_regions(
     k, exclude
         As for `search_regions`.
     """
-    firsts = stack_parts([query.parts[0] for query in queries])
+    firsts = np.stack([query.parts[0].vector for query in queries])
     composed = compose(firsts, list(words))
     changed = [
         Query((replace(query.parts[0], vector=vector, **PLACELESS, label=said), *query.parts[1:]))

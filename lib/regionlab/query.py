@@ -4,14 +4,13 @@ A query holds one or several parts. A part of positive weight is wanted; a part 
 weight is not ("like this, without that").
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from regionlab.rle_runs import decode_runs
-from regionlab.spaces import Vectors, find_difference, get_encoding, get_space, with_space
+from regionlab.spaces import find_difference, get_encoding, get_space, with_space
 
 if TYPE_CHECKING:
     from regionlab.embedding import Encoder
@@ -133,9 +132,9 @@ class Query:
         return len(self.parts[0].vector)
 
     @property
-    def vectors(self) -> Vectors:
+    def vectors(self) -> np.ndarray:
         """(m, d) float32, the parts' unit vectors."""
-        return stack_parts(self.parts)
+        return np.stack([part.vector for part in self.parts])
 
     @property
     def weights(self) -> np.ndarray:
@@ -190,14 +189,6 @@ def make_probes(query: Query, several: str) -> Probes:
     vectors = np.vstack([mean / length, vectors[~wanted]]).astype(np.float32)
     of_part = np.where(wanted, 0, np.cumsum(~wanted))
     return Probes(vectors, np.append(1.0, weights[~wanted]), of_part)
-
-
-def stack_parts(parts: Sequence[Part]) -> Vectors:
-    """Return (m, d) float32, the vectors of parts; of the space and encoding that all share."""
-    spaces, encodings = {part.space for part in parts}, {part.encoding for part in parts}
-    vectors = np.stack([part.vector for part in parts])
-    space = spaces.pop() if len(spaces) == 1 else None
-    return with_space(vectors, space, encodings.pop() if len(encodings) == 1 else None)
 
 
 def part_from_region(

@@ -5,14 +5,16 @@ may regions that were shown to one model in two ways. What encoders, indexes and
 says what it is, searches compare, and a mixture is refused.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 
 class Vectors(np.ndarray):
     """An array of vectors with their space; else an array like any other.
 
-    Slices, copies, sums and multiples stay in the space. Whatever else is computed, such as
-    cosines, and what mixes two spaces, is of none.
+    Slices, copies, sums, multiples and what is joined stay in the space. Whatever else is
+    computed, such as cosines, and what mixes two spaces, is of none.
 
     Attributes
     ----------
@@ -33,16 +35,16 @@ class Vectors(np.ndarray):
     def __array_wrap__(self, array, context=None, return_scalar=False):
         if return_scalar:
             return array[()]
-        array = np.asarray(array)
-        sources = (self,) if context is None else context[1]
-        if array.dtype.kind != "f" or (context is not None and context[0] not in LINEAR):
-            return array
-        known = [source for source in sources if get_space(source) is not None]
-        spaces = {get_space(source) for source in known}
-        encodings = {get_encoding(source) for source in known} - {None}
-        if len(spaces) != 1 or len(encodings) > 1:
-            return array
-        return with_space(array, *spaces, *encodings)
+        function, sources = (None, (self,)) if context is None else context[:2]
+        if function is not None and function not in LINEAR:
+            return np.asarray(array)
+        return _with_common_space(array, sources)
+
+    def __array_function__(self, function, types, arguments, options):
+        result = super().__array_function__(function, types, arguments, options)
+        if function is np.concatenate:  # stack and vstack call it too
+            return _with_common_space(result, arguments[0])
+        return result
 
     def __reduce__(self) -> tuple:
         return with_space, (np.asarray(self), self.space, self.encoding)
@@ -61,6 +63,17 @@ def with_space(vectors: np.ndarray, space: str | None, encoding: str | None = No
     known = np.asanyarray(vectors).view(MappedVectors if mapped else Vectors)
     known.space, known.encoding = space, encoding
     return known
+
+
+def _with_common_space(array: np.ndarray, sources: Iterable[object]) -> np.ndarray:
+    """Return what was made of some arrays with the space of those that say one, if it is one."""
+    array = np.asarray(array)
+    known = [source for source in sources if get_space(source) is not None]
+    spaces = {get_space(source) for source in known}
+    encodings = {get_encoding(source) for source in known} - {None}
+    if array.dtype.kind != "f" or len(spaces) != 1 or len(encodings) > 1:
+        return array
+    return with_space(array, *spaces, *encodings)
 
 
 def get_space(vectors: object) -> str | None:
