@@ -150,7 +150,7 @@ def test_rows_that_rounding_tells_apart_stay_until_they_are_compared_again():
 def test_a_query_that_is_not_finite_is_refused(value, k):
     queries = SIGNS[:3].copy()
     queries[1, 2] = value
-    with pytest.raises(ValueError, match="query 1 is not finite"):
+    with pytest.raises(ValueError, match="1 of 3 queries not finite, first: 1"):
         ExactEngine(SIGNS).search(queries, k)
 
 

@@ -102,7 +102,7 @@ class Engine(ABC):
         if queries.ndim != 2 or queries.shape[1] != d:
             raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
         if len(bad := list_not_finite(queries)):
-            raise ValueError(f"query {bad[0]} is not finite, and {len(bad) - 1} more are not")
+            raise ValueError(f"{len(bad)} of {len(queries)} queries not finite, first: {bad[0]}")
         if difference := find_difference(queries, self.vectors):
             raise EngineError(f"the queries cannot be compared with these vectors: {difference}")
         exclude = _check_exclude(exclude, len(queries), n)

@@ -67,11 +67,11 @@ def find_exactly(
         yield from (rows[rows != row] for row in exclude)
     elif keep is not None and left <= FEW:
         rows = np.flatnonzero(keep)
-        place = np.full(len(vectors) + 1, -1)  # the last one is that of row -1
-        place[rows] = np.arange(left)
+        place = np.searchsorted(rows, exclude)
+        place[rows[np.minimum(place, left - 1)] != exclude] = -1
         some = np.asarray(vectors[rows])
         refuse_not_finite(rows[list_not_finite(some)])
-        for found in _find_best(some, queries, k, place[exclude]):
+        for found in _find_best(some, queries, k, place):
             yield rows[found]
     else:
         yield from _find_best(vectors, queries, k, exclude, keep)

@@ -198,10 +198,10 @@ def _read_index(folder: Path) -> Index:
         check_agreement(manifest, images, vectors, failures)
         regions = read_region_files(folder, manifest, images)
         root = find_root(folder, manifest)
+        vectors = with_space(vectors, manifest["space"])
+        if manifest["regions"]:
+            made = manifest["space"], manifest["regions"]["encoding"]
+            regions = (regions[0], with_space(regions[1], *made), regions[2])
     except Exception as e:  # parquet, numpy, csv and the manifest each have errors of their own
         raise damaged(folder, e) from e
-    vectors = with_space(vectors, manifest["space"])
-    if manifest["regions"]:
-        made = manifest["space"], manifest["regions"]["encoding"]
-        regions = (regions[0], with_space(regions[1], *made), regions[2])
     return Index(folder, manifest, root, images, vectors, failures, *regions)
