@@ -365,6 +365,16 @@ def test_untrained_weights_are_the_same_each_time():
     assert first.space == second.space != load("toyvit/untrained").space
 
 
+def test_a_file_that_fits_two_architectures_is_of_two_spaces(tmp_path):
+    names = ("resnet18", "resnetblur18")  # the blur has no weights
+    save_file(timm.create_model(names[0], num_classes=0).state_dict(), tmp_path / "a.safetensors")
+    encoders = [load(f"dir/{name}/{tmp_path / 'a.safetensors'}") for name in names]
+    pixels = torch.rand(1, 3, 224, 224)
+    assert not np.allclose(*(encoder.encode_pixels(pixels) for encoder in encoders), atol=1e-3)
+    assert encoders[0].space != encoders[1].space
+    assert encoders[0].fingerprint["weights_sha256"] == encoders[1].fingerprint["weights_sha256"]
+
+
 def test_toybox_weights_are_found_by_name_alone(toy_files, encoders, monkeypatch):
     monkeypatch.setattr(files_module, "TOYBOX", toy_files["toydir"].parent)
     found = load("toydir")

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import json
 import logging
 import threading
 import time
@@ -15,8 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from regionlab import weights as weights_module
+from regionlab.composed_files import TEXT, TrainedParts
 from regionlab.encoders import available_encoders, load_encoder
 from regionlab.images import ImageError, read_image
+from regionlab.toybox import toyclip
 from regionlab.weights import WeightsError, find_weights, hash_file
 
 import open_clip  # isort: skip
@@ -130,6 +133,41 @@ def test_untrained_weights_are_the_same_each_time_and_leave_the_callers_random_n
     image = make_images(1)
     np.testing.assert_array_equal(first.encode_images(image), second.encode_images(image))
     assert first.space == second.space
+
+
+@pytest.fixture
+def many_heads(tmp_path, monkeypatch):
+    """An architecture that takes toyclip's weights: its text tower has twice as many heads."""
+    config = json.loads(toyclip.CONFIG.read_text())
+    config["text_cfg"]["heads"] *= 2
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "toyclip-heads", config)
+    monkeypatch.setitem(
+        open_clip.factory._MODEL_CONFIGS, "toyclip-heads-quickgelu", config | {"quick_gelu": True}
+    )
+    return "toyclip-heads"
+
+
+def test_random_weights_of_two_architectures_are_two_spaces(many_heads):
+    spaces = {load(f"{name}/untrained").space for name in ("toyclip", many_heads)}
+    assert len(spaces) == 2
+
+
+def test_a_file_that_fits_two_architectures_is_of_two_spaces(encoder, encoder_file, many_heads):
+    other = load(f"{many_heads}/{encoder_file}")
+    assert other.space != encoder.space
+    assert other.fingerprint["architecture"] == "toyclip-heads"
+    assert load(f"{many_heads}/{encoder_file}").space == other.space
+    quick = load(f"{many_heads}-quickgelu/{encoder_file}")
+    assert quick.space != other.space
+    assert quick.fingerprint["architecture"] == "toyclip-heads"  # the activation is apart
+
+
+def test_spaces_of_published_weights_stay_what_they_were(encoder, encoder_file):
+    # Indexes and trained composers that lie about hold these.
+    told = [encoder.fingerprint[key] for key in ("weights_sha256", "quick_gelu", "preprocess")]
+    assert encoder.space == hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+    if toyclip.WEIGHTS.exists():
+        assert load("toyclip").space == TrainedParts(load("toyclip"))._read(TEXT)[1]["clip"]
 
 
 # Files of one's own

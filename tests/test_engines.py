@@ -6,6 +6,7 @@ import pytest
 
 from regionlab import engine_base, engine_exact
 from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
+from regionlab.spaces import with_space
 
 
 def unit(vectors):
@@ -132,6 +133,47 @@ def test_what_is_held_does_not_grow_with_the_gallery(monkeypatch):
     ExactEngine(random_unit(16, 20_000, 8)).search(random_unit(17, 20, 8), 5)
     assert max(size for size, _ in held) == 2000
     assert max(count for _, count in held) < 20 * 5 * 4
+
+
+def test_rows_that_rounding_tells_apart_stay_until_they_are_compared_again():
+    # The second and third are equal but for the rounding of a product: both may be second.
+    hits = engine_exact._Hits(1, k=2)
+    hits.offer(np.array([[0.9, 0.5, 0.5 - 4e-6, 0.1]], np.float32), 0)
+    assert [rows.tolist() for rows in hits.get_rows()] == [[0, 1, 2]]
+
+
+# What is not finite
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("k", [1, 300])
+def test_a_query_that_is_not_finite_is_refused(value, k):
+    queries = SIGNS[:3].copy()
+    queries[1, 2] = value
+    with pytest.raises(ValueError, match="1 of 3 queries not finite, first: 1"):
+        ExactEngine(SIGNS).search(queries, k)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("k", [1, 300])
+@pytest.mark.parametrize("where", [None, {"label": {"$ne": "owl"}}], ids=str)
+def test_a_row_that_is_not_finite_is_named(value, k, where):
+    gallery = SIGNS.copy()
+    gallery[[70, 211], 3] = value
+    engine = ExactEngine(gallery, table=TABLE)
+    with pytest.raises(EngineError, match="row 70 of the vectors is not finite, nor are 1 more"):
+        engine.search(SIGNS[:3], k, where=where)
+
+
+# Spaces
+
+
+def test_queries_of_another_space_are_refused():
+    engine = ExactEngine(with_space(SIGNS, "one"))
+    rows, _ = engine.search(with_space(SIGNS[:3], "one"), 1)
+    assert np.array_equal(engine.search(SIGNS[:3], 1)[0], rows)  # says nothing of itself
+    with pytest.raises(EngineError, match="space two against space one"):
+        engine.search(with_space(SIGNS[:3], "two"), 1)
 
 
 # Filters

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import engine_chroma
+from regionlab import engine_base, engine_chroma
 from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
 
 N, D = 10_000, 24
@@ -129,6 +129,42 @@ def test_filters_and_exclusions_are_those_of_the_exact_engine(engines, kind, whe
         )
         np.testing.assert_array_equal(found[0], expected[0])
         np.testing.assert_array_equal(found[1], expected[1])
+
+
+@pytest.mark.parametrize("where", WHERES, ids=str)
+def test_filters_of_many_rows_are_complete_too(engines, where, monkeypatch):
+    monkeypatch.setattr(engine_base, "FEW", 0)  # so that Chroma is asked, then all rows
+    for a, b in zip(
+        engines["folder"].search(GALLERY[:5], 40, where=where),
+        EXACT.search(GALLERY[:5], 40, where=where),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_many_copies_are_all_found(tmp_path):
+    copies = np.repeat(GALLERY[[0, 700, 1400]], 100, axis=0)
+    engine = build_engine("chroma", copies, folder=tmp_path)
+    exclude = np.array([7])
+    rows, scores = engine.search(copies[:1], 150, exclude=exclude)
+    assert (rows >= 0).all() and 7 not in rows[0]
+    expected = ExactEngine(copies).search(copies[:1], 150, exclude=exclude)[1]
+    np.testing.assert_array_equal(scores, expected)
+
+
+def test_a_row_that_is_not_finite_is_named_before_it_is_sent(tmp_path):
+    broken = SMALL.copy()
+    broken[17, 3] = np.nan
+    with pytest.raises(EngineError, match="row 17 of the vectors is not finite"):
+        build_engine("chroma", broken, folder=tmp_path)
+
+
+def test_a_number_too_large_for_chroma_is_not_sent_and_still_filters(tmp_path):
+    table = pd.DataFrame({"n": np.array([2**70, 5] * 150, object)})
+    engine = build_engine("chroma", SMALL, folder=tmp_path, table=table)
+    assert engine.search(SMALL[:1], 300, where={"n": 2**70})[0][0, :150].min() >= 0
+    kept = engine.collection.get(ids=["0", "1"], include=["metadatas"])["metadatas"]
+    assert kept == [None, {"n": 5}]
 
 
 @pytest.mark.parametrize("kind", ["folder", "server"])

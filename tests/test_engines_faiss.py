@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import engine_faiss, engine_files
+from regionlab import engine_base, engine_exact, engine_faiss, engine_files
 from regionlab.engine_factory import estimate_bytes, list_factories, list_settings, parse_factory
 from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
 
@@ -140,12 +140,60 @@ def test_a_rare_match_is_found_among_many_others(kept):
     assert (scores[:, 1] == -np.inf).all()
 
 
-def test_what_few_cells_do_not_hold_stays_empty(kept):
+def assert_same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("k", [400, 1000])
+def test_what_few_cells_do_not_hold_is_looked_for_everywhere(k, kept):
     engine = build_engine("faiss:IVF32,Flat?nprobe=1", GALLERY, folder=kept, table=TABLE)
-    rows, scores = engine.search(QUERIES, 1000)
-    assert ((rows == -1) == (scores == -np.inf)).all()
-    assert (rows[:, -1] == -1).all() and (rows[:, 0] >= 0).all()
-    assert all(len(set(row[row >= 0])) == (row >= 0).sum() for row in rows)
+    assert_same(engine.search(QUERIES, k), EXACT.search(QUERIES, k))
+
+
+APPROXIMATE = ["HNSW16", "IVF32,Flat", "IVF32,PQ4x4", "PQ4x4", "SQ4"]
+
+
+@pytest.mark.parametrize("few", [0, 99999], ids=["by the engine", "at once"])
+@pytest.mark.parametrize("string", APPROXIMATE)
+def test_all_that_match_a_filter_are_found(string, few, kept, monkeypatch):
+    monkeypatch.setattr(engine_base, "FEW", few)
+    table = pd.DataFrame({"group": np.minimum(np.arange(N) % 500, 3)})  # 4 and 1,988 rows
+    engine = build_engine(f"faiss:{string}", GALLERY, folder=kept, table=table)
+    exact = ExactEngine(GALLERY, table=table)
+    exclude = np.where(np.arange(40) % 2, np.arange(40), -1)
+    rows, scores = found = engine.search(GALLERY[:40], 4, exclude=exclude, where={"group": 0})
+    assert_same(found, exact.search(GALLERY[:40], 4, exclude=exclude, where={"group": 0}))
+    assert (rows >= 0).sum(axis=1).tolist() == [4] * 40  # no excluded row is of the group
+    rows, _ = engine.search(GALLERY[:4], 4, exclude=np.array([0, 1, 2, 3]), where={"group": 0})
+    assert (rows >= 0).sum(axis=1).tolist() == [3, 4, 4, 4]
+
+
+def test_many_copies_are_all_found(tmp_path):
+    copies = np.repeat(GALLERY[[0, 700, 1400]], 100, axis=0)
+    engine = build_engine("faiss:HNSW32", copies, folder=tmp_path)
+    for exclude, most in ((-1, 300), (7, 299)):
+        rows, scores = engine.search(copies[:1], 150, exclude=np.array([exclude]))
+        assert (rows >= 0).all() and exclude not in rows[0]
+        assert (scores[0, :99] == scores[0, 0]).all() and scores[0, 0] == pytest.approx(1)
+        rows, _ = engine.search(copies[:1], 300, exclude=np.array([exclude]))
+        assert (rows >= 0).sum() == most
+
+
+def test_what_an_engine_finds_enough_of_is_not_looked_for_again(kept, monkeypatch):
+    monkeypatch.setattr(engine_exact, "find_exactly", None)
+    engine = build_engine("faiss:IVF32,Flat?nprobe=4", GALLERY, folder=kept, table=TABLE)
+    rows, _ = engine.search(QUERIES, 5)
+    assert (rows >= 0).all()
+
+
+def test_rows_that_are_not_finite_are_named_when_an_index_is_built(tmp_path):
+    for place in (3, 1234):
+        broken = GALLERY.copy()
+        broken[place, 5] = np.nan
+        for string in ("Flat", "IVF32,Flat"):
+            with pytest.raises(EngineError, match=f"row {place} of the vectors is not finite"):
+                build_engine(f"faiss:{string}", broken, folder=tmp_path)
 
 
 # What is refused

@@ -16,6 +16,7 @@ import numpy as np
 
 from regionlab import fusions
 from regionlab.fusions import to_unit
+from regionlab.spaces import Vectors, find_difference, get_encoding, with_space
 
 if TYPE_CHECKING:
     from regionlab.embedding import Encoder
@@ -75,14 +76,18 @@ class Composer:
         Image and text features to (q, d).
     image_length
         Mean length of image features; what unit vectors are stretched to.
+    space
+        Embedding space of the features, `Encoder.space`, and so of what is composed; None if it
+        is not known.
     """
 
     name: str
     encode_texts: Callable[[list[str]], np.ndarray]
     fuse: Fusion
     image_length: float
+    space: str | None = None
 
-    def compose(self, image_vectors: np.ndarray, texts: Sequence[str]) -> np.ndarray:
+    def compose(self, image_vectors: np.ndarray, texts: Sequence[str]) -> Vectors:
         """Compose queries.
 
         Parameters
@@ -96,19 +101,23 @@ class Composer:
 
         Returns
         -------
-        np.ndarray
-            (q, d) float32, unit length, to be compared with unit vectors of images.
+        Vectors
+            (q, d) float32, unit length, to be compared with unit vectors of images; in the space
+            of the encoder and, of regions, by the encoding of the references.
 
         Raises
         ------
         ValueError
             If the numbers of vectors and texts differ, a text is empty, or a vector is not
-            finite or of another length than the encoder's.
+            finite, or of another length or space than the encoder's.
         """
+        if difference := find_difference(image_vectors, self):
+            raise ValueError(f"image_vectors are by another model than {self.name}: {difference}")
         texts = check_texts(texts)
         features = self.encode_texts(texts)
         images = self._check_images(image_vectors, features)
-        return to_unit(self.fuse(images, features)).astype(np.float32)
+        composed = to_unit(self.fuse(images, features)).astype(np.float32)
+        return with_space(composed, self.space, get_encoding(image_vectors))
 
     def _check_images(self, images: np.ndarray, texts: np.ndarray) -> np.ndarray:
         images = np.asarray(images, np.float32)
@@ -173,7 +182,7 @@ def create_composer(
         image_length = parts.image_length if rung.fusion in (None, fusions.add) else 1.0
     if not 0 < image_length < np.inf:
         raise ValueError(f"image_length must be positive, got {image_length}")
-    return Composer(name, texts.encode_texts, fuse, image_length)
+    return Composer(name, texts.encode_texts, fuse, image_length, encoder.space)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:

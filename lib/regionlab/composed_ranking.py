@@ -9,6 +9,7 @@ import numpy as np
 from regionlab.datasets.triplets import Triplets
 from regionlab.engines import ROUNDING, ExactEngine
 from regionlab.ranking import check_count
+from regionlab.spaces import find_difference
 
 BLOCK = 256  # queries compared with the gallery at a time
 UNIT_TOLERANCE = 1e-3
@@ -117,9 +118,11 @@ def check_vectors(
     Raises
     ------
     ValueError
-        If one is no matrix, their widths differ, there is not a vector for each query or
+        If one is no matrix, their widths or spaces differ, there is not a vector for each query or
         image, or one is not finite or not of unit length.
     """
+    if difference := find_difference(composed, gallery):
+        raise ValueError(f"composed vectors cannot be compared with the gallery: {difference}")
     composed = _check_unit("composed", composed)
     gallery = _check_unit("gallery", gallery)
     if composed.shape[1] != gallery.shape[1]:

@@ -1,15 +1,19 @@
 """A region and words: "this object, but green", asked of the regions of an index."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from regionlab.collection import Collection
 from regionlab.index import Index
-from regionlab.query import Part, Query
+from regionlab.query import Query
 from regionlab.region_search import RegionRanking, search_regions
 from regionlab.relevance import holds_kinds_of
+
+# What is made of a region and words is in no place.
+PLACELESS = {"box": None, "size": None, "rle": None}
 
 Compose = Callable[[np.ndarray, list[str]], np.ndarray]
 
@@ -103,7 +107,7 @@ def search_changed_regions(
     firsts = np.stack([query.parts[0].vector for query in queries])
     composed = compose(firsts, list(words))
     changed = [
-        Query((Part(vector, label=said, weight=query.parts[0].weight), *query.parts[1:]))
+        Query((replace(query.parts[0], vector=vector, **PLACELESS, label=said), *query.parts[1:]))
         for query, vector, said in zip(queries, composed, words, strict=True)
     ]
     return search_regions(index, changed, k=k, exclude=exclude)

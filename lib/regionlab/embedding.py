@@ -16,6 +16,7 @@ from regionlab.images import ImageError, read_picture
 from regionlab.preprocessing import Preprocessing
 from regionlab.progress import progress as show_progress
 from regionlab.side_by_side import SideBySide
+from regionlab.spaces import with_space
 from regionlab.streams import ImageBatch, read_ahead
 
 ImageSource = Path | str | np.ndarray
@@ -28,7 +29,8 @@ FULL = "full"  # the fingerprint's word for pictures that are always decoded at 
 class Encoder:
     """A CLIP model with the preprocessing and tokenizer it was trained with.
 
-    Made by `encoders.load_encoder`. Vectors are unit length, so a dot product is the cosine.
+    Made by `encoders.load_encoder`. Vectors are unit length, so a dot product is the cosine, and
+    say of which space they are, see `spaces.Vectors`.
 
     Attributes
     ----------
@@ -38,7 +40,8 @@ class Encoder:
         Length of a vector.
     fingerprint
         What decides the vectors: model, SHA-256 of the weights, activation, preprocessing,
-        precision, and whether large JPEGs are decoded at reduced scale.
+        precision, and whether large JPEGs are decoded at reduced scale; and the architecture,
+        unless the weights are published for it and so imply it.
     space
         Short id of the embedding space: vectors may be compared if it is the same. Precision
         and decoding are not part of it.
@@ -56,9 +59,10 @@ class Encoder:
         self.fast_decode = fingerprint.get("decode", FULL) != FULL
         self.dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         self.image_size = model.visual.image_size
-        self.dim = self.encode_pixels(self.blank_pixels(1)).shape[1]
         decisive = [fingerprint[key] for key in ("weights_sha256", "quick_gelu", "preprocess")]
+        decisive += [fingerprint["architecture"]] if "architecture" in fingerprint else []
         self.space = hashlib.sha256(json.dumps(decisive).encode()).hexdigest()[:16]
+        self.dim = self.encode_pixels(self.blank_pixels(1)).shape[1]
 
     def __repr__(self) -> str:
         return f"<Encoder {self.name}: {self.dim} dimensions, {self.precision} on {self.device}>"
@@ -109,7 +113,7 @@ class Encoder:
                 if batch.failures:
                     raise batch.failures[0][1]
                 vectors.append(batch.vectors)
-        return np.concatenate(vectors)
+        return with_space(np.concatenate(vectors), self.space)
 
     def encode_stream(
         self,
@@ -192,7 +196,7 @@ class Encoder:
         ]
         vectors = np.concatenate([np.empty((0, self.dim), np.float32), *parts])
         vectors = vectors.reshape(len(texts), len(templates), self.dim).mean(1)
-        return _normalize(vectors) if unit else vectors
+        return with_space(_normalize(vectors) if unit else vectors, self.space)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor, *, unit: bool = True) -> np.ndarray:
@@ -203,7 +207,7 @@ class Encoder:
         pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
         vectors = self.model.encode_image(pixels).float().cpu().numpy()
         directions = _normalize(vectors)  # also a check that there are any
-        return directions if unit else vectors
+        return with_space(directions if unit else vectors, self.space)
 
     @torch.inference_mode()
     def _encode_tokens(self, tokens: torch.Tensor, unit: bool) -> np.ndarray:
@@ -254,7 +258,7 @@ class Encoder:
         vectors = model.map(encode, shaped) if read else [np.empty((0, self.dim))]
         return ImageBatch(
             rows=np.array(rows, np.int64),
-            vectors=np.concatenate(vectors).astype(np.float32),
+            vectors=with_space(np.concatenate(vectors).astype(np.float32), self.space),
             sizes=np.array(sizes, np.int64).reshape(-1, 2),
             digests=list(digests),
             failures=failures,

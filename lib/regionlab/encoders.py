@@ -66,6 +66,7 @@ def load_encoder(
     preprocess = pad_first(preprocess, padding)
     fingerprint = {
         "model": f"{architecture}/{Path(source).name}" if "/" in name else name,
+        **_say_architecture(architecture, source, weights),
         **settings,
         "preprocess": " ".join(repr(preprocess).split()),
         "precision": precision,
@@ -75,6 +76,20 @@ def load_encoder(
         return Encoder(name, model, preprocess, tokenizer, fingerprint, device)
     except FloatingPointError as e:
         raise WeightsError(f"the weights of {name} are damaged: {e}") from e
+
+
+def _say_architecture(
+    architecture: str, source: str, weights: WeightsFile | None
+) -> dict[str, str]:
+    """Return the architecture for the fingerprint, unless the weights are known to be of it.
+
+    Others may fit several: heads and pooling leave no trace in a file, and "untrained" is none.
+    The activation is told apart by itself.
+    """
+    published = open_clip.get_pretrained_cfg(architecture, source)
+    if weights and (architecture == "toyclip" or published or weights.trusted):
+        return {}
+    return {"architecture": architecture.removesuffix("-quickgelu")}
 
 
 def _parse_name(name: str) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from regionlab.masking import Region
 from regionlab.progress import progress
 from regionlab.region_search import RegionRanking, search_regions
 from regionlab.regions import encode_regions
+from regionlab.spaces import with_space
 from regionlab.studies import query_regions
 
 
@@ -85,7 +86,7 @@ def encode_gallery(index: Index, encoder: Encoder, encoding: str) -> tuple[np.nd
         started = time.perf_counter()
         vectors.append(encode_regions(encoder, image, masks, encoding=encoding))
         seconds += time.perf_counter() - started
-    return np.concatenate(vectors), seconds
+    return with_space(np.concatenate(vectors), encoder.space, encoding), seconds
 
 
 def take_images(index: Index, count: int) -> Index:

@@ -1,17 +1,21 @@
 """What all engines share: one face, the same checks, exact scores in the same order."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from regionlab.engine_filters import match_rows
+from regionlab.spaces import find_difference
 
 # More than the rounding of a float32 matrix product of unit vectors.
 ROUNDING = 1e-5
 GATHERED = 2**14  # rows that are taken out of the gallery at a time
 SLACK = 8  # candidates beyond those asked for, so that equal rows at the cut-off are told apart
 ANSWERED = 2**20  # places in rankings that are filled at a time
+FEW = 2**14  # rows that are compared one by one at once, whatever the engine
 
 
 class EngineError(ValueError):
@@ -23,7 +27,8 @@ class Engine(ABC):
 
     Engines differ in how they find candidates, exactly or nearly. What they found is compared
     with the query once more, by the gallery's own vectors, so all engines give the same score
-    to the same row, and rows of equal score come in gallery order.
+    to the same row, and rows of equal score come in gallery order. All ask the same filter, and
+    where an engine finds fewer rows than there are to be found, all of them are compared.
 
     Parameters
     ----------
@@ -78,31 +83,36 @@ class Engine(ABC):
         Returns
         -------
         rows
-            (q, k) int64; -1 in the last places where exclusion or filter leaves fewer, or where
-            an engine that is not exact found fewer.
+            (q, k) int64; -1 in the last places where exclusion or filter leaves fewer.
         scores
             (q, k) float32, cosine, higher is more similar; -inf where the row is -1.
 
         Raises
         ------
         ValueError
-            If `k` is not in [1, n], the queries have another width, `exclude` does not hold one
-            row, or -1, for each, or `where` cannot be asked of the table.
+            If `k` is not in [1, n], the queries have another width or are not finite, `exclude`
+            does not hold one row, or -1, for each, or `where` cannot be asked of the table.
         EngineError
-            If a server does not answer.
+            If a server does not answer, the queries say that they are of another space than the
+            gallery, or a row of the gallery is not finite.
         """
         n, d = self.vectors.shape
         if not 1 <= k <= n:
             raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
         if queries.ndim != 2 or queries.shape[1] != d:
             raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
+        if len(bad := list_not_finite(queries)):
+            raise ValueError(f"{len(bad)} of {len(queries)} queries not finite, first: {bad[0]}")
+        if difference := find_difference(queries, self.vectors):
+            raise EngineError(f"the queries cannot be compared with these vectors: {difference}")
         exclude = _check_exclude(exclude, len(queries), n)
+        keep = None if where is None else match_rows(self.table, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
         block = max(1, min(self.block, ANSWERED // k))
         for start in range(0, len(queries), block):
             part = slice(start, start + block)
-            found = self._find(queries[part], k, exclude[part], where)
+            found = self._find_enough(queries[part], k, exclude[part], keep)
             for i, candidates in enumerate(found, start):
                 best, values = rank_rows(self.vectors, queries[i], candidates, k)
                 rows[i, : len(best)], scores[i, : len(best)] = best, values
@@ -110,9 +120,32 @@ class Engine(ABC):
 
     @abstractmethod
     def _find(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, where: Mapping[str, Any] | None
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
     ) -> Iterable[np.ndarray]:
-        """Yield candidates for each query: ascending rows, without what must be left out."""
+        """Yield candidates for each query: ascending rows, without what must be left out.
+
+        `keep` (n,) bool tells which rows the filter leaves; None for all.
+        """
+
+    def _find_enough(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
+    ) -> Iterator[np.ndarray]:
+        """Yield candidates, all rows that are left having been compared where too few come."""
+        from regionlab.engine_exact import find_exactly  # late: the exact engine is one of these
+
+        left = len(self.vectors) if keep is None else np.count_nonzero(keep)
+        if keep is not None and left <= FEW:
+            yield from find_exactly(self.vectors, queries, k, exclude, keep)
+            return
+        found = list(self._find(queries, k, exclude, keep))
+        leaves_out = exclude >= 0 if keep is None else (exclude >= 0) & keep[exclude]
+        wanted = np.minimum(k, left - leaves_out)
+        short = np.flatnonzero([len(rows) for rows in found] < wanted)
+        if len(short):
+            complete = find_exactly(self.vectors, queries[short], k, exclude[short], keep)
+            for i, rows in zip(short, complete, strict=True):
+                found[i] = rows
+        yield from found
 
 
 def rank_rows(
@@ -127,12 +160,33 @@ def rank_rows(
     ----------
     rows
         Ascending; rows of equal score stay in this order.
+
+    Raises
+    ------
+    EngineError
+        If a row is not finite, which no score could be given to.
     """
     parts = (rows[start : start + GATHERED] for start in range(0, len(rows), GATHERED))
     products = [np.einsum("nd,d->n", vectors[part], query) for part in parts]
     scores = np.concatenate(products) if products else np.empty(0, np.float32)
+    refuse_not_finite(rows[~np.isfinite(scores)])
     order = np.argsort(-scores, kind="stable")[:k]
     return rows[order], scores[order]
+
+
+def list_not_finite(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows that hold a number that is not finite."""
+    return np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+
+
+def refuse_not_finite(rows: np.ndarray) -> None:
+    """Raise `EngineError` if there are rows of a gallery that are not finite."""
+    if len(rows):
+        more = f", nor are {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise EngineError(
+            f"row {rows[0]} of the vectors is not finite{more}: it would never be found. "
+            "Compute the vectors again"
+        )
 
 
 def check_gallery(vectors: np.ndarray, table: pd.DataFrame | None) -> None:

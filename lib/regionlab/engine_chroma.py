@@ -1,7 +1,7 @@
 """Chroma, in a folder or behind a server: vectors with their table, added in chunks by id."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from regionlab.engine_base import SLACK, Engine, EngineError, check_gallery
+from regionlab.engine_base import (
+    SLACK,
+    Engine,
+    EngineError,
+    check_gallery,
+    list_not_finite,
+    refuse_not_finite,
+)
 from regionlab.engine_files import find_place, fingerprint_vectors
-from regionlab.engine_filters import match_rows
 from regionlab.engine_names import EngineName
 from regionlab.progress import progress
 
@@ -24,6 +30,7 @@ OPTIONS = ("collection", "ef_search")
 EF_SEARCH = 400  # Chroma's own 100 misses one neighbour in fifty on random vectors
 CHUNK = 2000  # vectors sent at a time, if the server takes as many
 QUESTIONS = 100  # queries sent at a time
+ANSWERS = 2**12  # rows asked for at most, beyond those of the answer
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,11 @@ class Place:
 
 
 class ChromaEngine(Engine):
-    """Search a collection of Chroma (S1): an HNSW graph by cosine, with `where` on its metadata.
+    """Search a collection of Chroma (S1): an HNSW graph by cosine.
+
+    The table is kept with the vectors, for others that read the collection. `where` is asked of
+    the table itself, as in all engines: Chroma compares otherwise (a truth is no number, what is
+    missing was never kept).
 
     Options of the name: `collection`, by default one named after the vectors; and `ef_search`,
     how widely the graph is searched, fixed when the collection is created.
@@ -71,21 +82,22 @@ class ChromaEngine(Engine):
         self._ids = pd.Index(ids)
 
     def _find(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, where: Mapping[str, Any] | None
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
     ) -> Iterable[np.ndarray]:
-        if where is not None:
-            match_rows(self.table, where)  # Chroma finds nothing where a column is misspelt
-        asked = min(k + SLACK, len(self.vectors))  # the excluded row is one of them
+        n = len(self.vectors)
+        asked = k + SLACK  # the excluded row is one of them
+        if keep is not None:  # so many that the filter may be expected to leave enough
+            asked = max(asked, min(int(2 * asked * n / np.count_nonzero(keep)), ANSWERS))
         with _explain(self.place, "search"):
             answer = self.collection.query(
                 query_embeddings=np.asarray(queries, np.float32),
-                n_results=asked,
-                where=None if where is None else dict(where),
+                n_results=min(asked, n),
                 include=[],
             )
         for ids, excluded in zip(answer["ids"], exclude, strict=True):
             rows = np.sort(self._ids.get_indexer(ids))
-            yield rows[(rows >= 0) & (rows != excluded)]
+            rows = rows[(rows >= 0) & (rows != excluded)]
+            yield rows if keep is None else rows[keep[rows]]
 
 
 def open_chroma(
@@ -228,9 +240,11 @@ def _add_missing(
         present = set(collection.get(ids=wanted, include=[])["ids"])
         rows = [start + i for i, name in enumerate(wanted) if name not in present]
         if rows:
+            embeddings = np.ascontiguousarray(vectors[rows], np.float32)
+            refuse_not_finite(np.array(rows)[list_not_finite(embeddings)])
             collection.upsert(
                 ids=[ids[row] for row in rows],
-                embeddings=np.ascontiguousarray(vectors[rows], np.float32),
+                embeddings=embeddings,
                 metadatas=None if table is None else _list_metadata(table.iloc[rows]),
             )
 
@@ -241,7 +255,9 @@ def _list_metadata(table: pd.DataFrame) -> list[dict[str, Any] | None]:
         {
             str(key): value
             for key, value in row.items()
-            if isinstance(value, str | int | float | bool) and value == value
+            if isinstance(value, str | int | float | bool)
+            and value == value
+            and not (isinstance(value, int) and abs(value) >= 2**63)
         }
         for row in table.astype(object).to_dict("records")
     ]

@@ -1,13 +1,11 @@
 """The exact engine: each query is compared with every vector, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pandas as pd
 
-from regionlab.engine_base import ROUNDING, Engine
-from regionlab.engine_filters import match_rows
+from regionlab.engine_base import FEW, ROUNDING, Engine, list_not_finite, refuse_not_finite
 
 SCORES = 2**20  # scores held at a time; they should stay in the processor's cache
 FIRST = 2**12  # scores of a query that are sorted; the others are only compared
@@ -33,33 +31,76 @@ class ExactEngine(Engine):
         self.block = block
 
     def _find(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, where: Mapping[str, Any] | None
-    ) -> Iterable[np.ndarray]:
-        keep = None if where is None else match_rows(self.table, where)
-        n = len(self.vectors) if keep is None else np.count_nonzero(keep)
-        if 4 * k >= n:
-            rows = np.arange(n) if keep is None else np.flatnonzero(keep)
-            return (rows[rows != row] for row in exclude)
-        return self._find_best(queries, k, exclude, keep)
-
-    def _find_best(
         self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
-    ) -> Iterator[np.ndarray]:
-        hits = _Hits(len(queries), k)
-        step = max(1, SCORES // len(queries))
-        for start in range(0, len(self.vectors), step):
-            rough = _multiply(queries, self.vectors[start : start + step])
-            if keep is not None:
-                rough[:, ~keep[start : start + step]] = -np.inf
-            here = np.flatnonzero((exclude >= start) & (exclude < start + step))
-            rough[here, exclude[here] - start] = -np.inf
-            hits.offer(rough, start)
-            if hits.count > 4 * SCORES and len(queries) > 1:  # nearly everything ties
-                half = len(queries) // 2
-                for part in (slice(half), slice(half, None)):
-                    yield from self._find_best(queries[part], k, exclude[part], keep)
-                return
-        yield from hits.get_rows()
+    ) -> Iterable[np.ndarray]:
+        return find_exactly(self.vectors, queries, k, exclude, keep)
+
+
+def find_exactly(
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    exclude: np.ndarray,
+    keep: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    """Yield rows for each query, ascending, the best `k` of all that are left among them.
+
+    Parameters
+    ----------
+    vectors
+        (n, d) float32.
+    queries
+        (q, d) float32.
+    exclude
+        (q,) int: one row a query that is left out, -1 for none.
+    keep
+        (n,) bool, the rows that may be found; None for all.
+
+    Raises
+    ------
+    EngineError
+        If a row is not finite.
+    """
+    left = len(vectors) if keep is None else np.count_nonzero(keep)
+    if 4 * k >= left:
+        rows = np.arange(left) if keep is None else np.flatnonzero(keep)
+        yield from (rows[rows != row] for row in exclude)
+    elif keep is not None and left <= FEW:
+        rows = np.flatnonzero(keep)
+        place = np.searchsorted(rows, exclude)
+        place[rows[np.minimum(place, left - 1)] != exclude] = -1
+        some = np.asarray(vectors[rows])
+        refuse_not_finite(rows[list_not_finite(some)])
+        for found in _find_best(some, queries, k, place):
+            yield rows[found]
+    else:
+        yield from _find_best(vectors, queries, k, exclude, keep)
+
+
+def _find_best(
+    vectors: np.ndarray,
+    queries: np.ndarray,
+    k: int,
+    exclude: np.ndarray,
+    keep: np.ndarray | None = None,
+) -> Iterator[np.ndarray]:
+    hits = _Hits(len(queries), k)
+    step = max(1, SCORES // len(queries))
+    for start in range(0, len(vectors), step):
+        rough = _multiply(queries, vectors[start : start + step])
+        # No finite query has a finite score with a row that is not.
+        refuse_not_finite(start + np.flatnonzero(~np.isfinite(rough[0])))
+        if keep is not None:
+            rough[:, ~keep[start : start + step]] = -np.inf
+        here = np.flatnonzero((exclude >= start) & (exclude < start + step))
+        rough[here, exclude[here] - start] = -np.inf
+        hits.offer(rough, start)
+        if hits.count > 4 * SCORES and len(queries) > 1:  # nearly everything ties
+            half = len(queries) // 2
+            for part in (slice(half), slice(half, None)):
+                yield from _find_best(vectors, queries[part], k, exclude[part], keep)
+            return
+    yield from hits.get_rows()
 
 
 def _multiply(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:

@@ -1,14 +1,21 @@
 """FAISS: any index that an `index_factory` string describes, trained and kept in bounded memory."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from regionlab.engine_base import SLACK, Engine, EngineError, check_gallery
+from regionlab.engine_base import (
+    SLACK,
+    Engine,
+    EngineError,
+    check_gallery,
+    list_not_finite,
+    refuse_not_finite,
+)
 from regionlab.engine_factory import parse_factory
 from regionlab.engine_files import (
     find_place,
@@ -17,7 +24,6 @@ from regionlab.engine_files import (
     read_manifest,
     write_manifest,
 )
-from regionlab.engine_filters import match_rows
 from regionlab.engine_names import EngineName
 from regionlab.progress import progress
 
@@ -28,6 +34,7 @@ FILE = "index.faiss"
 CHUNK = 2**24  # numbers that are added at a time, 64 MiB
 TRAINING = 2**28  # numbers that training sees at most, 1 GiB
 PER_CENTROID = 64  # vectors that training sees; FAISS warns below 39
+ANSWERS = 2**24  # rows asked for at a time, for all queries together
 
 
 class FaissEngine(Engine):
@@ -79,21 +86,23 @@ class FaissEngine(Engine):
             faiss.ParameterSpace().set_index_parameter(self.index, parameter, value)
 
     def _find(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, where: Mapping[str, Any] | None
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
     ) -> Iterable[np.ndarray]:
-        keep = None if where is None else match_rows(self.table, where)
         n = len(self.vectors)
         queries = np.ascontiguousarray(queries, np.float32)
+        most = min(n, max(k + SLACK, ANSWERS // len(queries)))
         asked = (k + SLACK) * self._factor
+        if keep is not None:  # so many that the filter may be expected to leave enough
+            asked = int(asked * n / np.count_nonzero(keep))
         while True:
-            asked = min(asked, n)
+            asked = min(asked, most)
             rows = self.index.search(queries, asked)[1]
             exhausted = rows[:, -1] < 0
             rows[rows == exclude[:, None]] = -1
             if keep is not None:
-                rows[~keep[rows]] = -1
+                rows[(rows >= 0) & ~keep[rows]] = -1
             enough = exhausted | ((rows >= 0).sum(axis=1) >= k)
-            if asked == n or enough.all():
+            if asked == most or enough.all():
                 return (np.sort(found[found >= 0]) for found in rows)
             asked *= 4
 
@@ -191,15 +200,27 @@ def _fill(factory: str, vectors: np.ndarray, seed: int) -> "faiss.Index":
         )
     try:
         index = faiss.index_factory(d, factory, faiss.METRIC_INNER_PRODUCT)
-        _train(index, _draw_sample(vectors, cells, seed))
-        step = max(1, CHUNK // d)
-        for start in progress(range(0, n, step), desc=f"add to {factory}"):
-            index.add(np.ascontiguousarray(vectors[start : start + step], np.float32))
+        sample, step = _draw_sample(vectors, cells, seed), max(1, CHUNK // d)
+        if len(list_not_finite(sample)):  # FAISS would not say which row it is
+            for _ in _read_finite(vectors, range(0, n, step), step):
+                pass
+        _train(index, sample)
+        starts = progress(range(0, n, step), desc=f"add to {factory}")
+        for rows in _read_finite(vectors, starts, step):
+            index.add(rows)
     except RuntimeError as e:
         raise ValueError(
             f"FAISS refuses {factory!r} for {n} vectors of {d} dimensions: {_reason(e)}"
         ) from e
     return index
+
+
+def _read_finite(vectors: np.ndarray, starts: Iterable[int], step: int) -> Iterator[np.ndarray]:
+    """Yield the rows from each start on, `step` of them."""
+    for start in starts:
+        rows = np.ascontiguousarray(vectors[start : start + step], np.float32)
+        refuse_not_finite(start + list_not_finite(rows))
+        yield rows
 
 
 def _draw_sample(vectors: np.ndarray, cells: int, seed: int) -> np.ndarray:

@@ -17,6 +17,8 @@ COMPARISONS: dict[str, Callable[[pd.Series, Any], pd.Series]] = {
     "$in": lambda column, values: column.isin(values),
     "$nin": lambda column, values: ~column.isin(values),
 }
+ORDERS = ("$gt", "$gte", "$lt", "$lte")
+OTHER = ("$ne", "$nin")  # what is missing differs from every value
 JOINTS = {"$and": np.logical_and, "$or": np.logical_or}
 
 
@@ -29,7 +31,9 @@ def match_rows(table: pd.DataFrame | None, where: Mapping[str, Any]) -> np.ndarr
         The columns to ask about.
     where
         One condition, `{"label": "cat"}` or `{"width": {"$gte": 640}}`, or several joined:
-        `{"$and": [{...}, {...}]}`. Comparisons are those of `COMPARISONS`.
+        `{"$and": [{...}, {...}]}`. Comparisons are those of `COMPARISONS`, as pandas makes them:
+        1 equals 1.0 and True, and NumPy's numbers are numbers. What is missing differs from
+        every value, and is neither more nor less.
 
     Raises
     ------
@@ -65,6 +69,31 @@ def _compare(column: pd.Series, value: Any) -> np.ndarray:
         raise ValueError(f"{comparison!r} is not one comparison; known: {known}")
     ((word, operand),) = comparison.items()
     try:
-        return COMPARISONS[word](column, operand).to_numpy(bool, na_value=word in ("$ne", "$nin"))
-    except TypeError as e:
+        operand = _check_operand(column, word, operand)
+        if word in ORDERS:  # texts with what is missing among them cannot be put in order
+            present = column.notna()
+            column = column[present]
+        matches = COMPARISONS[word](column, operand).to_numpy(bool, na_value=word in OTHER)
+    except (TypeError, ValueError) as e:
         raise ValueError(f"{column.name} cannot be compared by {comparison!r}: {e}") from e
+    if word in ORDERS:
+        found = np.zeros(len(present), bool)
+        found[present] = matches
+        return found
+    return matches
+
+
+def _check_operand(column: pd.Series, word: str, operand: Any) -> Any:
+    """Return what is compared with: a value, or a list of them; dates as such, not as text."""
+    if word in ("$in", "$nin"):
+        if isinstance(operand, str | bytes | Mapping) or not pd.api.types.is_list_like(operand):
+            raise TypeError(f"{word} takes a list of values")
+        operand = list(operand)
+        if pd.api.types.is_datetime64_any_dtype(column.dtype):
+            operand = [pd.Timestamp(one) if isinstance(one, str) else one for one in operand]
+        return operand
+    if isinstance(operand, np.ndarray) and operand.ndim == 0:
+        operand = operand[()]
+    if not pd.api.types.is_scalar(operand):
+        raise TypeError(f"{word} takes one value; for several there is $in")
+    return operand

@@ -19,6 +19,7 @@ from regionlab.index_files import (
 from regionlab.index_lock import claim_index
 from regionlab.region_files import read_region_files
 from regionlab.rle import rle_to_mask
+from regionlab.spaces import get_encoding, with_space
 from regionlab.vector_files import open_vectors
 from regionlab.workshop import finish_swap, is_ready, stamp_file
 
@@ -111,6 +112,33 @@ class Index:
                 f"{encoder.space}): load the same model, or build another index"
             )
 
+    def check_space(self, who: str, space: str | None) -> None:
+        """Raise `IndexFolderError` if vectors are of another space; None is compared with none.
+
+        `who` begins the sentence, such as "the query vectors are".
+        """
+        own = self.manifest.get("space")
+        if None not in (space, own) and space != own:
+            raise IndexFolderError(
+                f"{who} of the space {space}, the index {self.folder} holds vectors of "
+                f"{self.manifest['model']['model']} (space {own}): load the same model, or build "
+                "another index"
+            )
+
+    def check_encoding(self, who: str, encoding: str | None) -> None:
+        """Raise `IndexFolderError` if a region was encoded in another way than these regions.
+
+        None, for whole images and words, is compared with none.
+        """
+        made = self.manifest.get("regions") or {}
+        own = get_encoding(self.region_vectors) or made.get("encoding")
+        if None not in (encoding, own) and encoding != own:
+            raise IndexFolderError(
+                f"{who} was encoded by {encoding!r}, the regions of the index {self.folder} by "
+                f"{own!r}: make it with encoding={own!r}, or add the regions again with "
+                f"encoding={encoding!r}"
+            )
+
     def check_regions(self) -> None:
         """Raise `IndexFolderError` if the index has no regions."""
         if self.regions is None:
@@ -170,6 +198,10 @@ def _read_index(folder: Path) -> Index:
         check_agreement(manifest, images, vectors, failures)
         regions = read_region_files(folder, manifest, images)
         root = find_root(folder, manifest)
+        vectors = with_space(vectors, manifest["space"])
+        if manifest["regions"]:
+            made = manifest["space"], manifest["regions"]["encoding"]
+            regions = (regions[0], with_space(regions[1], *made), regions[2])
     except Exception as e:  # parquet, numpy, csv and the manifest each have errors of their own
         raise damaged(folder, e) from e
     return Index(folder, manifest, root, images, vectors, failures, *regions)

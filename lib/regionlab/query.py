@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regionlab.rle_runs import decode_runs
+from regionlab.spaces import find_difference, get_encoding, get_space, with_space
 
 if TYPE_CHECKING:
     from regionlab.embedding import Encoder
@@ -39,12 +40,21 @@ class Part:
     rle
         The mask of the part in that image, as COCO's compressed RLE, see `regionlab.rle`; asked
         for only by `Rol(overlap="mask")`.
+    space
+        Embedding space of the vector, `Encoder.space`, which a search compares with the index's.
+        By default what the vector says of itself, as all that encoders make do. None, for an
+        array of your own, is compared with any: that it fits is yours to see to.
+    encoding
+        How a region became the vector, a name in `regions.REGION_ENCODINGS`, compared with that
+        of an index's regions; by default what the vector says. None for a whole image or words,
+        which may be compared with regions of any encoding.
 
     Raises
     ------
     ValueError
-        If the vector is not a unit vector, the box has no area or is not in [0, 1], the weight
-        is 0 or not finite, the size is not two positive whole numbers, or the RLE holds no mask.
+        If the vector is not a unit vector, or of another space or encoding than is said; the box
+        has no area or is not in [0, 1], the weight is 0 or not finite, the size is not two
+        positive whole numbers, or the RLE holds no mask.
     """
 
     vector: np.ndarray
@@ -53,9 +63,17 @@ class Part:
     label: str = ""
     size: tuple[int, int] | None = None
     rle: dict | None = None
+    space: str | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "vector", _check_vector(self.vector))
+        if difference := find_difference(self.vector, self):
+            raise ValueError(f"the vector of a part is not what it is said to be: {difference}")
+        space = get_space(self.vector) or self.space
+        encoding = get_encoding(self.vector) or self.encoding
+        vector = with_space(_check_vector(self.vector), space, encoding)
+        for name, value in (("vector", vector), ("space", space), ("encoding", encoding)):
+            object.__setattr__(self, name, value)
         if self.box is not None:
             object.__setattr__(self, "box", _check_box(self.box))
         if not np.isfinite(self.weight) or self.weight == 0:
@@ -80,7 +98,7 @@ class Query:
     Raises
     ------
     ValueError
-        If no part has a positive weight, or their vectors differ in length.
+        If no part has a positive weight, or their vectors differ in length or space.
     """
 
     parts: tuple[Part, ...]
@@ -96,6 +114,12 @@ class Query:
         dims = sorted({len(part.vector) for part in parts})
         if len(dims) > 1:
             raise ValueError(f"the parts of a query have vectors of different lengths: {dims}")
+        spaces = sorted({part.space for part in parts} - {None})
+        if len(spaces) > 1:
+            raise ValueError(
+                f"the parts of a query are of different embedding spaces: {', '.join(spaces)}; "
+                "make them with one model"
+            )
         object.__setattr__(self, "parts", parts)
         object.__setattr__(self, "label", self.label or _join_labels(parts))
 

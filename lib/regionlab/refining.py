@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from regionlab.spaces import Vectors, find_difference, get_encoding, get_space, with_space
+
 
 def rocchio(
     vector: np.ndarray,
@@ -82,7 +84,7 @@ def refine(
     method: str = "rocchio",
     unjudged: np.ndarray | None = None,
     **settings: float,
-) -> np.ndarray:
+) -> Vectors:
     """Make a better query vector of what was liked and disliked.
 
     Parameters
@@ -101,20 +103,24 @@ def refine(
 
     Returns
     -------
-    np.ndarray
-        (d,) float32, unit length, to be searched with as before.
+    Vectors
+        (d,) float32, unit length, to be searched with as before; of the space that `vector` says.
 
     Raises
     ------
     ValueError
-        If the method or a setting is unknown or out of range, or shapes do not agree.
+        If the method or a setting is unknown or out of range, or shapes, or the spaces that
+        vectors say they are of, do not agree.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
     known = set(METHODS[method].__kwdefaults__)
     if strange := set(settings) - known:
         raise ValueError(f"{method} has no setting {min(strange)!r}; it has {sorted(known)}")
-    vector = np.asarray(vector, np.float32)
+    for name, vectors in {"liked": liked, "disliked": disliked, "unjudged": unjudged}.items():
+        if difference := find_difference(vectors, vector):
+            raise ValueError(f"{name} vectors cannot refine the query: {difference}")
+    asked, vector = vector, np.asarray(vector, np.float32)
     none = np.empty((0, len(vector)), np.float32)
     examples = {
         "liked": np.asarray(liked, np.float32),
@@ -126,7 +132,8 @@ def refine(
             raise ValueError(f"{name} must be (n, {len(vector)}) vectors, got {vectors.shape}")
     refined = METHODS[method](vector, **examples, **settings)  # which checks the settings too
     judged = len(examples["liked"]) + len(examples["disliked"])
-    return refined.astype(np.float32) if judged else vector
+    refined = refined.astype(np.float32) if judged else vector
+    return with_space(refined, get_space(asked), get_encoding(asked))
 
 
 def _to_unit(vector: np.ndarray, otherwise: np.ndarray) -> np.ndarray:

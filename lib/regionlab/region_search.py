@@ -75,7 +75,9 @@ def search_regions(
     index
         Where to look.
     queries
-        One query or several, their vectors of the index's space.
+        One query or several, their vectors of the index's space; those of regions made as the
+        index's regions were, unless they are compared with whole images alone. A whole image
+        and words may be compared with regions of any encoding.
     k
         How many images; all, if the index holds fewer.
     against
@@ -104,15 +106,16 @@ def search_regions(
         IoU counts, no box (in pixels: no size, of masks: no mask) on a wanted part; or an
         option is not known.
     IndexFolderError
-        If the index has no regions and they are needed.
+        If the index has no regions and they are needed, or a part of a query is of another
+        space, or was encoded in another way than the regions that it is compared with.
     """
     queries = [queries] if isinstance(queries, Query) else list(queries)
     rol = rol or Rol()
     _check_options(k, against, several, whole_weight)
-    _check_queries(queries, index, rol)
+    looks_at_regions = against != "images" or (rol.beta > 0 and rol.region != "whole")
+    _check_queries(queries, index, rol, looks_at_regions)
     excluded = _check_exclude(exclude, len(queries), len(index))
     share = {"images": 1.0, "regions": 0.0, "both": whole_weight}[against]
-    looks_at_regions = against != "images" or (rol.beta > 0 and rol.region != "whole")
     gallery = RegionGallery(index, looks_at_regions)
     shapes = load_shapes(index, rol) if rol.beta > 0 else None
     probes = [make_probes(query, several) for query in queries]
@@ -179,12 +182,16 @@ def _check_options(k: int, against: str, several: str, whole_weight: float) -> N
         raise ValueError(f"whole_weight must be in [0, 1], got {whole_weight}")
 
 
-def _check_queries(queries: list[Query], index: Index, rol: Rol) -> None:
+def _check_queries(queries: list[Query], index: Index, rol: Rol, looks_at_regions: bool) -> None:
     if not queries:
         raise ValueError("there is no query to search for")
     d = index.vectors.shape[1]
     for i, query in enumerate(queries):
         name = f"query {query.label or i}"
+        for part in query.parts:
+            index.check_space(f"{name} is", part.space)
+            if looks_at_regions:
+                index.check_encoding(name, part.encoding)
         if query.dim != d:
             raise ValueError(f"{name} has vectors of length {query.dim}, the index of {d}")
         if rol.beta > 0:

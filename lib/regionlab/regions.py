@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from regionlab.embedding import MAX_ASPECT, Encoder
 from regionlab.masking import erase_background
 from regionlab.simulation import mask_to_box
+from regionlab.spaces import Vectors, with_space
 from regionlab.tokens import CLIP_MEAN, encode_region_tokens, find_normalization
 
 DEFAULT_ENCODING = "crop_erase"
@@ -64,7 +65,7 @@ def encode_regions(
     *,
     encoding: str = DEFAULT_ENCODING,
     batch_size: int = 64,
-) -> np.ndarray:
+) -> Vectors:
     """Encode regions of one image.
 
     Parameters
@@ -82,8 +83,8 @@ def encode_regions(
 
     Returns
     -------
-    np.ndarray
-        (r, d) float32, unit length, in the order of the masks.
+    Vectors
+        (r, d) float32, unit length, in the order of the masks; with their space and encoding.
 
     Raises
     ------
@@ -95,6 +96,17 @@ def encode_regions(
     _check_regions(image, masks)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    vectors = _encode(encoder, image, masks, chosen, batch_size)
+    return with_space(vectors, encoder.space, chosen.name)
+
+
+def _encode(
+    encoder: Encoder,
+    image: np.ndarray,
+    masks: Sequence[np.ndarray],
+    chosen: RegionEncoding,
+    batch_size: int,
+) -> np.ndarray:
     if len(masks) == 0:
         return np.empty((0, encoder.dim), np.float32)
     if chosen.show is None:

@@ -12,6 +12,7 @@ from regionlab.embedding import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list
 from regionlab.engines import Engine, build_engine
 from regionlab.images import ImageError
 from regionlab.index import Index
+from regionlab.spaces import get_space
 from regionlab.weights import hash_file
 
 
@@ -195,10 +196,13 @@ def search_vectors(
     k: int = 10,
     exclude: Sequence[int] | np.ndarray | None = None,
     queries: Sequence[str] | None = None,
+    space: str | None = None,
     engine: str | Engine = "exact",
     where: Mapping[str, Any] | None = None,
 ) -> Ranking:
     """Search with vectors of the index's own space.
+
+    Regions' vectors may be asked for here too: they are compared with whole images.
 
     Parameters
     ----------
@@ -210,15 +214,23 @@ def search_vectors(
         (q,) rows of the index left out of each query's results, -1 for none.
     queries
         (q,) names for the record; numbers if not given.
+    space
+        Embedding space of the vectors, `Encoder.space`. What encoders, composers and indexes
+        return says it itself. A plain array without it is taken for one of the index's space:
+        that it fits is yours to see to.
 
     Raises
     ------
     ValueError
         If `k` is not positive, the vectors are not (q, d) unit vectors, or there are not as
         many exclusions or names as vectors.
+    IndexFolderError
+        If the vectors are of another space than the index.
     """
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
         raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+    for said in (get_space(vectors), space):
+        index.check_space("the query vectors are", said)
     vectors = np.asarray(vectors, np.float32)
     if vectors.ndim != 2 or vectors.shape[1] != index.vectors.shape[1]:
         raise ValueError(f"vectors must be (q, {index.vectors.shape[1]}), got {vectors.shape}")

@@ -20,7 +20,7 @@ def time_calls(call: Callable[[], object], *, repeats: int = 20) -> float:
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, got {repeats}")
     call()
-    return sorted(_seconds(call) for _ in range(repeats))[repeats // 2]
+    return float(np.median([_seconds(call) for _ in range(repeats)]))
 
 
 def time_in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -10,6 +10,7 @@ from regionlab.everything import Everything
 from regionlab.masking import Region, Segmenter
 from regionlab.prompts import Prompt, Text, as_prompts
 from regionlab.regions import DEFAULT_ENCODING, encode_regions
+from regionlab.spaces import find_difference
 
 # What most of a picture is when it is none of the things asked for.
 BACKGROUND_WORDS = ("background", "the ground", "a wall", "the sky", "grass", "sand", "water")
@@ -116,7 +117,9 @@ def score_words(
     contrast = [contrast] if isinstance(contrast, str) else contrast
     contrast = [other for other in contrast if other != words]
     texts = encoder.encode_texts([words, *contrast], templates=templates)
-    cosines = vectors @ texts.T
+    if difference := find_difference(vectors, texts):
+        raise ValueError(f"the words cannot be compared with these regions: {difference}")
+    cosines = np.asarray(vectors) @ np.asarray(texts).T
     logits = encoder.model.logit_scale.exp().item() * cosines
     odds = np.exp(logits - logits.max(1, keepdims=True))
     return cosines[:, 0], odds[:, 0] / odds.sum(1)

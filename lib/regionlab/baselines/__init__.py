@@ -77,6 +77,7 @@ def load_baseline(
     model, digest = _create_model(architecture, source)
     fingerprint = {
         "model": f"{architecture}/{source.rpartition('/')[2]}" if source else name,
+        **({"architecture": architecture} if source and architecture not in ALONE else {}),
         "weights_sha256": digest,
         "quick_gelu": "quickgelu" in architecture,
         "preprocess": " ".join(repr(model.preprocess).split()),

@@ -117,7 +117,8 @@ async def _encode_part(
         box = found.box / (width, height, width, height)
         vector = await engine.encode_region(picture, found)
         label = asked.label or getattr(asked, "words", "") or asked.kind
-        return Part(vector, box, asked.weight, label)
+        made = {"space": engine.encoder.space, "encoding": engine.encoding}
+        return Part(vector, box, asked.weight, label, **made)
     if asked.kind == "text":
         return await _encode_words(engine, asked.words, asked.weight)
     return await _encode_whole(engine, picture, weight=asked.weight, label=asked.label)
@@ -126,11 +127,14 @@ async def _encode_part(
 async def _encode_whole(
     engine: Engine, picture: Picture, *, weight: float = 1.0, label: str = ""
 ) -> Part:
-    return Part(await engine.encode_picture(picture), WHOLE_BOX, weight, label or "whole image")
+    vector = await engine.encode_picture(picture)
+    space = engine.encoder.space
+    return Part(vector, WHOLE_BOX, weight, label or "whole image", space=space)
 
 
 async def _encode_words(engine: Engine, words: str, weight: float) -> Part:
-    return Part(await engine.encode_words(words), None, weight, words)
+    space = engine.encoder.space
+    return Part(await engine.encode_words(words), None, weight, words, space=space)
 
 
 # Ranking
