@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regionlab import bootstrap
-from regionlab.bootstrap import compare_paired, summarise
+from regionlab.bootstrap import compare_apart, compare_paired, summarise
 
 
 def enumerate_p(differences):
@@ -268,3 +268,15 @@ def test_p_value_of_few_queries_is_exact_and_never_bounded():
     a = np.arange(1.0, 9.0)  # all 256 flips are tried, two are as extreme
     found = compare_paired(a, np.zeros(8), seed=0)
     assert found["p_value"] == pytest.approx(2 / 256) and "p_is_floor" not in found
+
+
+def test_difference_between_other_queries_draws_each_side_by_itself():
+    rng = np.random.default_rng(10)
+    a, b = np.r_[rng.normal(1, 1, 400), np.nan], rng.normal(0, 2, 300)
+    found = compare_apart(a, b, seed=0, n_resamples=4000)
+    half = 1.96 * np.hypot(np.nanstd(a) / 20, b.std() / np.sqrt(300))
+    assert found["value"] == pytest.approx(np.nanmean(a) - b.mean())
+    assert found["ci95"] == pytest.approx(found["value"] + half * np.array([-1, 1]), abs=0.1 * half)
+    assert found["n"] == 700
+    with pytest.raises(ValueError, match="1 queries have a value"):
+        compare_apart(a, np.array([1.0]), seed=0)

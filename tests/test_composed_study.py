@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from regionlab import fusions
-from regionlab.compose import LADDER, create_composer
 from regionlab.bootstrap import compare_paired, summarise
+from regionlab.compose import LADDER, create_composer
 from regionlab.composed_data import ComposedFeatures, find_groups
 from regionlab.composed_evaluation import (
     measure_cirr,

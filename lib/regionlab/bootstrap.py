@@ -127,6 +127,44 @@ def compare_paired(
     }
 
 
+def compare_apart(
+    a: np.ndarray, b: np.ndarray, *, seed: int | np.random.Generator, n_resamples: int = 2000
+) -> dict:
+    """Return how much higher the mean over some queries is than that over other queries.
+
+    Each side is drawn anew by itself. For the same queries `compare_paired` says more.
+
+    Parameters
+    ----------
+    a, b
+        (q,) and (r,) the same metric of different queries; NaN is left out.
+    seed, n_resamples
+        Of the resampling.
+
+    Returns
+    -------
+    dict
+        "value" mean(a) - mean(b), "ci95" [low, high] of the 95 % percentile bootstrap, "n"
+        queries used on both sides.
+
+    Raises
+    ------
+    ValueError
+        As `summarise` does, for either side.
+    """
+    rng, sides = np.random.default_rng(seed), []
+    for name, values in (("a", a), ("b", b)):
+        values, _ = _take_defined(_check_values(name, values), None)
+        _check_enough(len(values), "queries", n_resamples)
+        sides.append(values)
+    drawn = [draw_groups(v[None], np.ones((1, len(v))), rng, n_resamples) for v in sides]
+    return {
+        "value": float(sides[0].mean() - sides[1].mean()),
+        "ci95": np.percentile(drawn[0] - drawn[1], [2.5, 97.5]).tolist(),
+        "n": sum(map(len, sides)),
+    }
+
+
 def draw_groups(
     sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, n_resamples: int
 ) -> np.ndarray:
@@ -163,10 +201,7 @@ def _bootstrap_mean(
     from scipy.stats import bootstrap  # a second to import: only who asks pays
 
     number, what = _count_units(values, labels), "queries" if labels is None else "groups"
-    if number < 2:
-        raise ValueError(f"{number} {what} have a value; an interval needs 2 or more")
-    if n_resamples < 40:
-        raise ValueError(f"n_resamples={n_resamples} leaves 2.5 % below one; 40 or more is needed")
+    _check_enough(number, what, n_resamples)
     if labels is not None:
         sums, counts = _sum_by_group(values, labels)
         means = draw_groups(sums[None], counts[None], rng, n_resamples)
@@ -176,6 +211,13 @@ def _bootstrap_mean(
         (values,), np.mean, n_resamples=n_resamples, batch=batch, method="percentile", rng=rng
     ).confidence_interval
     return [float(low), float(high)]
+
+
+def _check_enough(number: int, what: str, n_resamples: int) -> None:
+    if number < 2:
+        raise ValueError(f"{number} {what} have a value; an interval needs 2 or more")
+    if n_resamples < 40:
+        raise ValueError(f"n_resamples={n_resamples} leaves 2.5 % below one; 40 or more is needed")
 
 
 def _sum_by_group(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

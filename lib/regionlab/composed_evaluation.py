@@ -159,8 +159,8 @@ def average_categories(
     seed
         Of the bootstrap.
     groups
-        Category to a label a query, from `composed_data.find_groups`. A group may have queries in several
-        categories.
+        Category to a label a query, from `composed_data.find_groups`. A group may have
+        queries in several categories.
     resamples
         How many times the queries are drawn anew.
 
