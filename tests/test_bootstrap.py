@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regionlab import bootstrap
-from regionlab.bootstrap import compare_apart, compare_paired, summarise
+from regionlab.bootstrap import compare_apart, compare_paired, summarise, summarise_parts
 
 
 def enumerate_p(differences):
@@ -280,3 +280,20 @@ def test_difference_between_other_queries_draws_each_side_by_itself():
     assert found["n"] == 700
     with pytest.raises(ValueError, match="1 queries have a value"):
         compare_apart(a, np.array([1.0]), seed=0)
+
+
+def test_parts_are_summarised_by_themselves():
+    values = np.array([1, 0, 1, 0.5, np.nan, np.nan])
+    parts = np.array(["b", "a", "b", "c", "c", "d"])
+    found = summarise_parts(values, parts, seed=0)
+    assert list(found) == ["a", "b", "c"]
+    assert found["b"] == summarise(np.ones(2), seed=0)
+    assert found["a"] == {"value": 0, "n": 1} and found["c"] == {"value": 0.5, "n": 1}
+
+
+def test_parts_draw_their_groups():
+    values, parts, groups = np.array([1, 0, 1, 0.0]), np.array(list("aaab")), [7, 7, 8, 8]
+    found = summarise_parts(values, parts, seed=0, groups=groups)
+    assert found["a"] == summarise(values[:3], seed=0, groups=[0, 0, 1])
+    assert "ci95" not in found["b"]
+    assert "ci95" not in summarise_parts(values, parts, seed=0, groups=[7, 7, 7, 7])["a"]

@@ -100,6 +100,18 @@ def test_a_claim_that_is_not_there_is_named(table):
         claims.value_of(table, "S0", "table 9", "mAP", "DIR")
 
 
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ("CLIP Embedding Extraction", "85 to 120"),
+        ("Cosine Similarity Search", "below 5"),
+        ("Embedding Archive Size", "19.8"),
+    ],
+)
+def test_rows_of_one_number_or_a_range_are_shown_as_printed(table, row, shown):
+    assert claims.show_printed(table, "S3", "table V", row) == shown
+
+
 def test_percentages_are_at_most_a_hundred(table):
     percent = table[table["unit"].isin(["%", "points"])]
     assert percent["value"].between(0, 100).all()

@@ -29,10 +29,10 @@ def test_holm_by_hand():
 
 
 def test_all_tests_of_nested_results_are_one_family():
-    tests = {"a": {"p_value": 0.01}, "b": {"c": {"p_value": 0.04, "n": 3}}, "d": 1}
+    tests = {"a": {"p_value": 0.01}, "b": [{"c": {"p_value": 0.04, "n": 3}}], "d": 1}
     found = correct_tests(tests)
     assert found["a"] == {"p_value": 0.01, "p_holm": 0.02}
-    assert found["b"]["c"] == {"p_value": 0.04, "p_holm": 0.04, "n": 3}
+    assert found["b"][0]["c"] == {"p_value": 0.04, "p_holm": 0.04, "n": 3}
     assert found["d"] == 1 and "p_holm" not in tests["a"]
 
 

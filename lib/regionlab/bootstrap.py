@@ -55,6 +55,43 @@ def summarise(
     return {"value": float(defined.mean()), "ci95": interval, **_count(values)}
 
 
+def summarise_parts(
+    values: np.ndarray,
+    parts: np.ndarray,
+    *,
+    seed: int,
+    groups: Sequence | None = None,
+    n_resamples: int = 2000,
+) -> dict[str, dict]:
+    """Summarise the queries of each part by themselves, such as those of one kind.
+
+    Parameters
+    ----------
+    values
+        (q,) one metric, a value a query; NaN is left out.
+    parts
+        (q,) the name of each query's part.
+    seed, groups, n_resamples
+        As for `summarise`.
+
+    Returns
+    -------
+    dict
+        Part, in the order of names, to what `summarise` returns; without "ci95" where fewer
+        than two queries (or groups) have a value, and no entry where none has.
+    """
+    values, parts, found = _check_values("values", values), np.asarray(parts), {}
+    for part in np.unique(parts):
+        rows = np.flatnonzero((parts == part) & ~np.isnan(values))
+        labels = None if groups is None else [groups[row] for row in rows]
+        if (len(rows) if labels is None else len(set(labels))) > 1:
+            draws = {"seed": seed, "groups": labels, "n_resamples": n_resamples}
+            found[str(part)] = summarise(values[rows], **draws)
+        elif len(rows):
+            found[str(part)] = {"value": float(values[rows].mean()), "n": len(rows)}
+    return found
+
+
 def exact_interval(share: int, n: int) -> list[float]:
     """Return the exact 95 % interval of a share that is 0 or 1 of n (Clopper and Pearson)."""
     far = 0.025 ** (1 / n)

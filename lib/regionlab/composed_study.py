@@ -76,6 +76,10 @@ class Benchmark:
         """Category to a label a query: which queries are alike, see `find_groups`."""
         return {category: find_groups(part.triplets) for category, part in self.sets.items()}
 
+    def count_groups(self) -> int:
+        """Return how many groups of queries there are, of all categories."""
+        return len({label for labels in self.groups.values() for label in labels})
+
     def compose(self, compose: Compose) -> dict[str, np.ndarray]:
         """Compose the queries of each category, (q, d) unit vectors."""
         return {

@@ -32,7 +32,7 @@ def correct_holm(p_values: Sequence[float]) -> list[float]:
     return corrected.tolist()
 
 
-def correct_tests(results: Mapping[str, Any]) -> dict[str, Any]:
+def correct_tests(results: Any) -> Any:
     """Return a copy of nested results with "p_holm" beside every "p_value" in them.
 
     All tests of the results are one family, whatever their names, see `correct_holm`.
@@ -41,18 +41,19 @@ def correct_tests(results: Mapping[str, Any]) -> dict[str, Any]:
     return _add_corrected(results, corrected)
 
 
-def _list_p_values(results: Mapping[str, Any]) -> Iterator[float]:
-    for key, value in results.items():
-        if key == "p_value":
-            yield value
-        elif isinstance(value, Mapping):
-            yield from _list_p_values(value)
+def _list_p_values(results: Any) -> Iterator[float]:
+    if isinstance(results, Mapping):
+        if "p_value" in results:
+            yield results["p_value"]
+        results = list(results.values())
+    for inner in results if isinstance(results, list) else ():
+        yield from _list_p_values(inner)
 
 
-def _add_corrected(results: Mapping[str, Any], corrected: Iterator[float]) -> dict[str, Any]:
-    found = {}
-    for key, value in results.items():
-        found[key] = _add_corrected(value, corrected) if isinstance(value, Mapping) else value
-        if key == "p_value":
-            found["p_holm"] = next(corrected)
-    return found
+def _add_corrected(results: Any, corrected: Iterator[float]) -> Any:
+    if isinstance(results, list):
+        return [_add_corrected(inner, corrected) for inner in results]
+    if not isinstance(results, Mapping):
+        return results
+    own = {"p_holm": next(corrected)} if "p_value" in results else {}
+    return {key: _add_corrected(inner, corrected) for key, inner in results.items()} | own
