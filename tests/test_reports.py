@@ -53,7 +53,8 @@ def test_a_p_value_that_is_only_bounded_is_shown_as_a_bound():
 def test_seconds_of_runs_are_those_of_their_records():
     page = "a\n<!-- runs -->\n```console\n$ old\n```\n<!-- /runs -->\nb\n"
     updated = update_marked_runs(page, {"01_a": 12.6, "02_b": None})
-    shown = "$ make figures\n[1/2] 01_a … ok 13 s\n[2/2] 02_b … ok\n"
+    shown = "$ make figures\n[1/2] 01_a … ok 13 s\n[2/2] 02_b … ok\nsee figures/README.md and "
+    shown += "data/runs/toybox/report.html\n$ make test\n"
     assert updated == page.replace("$ old\n", shown)
     assert update_marked_runs(updated, {"01_a": 12.6, "02_b": None}) == updated
 
@@ -129,6 +130,18 @@ def test_marker_with_an_unknown_row_is_told_the_known_ones():
     saved = {"01_x": {"results": {"a": 1}}}
     with pytest.raises(ValueError, match="no result 'z'; there are 1, as a"):
         update_marked_tables("<!-- results:01_x rows:z -->\n<!-- /results -->", saved)
+
+
+def test_a_value_within_a_line_is_that_of_its_row():
+    page = (
+        "costs <!-- value:01_x a.b -->old<!-- /value --> at <!-- value:01_x n --><!-- /value -->."
+    )
+    saved = {"01_x": {"results": {"a": {"b": INTERVAL}, "n": 3}}}
+    updated = update_marked_tables(page, saved)
+    assert updated == page.replace("old", "0.700 [0.650, 0.750]").replace("--><!", "-->3<!")
+    assert update_marked_tables(updated, saved) == updated
+    with pytest.raises(ValueError, match="'a.b' of '01_x', which is no result"):
+        update_marked_tables(page, {"01_x": {"results": {}}})
 
 
 def gallery_of(tmp_path, **changes):

@@ -20,6 +20,7 @@ MARKED = re.compile(
     r"(<!-- results:([\w.,=+-]+)(?: rows:([^>]*?))? -->\n).*?(<!-- /results -->)", re.DOTALL
 )
 MEASURED = ("value", "ci95", "range", "n")
+VALUE = re.compile(r"(<!-- value:([\w.,=+-]+) (\S+) -->).*?(<!-- /value -->)")
 RUNS = re.compile(r"(<!-- runs -->\n```console\n).*?(```\n<!-- /runs -->)", re.DOTALL)
 TITLES = {
     frozenset(): "value",
@@ -123,7 +124,8 @@ def _cell(text: str) -> str:
 def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     """Fill `<!-- results:NAME -->` to `<!-- /results -->` with the table of that name.
 
-    `<!-- results:NAME rows:a.b c.d -->` takes only the rows of these names.
+    `<!-- results:NAME rows:a.b c.d -->` takes only the rows of these names, and
+    `<!-- value:NAME a.b -->` to `<!-- /value -->`, within a line, the value of that row.
 
     Parameters
     ----------
@@ -149,11 +151,25 @@ def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) ->
     updated, count = MARKED.subn(fill, text)
     if count != text.count("<!-- results:") or count != text.count("<!-- /results -->"):
         raise ValueError("every <!-- results:NAME --> line needs one <!-- /results -->")
-    return updated
+    return _update_values(updated, results)
+
+
+def _update_values(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    def fill(match: re.Match) -> str:
+        start, name, wanted, end = match.groups()
+        rows = flatten_results(results.get(name, {}).get("results", {}))
+        value = {row.name: row.value for row in rows}.get(wanted)
+        if value is None:
+            raise ValueError(f"a marker names {wanted!r} of {name!r}, which is no result")
+        return start + value + end
+
+    return VALUE.sub(fill, text)
 
 
 def update_marked_runs(text: str, runs: Mapping[str, float | None]) -> str:
-    """Fill `<!-- runs -->` to `<!-- /runs -->`, a console, with what `make figures` prints.
+    """Fill `<!-- runs -->` to `<!-- /runs -->`, a console, with the two commands of the README.
+
+    Below `make figures` stands what it prints, with the seconds of the runs' records.
 
     Parameters
     ----------
@@ -166,6 +182,7 @@ def update_marked_runs(text: str, runs: Mapping[str, float | None]) -> str:
     for number, (name, seconds) in enumerate(runs.items(), 1):
         took = "" if seconds is None else f" {seconds:.0f} s"
         lines.append(f"[{number}/{len(runs)}] {name} … ok{took}")
+    lines += ["see figures/README.md and data/runs/toybox/report.html", "$ make test"]
     return RUNS.sub(lambda match: match[1] + "\n".join([*lines, match[2]]), text)
 
 
