@@ -1,11 +1,13 @@
 """What the README and the committed figures say is so: records, intervals, sentences."""
 
+import json
 import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from regionlab.claims import load_claims, value_of
 from regionlab.reports import MARKED, VALUE, read_saved, update_marked_runs, update_marked_tables
 from result_intervals import EXCUSED, list_bare, list_unexcused
 
@@ -35,7 +37,8 @@ def test_floats_and_quantities_without_interval_are_found():
     measured = {"value": 0.5, "ci95": [0.4, 0.6], "n": 9, "p_value": 0.01}
     bare = {"value": 0.5, "n": 9}
     results = {"a": measured, "b": {"c": bare, "d": 0.5, "e": 3}, "f": {"value": 1.0, "n": 1}}
-    assert list(list_bare(results)) == ["b.c", "b.d"]
+    results |= {"g": [0.5, 0.25], "h": ["text"]}
+    assert list(list_bare(results)) == ["b.c", "b.d", "g"]
     assert list_unexcused("05_compare_region_encodings", {"encodings": {"x": {"mAP": 0.5}}})
     assert not list_unexcused(
         "05_compare_region_encodings", {"encodings": {"x": {"milliseconds": 2.0}}}
@@ -85,3 +88,20 @@ def test_held_out_combinations_cost_more_where_the_object_is_alone_as_the_readme
     alone = found["generalization_one_object"]["difference"]["hit@1"]
     assert alone["value"] < all_of[0] - all_of[1] < 0
     assert alone["ci95"][1] < 0
+
+
+def significant(number):
+    """Return how many digits of a number as it is written count."""
+    return len(re.sub(r"[._]", "", number).strip("0"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_notebooks_take_the_papers_numbers_from_the_table_of_claims(path):
+    table = load_claims()
+    known = {float(printed) for printed in table["printed"] if significant(printed) > 2}
+    known |= {value_of(table, *place) for place in table.index if table.at[place, "value"] in known}
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code" and not cell["metadata"]]
+    text = "\n".join("".join(cell["source"]) for cell in code)
+    written = re.findall(r"(?<![\w.])\d[\d_]*(?:\.\d+)?(?![\w.])", text)
+    assert [n for n in written if significant(n) > 2 and float(n) in known] == []
