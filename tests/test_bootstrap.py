@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regionlab import bootstrap
-from regionlab.bootstrap import compare_paired, summarise
+from regionlab.bootstrap import compare_apart, compare_paired, summarise, summarise_parts
 
 
 def enumerate_p(differences):
@@ -146,3 +146,154 @@ def test_import_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+# --- exact at the ends, groups, and what p can say --------------------------------------
+
+
+def test_interval_of_a_share_of_all_or_none_is_the_exact_one():
+    from scipy.stats import binomtest
+
+    for values in (np.ones(30), np.zeros(30)):
+        exact = binomtest(int(values.sum()), 30).proportion_ci(0.95, method="exact")
+        assert summarise(values, seed=0)["ci95"] == pytest.approx(list(exact))
+    assert summarise(np.ones(1000), seed=0)["ci95"] == pytest.approx([0.9963, 1], abs=5e-5)
+
+
+def test_other_shares_keep_the_bootstrap_interval():
+    values = np.r_[np.ones(29), 0]
+    low, high = summarise(values, seed=0)["ci95"]
+    assert high == 1 and low > 0.85
+
+
+def test_interval_is_of_percentiles_and_so_leans_with_the_values():
+    values = np.random.default_rng(1).lognormal(0, 1.5, size=25)  # a long tail to the right
+    rng = np.random.default_rng(2)
+    means = rng.choice(values, (20_000, 25)).mean(axis=1)
+    low, high = summarise(values, seed=0, n_resamples=20_000)["ci95"]
+    assert [low, high] == pytest.approx(np.percentile(means, [2.5, 97.5]), rel=0.03)
+    assert high - values.mean() > 1.1 * (values.mean() - low)  # the basic one leans to the left
+
+
+def draw_groups_slowly(values, groups, seed, n_resamples):
+    """Return bootstrap means over whole groups, by drawing labels and joining their values."""
+    rng, names = np.random.default_rng(seed), sorted(set(groups))
+    means = []
+    for _ in range(n_resamples):
+        drawn = rng.choice(names, len(names))
+        means.append(np.concatenate([values[groups == name] for name in drawn]).mean())
+    return np.percentile(means, [2.5, 97.5])
+
+
+def make_groups(rng, number, within):
+    """Return values whose groups differ by 1 and vary by `within`, and the groups' labels."""
+    groups = np.repeat(np.arange(number), rng.integers(2, 8, size=number))
+    return rng.normal(0, 1, number)[groups] + rng.normal(0, within, len(groups)), groups
+
+
+def test_groups_are_drawn_whole():
+    values, groups = make_groups(np.random.default_rng(3), 40, 0.5)
+    found = summarise(values, seed=0, groups=groups, n_resamples=4000)
+    slowly = draw_groups_slowly(values, groups, 1, 4000)
+    assert found["value"] == values.mean() and found["n"] == len(values)
+    assert found["ci95"] == pytest.approx(slowly, abs=0.04)
+    alone = np.ptp(summarise(values, seed=0, n_resamples=4000)["ci95"])
+    assert np.ptp(found["ci95"]) > 1.5 * alone
+
+
+def test_groups_of_one_query_draw_queries():
+    values = np.random.default_rng(4).random(60)
+    apart = summarise(values, seed=0, groups=np.arange(60), n_resamples=4000)["ci95"]
+    assert apart == pytest.approx(summarise(values, seed=1, n_resamples=4000)["ci95"], abs=0.01)
+
+
+def test_interval_over_groups_covers_the_truth_where_that_over_queries_does_not():
+    rng, covered = np.random.default_rng(5), {"groups": 0, "queries": 0}
+    for _ in range(150):
+        values, groups = make_groups(rng, 60, 0.3)
+        for name, labels in (("groups", groups), ("queries", None)):
+            draws = {"seed": rng, "groups": labels, "n_resamples": 400}
+            low, high = summarise(values, **draws)["ci95"]
+            covered[name] += low <= 0 <= high
+    assert covered["groups"] / 150 > 0.89 and covered["queries"] / 150 < 0.75
+
+
+def test_labels_of_groups_may_be_anything_and_stand_anywhere():
+    values = np.random.default_rng(6).random(12)
+    numbers = np.arange(12) % 4
+    names = [("a", int(n)) for n in numbers]
+    as_numbers, as_names = (summarise(values, seed=0, groups=g) for g in (numbers, names))
+    assert as_numbers == as_names
+
+
+def test_undefined_queries_leave_their_group():
+    values, groups = np.array([1, np.nan, 0, 1, 0.5]), [0, 0, 1, 1, 2]
+    with_gap = summarise(values, seed=0, groups=groups)
+    assert with_gap["n_undefined"] == 1
+    assert with_gap["ci95"] == summarise(values[[0, 2, 3, 4]], seed=0, groups=[0, 1, 1, 2])["ci95"]
+
+
+def test_difference_over_groups_draws_and_flips_whole_groups():
+    rng = np.random.default_rng(7)
+    a, groups = make_groups(rng, 8, 0.1)
+    found = compare_paired(a + 0.8, np.zeros(len(a)), seed=0, groups=groups)
+    assert found["ci95"] == pytest.approx(draw_groups_slowly(a + 0.8, groups, 1, 4000), abs=0.15)
+    sums = np.bincount(groups, a + 0.8)
+    assert found["p_value"] == pytest.approx(enumerate_p(sums))
+
+
+def test_all_right_in_few_groups_is_less_sure_than_in_many_queries():
+    alone, together = (summarise(np.ones(60), seed=0, groups=g) for g in (None, np.arange(60) % 6))
+    assert together["ci95"][0] == pytest.approx(0.025 ** (1 / 6))
+    assert alone["ci95"][0] == pytest.approx(0.025 ** (1 / 60))
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [([0, 0, 0], "1 groups have a value"), ([0, 1], "3 queries have 2 groups")],
+)
+def test_groups_that_give_no_interval_are_refused(groups, message):
+    with pytest.raises(ValueError, match=message):
+        summarise(np.array([0, 1, 0.5]), seed=0, groups=groups)
+
+
+def test_p_value_says_where_it_is_only_bounded_by_the_number_of_flips():
+    rng = np.random.default_rng(9)
+    clear, unclear = rng.normal(1, 1, (2, 100)), rng.normal(0, 1, (2, 100))
+    assert compare_paired(clear[0], np.zeros(100), seed=0)["p_is_floor"] is True
+    assert "p_is_floor" not in compare_paired(*unclear, seed=0)
+
+
+def test_p_value_of_few_queries_is_exact_and_never_bounded():
+    a = np.arange(1.0, 9.0)  # all 256 flips are tried, two are as extreme
+    found = compare_paired(a, np.zeros(8), seed=0)
+    assert found["p_value"] == pytest.approx(2 / 256) and "p_is_floor" not in found
+
+
+def test_difference_between_other_queries_draws_each_side_by_itself():
+    rng = np.random.default_rng(10)
+    a, b = np.r_[rng.normal(1, 1, 400), np.nan], rng.normal(0, 2, 300)
+    found = compare_apart(a, b, seed=0, n_resamples=4000)
+    half = 1.96 * np.hypot(np.nanstd(a) / 20, b.std() / np.sqrt(300))
+    assert found["value"] == pytest.approx(np.nanmean(a) - b.mean())
+    assert found["ci95"] == pytest.approx(found["value"] + half * np.array([-1, 1]), abs=0.1 * half)
+    assert found["n"] == 700
+    with pytest.raises(ValueError, match="1 queries have a value"):
+        compare_apart(a, np.array([1.0]), seed=0)
+
+
+def test_parts_are_summarised_by_themselves():
+    values = np.array([1, 0, 1, 0.5, np.nan, np.nan])
+    parts = np.array(["b", "a", "b", "c", "c", "d"])
+    found = summarise_parts(values, parts, seed=0)
+    assert list(found) == ["a", "b", "c"]
+    assert found["b"] == summarise(np.ones(2), seed=0)
+    assert found["a"] == {"value": 0, "n": 1} and found["c"] == {"value": 0.5, "n": 1}
+
+
+def test_parts_draw_their_groups():
+    values, parts, groups = np.array([1, 0, 1, 0.0]), np.array(list("aaab")), [7, 7, 8, 8]
+    found = summarise_parts(values, parts, seed=0, groups=groups)
+    assert found["a"] == summarise(values[:3], seed=0, groups=[0, 0, 1])
+    assert "ci95" not in found["b"]
+    assert "ci95" not in summarise_parts(values, parts, seed=0, groups=[7, 7, 7, 7])["a"]

@@ -12,6 +12,7 @@ import pytest
 from regionlab import claims
 from regionlab.claims import arithmetic
 from regionlab.claims.audit import CHECKS
+from regionlab.claims.shares import judge_share
 from regionlab.claims.table import COLUMNS, PLACE, UNITS, step_of
 
 CONSISTENT, DIFFERENT, IMPOSSIBLE, UNKNOWN = claims.VERDICTS
@@ -99,6 +100,18 @@ def test_a_claim_that_is_not_there_is_named(table):
         claims.value_of(table, "S0", "table 9", "mAP", "DIR")
 
 
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ("CLIP Embedding Extraction", "85 to 120"),
+        ("Cosine Similarity Search", "below 5"),
+        ("Embedding Archive Size", "19.8"),
+    ],
+)
+def test_rows_of_one_number_or_a_range_are_shown_as_printed(table, row, shown):
+    assert claims.show_printed(table, "S3", "table V", row) == shown
+
+
 def test_percentages_are_at_most_a_hundred(table):
     percent = table[table["unit"].isin(["%", "points"])]
     assert percent["value"].between(0, 100).all()
@@ -108,13 +121,13 @@ def test_percentages_are_at_most_a_hundred(table):
 def test_keys_name_a_notebook_of_the_design(table):
     notebooks = {key.partition(":")[0].rpartition("/")[2] for key in table["key"] if key}
     assert notebooks == {
-        "01_build_index",
         "02_search_text_and_image",
         "04_compare_prompts",
         "06_compare_methods",
         "08_svm_probe",
         "09_label_by_neighbours",
         "10_composed_search",
+        "11_engines_and_scale",
         "15_search_video",
     }
 
@@ -165,6 +178,8 @@ def test_a_good_row_is_read(tmp_path):
         (0.68, 3, 2, False),
         (0.65, 3, 2, False),
         (0.5, 3, 1, False),
+        (0.3, 5, 1, False),  # 0.4 would be printed so, were it cut off: the end is open
+        (0.3, 4, 1, True),  # 0.25, rounded: this end is not
         (0.5, 4, 1, True),
         (0.0, 3, 2, True),
         (1.0, 3, 2, True),
@@ -394,6 +409,96 @@ def test_reasons_show_their_sums(judged, check, reason):
     assert reasons.str.contains(reason, regex=False).any(), reasons.tolist()
 
 
+def name_checks_of(table):
+    """Return each claim's checks."""
+    judged = {}
+    for check in CHECKS:
+        for judgement in check(table):
+            for place in judgement.places:
+                judged.setdefault(place, set()).add(check)
+    return judged
+
+
+def is_consistent(table, checks, place):
+    said = [j.verdict for check in checks for j in check(table) if place in j.places]
+    return bool(said) and set(said) == {CONSISTENT}
+
+
+def test_no_claim_is_consistent_whatever_number_it_prints(table, audited):
+    factors = (3, 0.3, 1.3, 0.8, 10, 0.1, *np.geomspace(0.4, 2.2, 24))
+    checks, never = name_checks_of(table), []
+    for place in audited.index[audited["verdict"] == CONSISTENT]:
+        printed = table.at[place, "printed"]
+        digits = len(printed.partition(".")[2])
+        numbers = (f"{factor * float(printed):.{digits}f}" for factor in factors)
+        others = [number for number in numbers if number != printed]
+        changes = (change(table, **{"|".join(place): number}) for number in others)
+        if all(is_consistent(changed, checks[place], place) for changed in changes):
+            never.append(place)
+    assert never == []
+
+
+def test_a_number_that_takes_no_part_in_a_check_is_not_called_consistent(table, audited):
+    search = ("S3", "table V", "Cosine Similarity Search", "below")
+    assert audited.at[search, "verdict"] == DIFFERENT
+    slow = claims.audit(change(table, **{"|".join(search): "5000"}))
+    assert slow.at[search, "verdict"] == IMPOSSIBLE
+
+
+@pytest.mark.parametrize(
+    ("place", "number"),
+    [
+        ("S3|table II|Test Set Size|Value", "3"),
+        ("S3|table I|Train share|Value", "7"),
+        ("S3|table III|A (9)|Support", "900"),
+        ("S3|table III|A (9)|Support", "40"),
+        ("S3|table V|Cosine Similarity Search|below", "31"),
+    ],
+)
+def test_checks_fail_where_the_number_itself_is_wrong(table, place, number):
+    changed = claims.audit(change(table, **{place: number}))
+    assert changed.at[tuple(place.split("|")), "verdict"] == IMPOSSIBLE
+
+
+@pytest.mark.parametrize(("n", "chance"), [(4181, "0.63"), (2038, "0.31"), (1926, "0.29")])
+def test_shares_say_how_likely_a_random_number_passes(judged, n, chance):
+    reasons = judged.loc[judged["reason"].str.contains(f" of {n:,} is "), "reason"]
+    weak = f"passes with probability {chance}: by itself this says little"
+    assert len(reasons) and reasons.str.contains(weak).all()
+
+
+def test_a_share_of_few_samples_is_not_called_weak(judged):
+    (reason,) = judged.loc[(judged["column"] == "Recall") & (judged["row"] == "A"), "reason"]
+    assert reason.endswith("passes with probability 0.01.")
+
+
+def test_chance_of_a_share_is_how_many_of_all_printed_numbers_pass():
+    for n, decimals in ((37, 3), (415, 4), (4181, 4)):
+        step = 10**-decimals
+        printed = np.arange(0, 10**decimals) * step
+        passing = np.mean([arithmetic.could_be_share(p, n, step) for p in printed])
+        assert arithmetic.chance_of_share(n, step) == pytest.approx(passing, abs=0.02)
+    assert arithmetic.chance_of_share(10_000, 1e-4) == 1
+
+
+def test_a_share_that_any_number_could_be_is_not_judged(table):
+    place = ("S4", "CIRR", "RN50 Sum", "Recall@1")
+    assert list(judge_share(table, [place], 4181)) and not list(judge_share(table, [place], 6667))
+
+
+def test_images_are_counted_as_entries_and_as_names(judged):
+    said = judged.loc[(judged["row"] == "FashionIQ") & (judged["column"] == "images"), "reason"]
+    assert said.str.contains("77,683 images in nine lists, 74,381 different names").all()
+
+
+def test_a_data_set_named_in_a_row_is_measured_on_that_data_set(table):
+    names = {"COCO": "coco", "MNIST": "mnist", "CIFAR10": "cifar10", "Flickr30K": "flickr30k",
+             "Fashion200K": "fashion200k", "CIRR": "cirr", "FashionIQ": "fashioniq"}  # fmt: skip
+    for place, key in table.loc[table["key"] != "", "key"].items():
+        named = [folder for name, folder in names.items() if name in (place[1], place[2])]
+        assert [key.partition(":")[0].rpartition("/")[0]] == (named or [""]), place
+
+
 def test_every_check_is_tried_above():
     assert {turn[0] for turn in TURNS} == {check.__name__.replace("_", " ") for check in CHECKS}
 
@@ -468,11 +573,11 @@ def test_measured_values_stand_beside_the_papers(table, tmp_path):
 
 
 def test_a_plain_number_is_measured_without_interval(table, tmp_path):
-    save(tmp_path, "01_build_index", {"vectors_megabytes": 0.768})
+    save(tmp_path, "11_engines_and_scale", {"runtime": {"vectors, MB": 19.7}})
     found = claims.measure(table, tmp_path).loc[
         ("S3", "table V", "Embedding Archive Size", "about")
     ]
-    assert (found["measured"], found["paper_value"]) == (0.768, 19.8)
+    assert (found["measured"], found["paper_value"]) == (19.7, 19.8)
     assert isnan(found["low"])
 
 

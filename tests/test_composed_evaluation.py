@@ -9,6 +9,7 @@ import pytest
 
 from regionlab.composed_evaluation import (
     average_categories,
+    compare_categories,
     measure_cirr,
     measure_fashioniq,
     score_cirr,
@@ -234,6 +235,52 @@ def test_the_interval_is_that_of_the_mean_of_independent_means():
     variance = sum(m["hit@10"].var() / len(m["hit@10"]) for m in drawn.values()) / 9
     low, high = average_categories(drawn, seed=1, resamples=5000)["hit@10"]["ci95"]
     assert high - low == pytest.approx(2 * 1.96 * variance**0.5, rel=0.06)
+
+
+def draw_grouped(seed, number=30):
+    """Return hits of two categories whose groups lie in both and are alike, and their labels."""
+    rng = np.random.default_rng(seed)
+    level = rng.random(number)
+    labels = {c: rng.integers(number, size=size) for c, size in (("a", 150), ("b", 90))}
+    hits = {c: {"hit@10": (rng.random(len(g)) < level[g]) * 1.0} for c, g in labels.items()}
+    return hits, labels
+
+
+def test_the_interval_over_groups_draws_them_for_all_categories_at_once():
+    hits, labels = draw_grouped(0)
+    names, rng, means = np.unique(np.r_[labels["a"], labels["b"]]), np.random.default_rng(1), []
+    for _ in range(3000):
+        drawn = rng.choice(names, len(names))
+        rows = {
+            c: np.concatenate([np.flatnonzero(g == n) for n in drawn]) for c, g in labels.items()
+        }
+        means.append(np.mean([hits[c]["hit@10"][rows[c]].mean() for c in hits]))
+    found = average_categories(hits, seed=0, groups=labels, resamples=3000)["hit@10"]
+    assert found["ci95"] == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=0.012)
+    alone = average_categories(hits, seed=0)["hit@10"]
+    assert found["value"] == alone["value"] and found["n"] == alone["n"] == 240
+    assert np.ptp(found["ci95"]) > 1.3 * np.ptp(alone["ci95"])
+
+
+def test_the_interval_of_a_difference_is_that_of_the_differences_average():
+    hits, labels = draw_grouped(2)
+    misses = {c: {"hit@10": 1 - m["hit@10"]} for c, m in hits.items()}
+    found = compare_categories(hits, misses, "hit@10", seed=0, groups=labels)
+    doubled = average_categories(hits, seed=0, groups=labels)["hit@10"]
+    assert found["difference"] == pytest.approx(2 * doubled["value"] - 1)
+    assert found["ci95"] == pytest.approx([2 * end - 1 for end in doubled["ci95"]])
+
+
+def test_all_found_in_every_category_has_the_exact_interval_of_the_smallest():
+    found = average_categories(
+        {"a": {"hit@10": np.ones(30)}, "b": {"hit@10": np.ones(20)}}, seed=0
+    )["hit@10"]
+    assert found["ci95"] == pytest.approx([0.025 ** (1 / 20), 1])
+
+
+def test_no_difference_at_all_has_no_width():
+    hits, labels = draw_grouped(3)
+    assert compare_categories(hits, hits, "hit@10", seed=0, groups=labels)["ci95"] == [0, 0]
 
 
 def test_the_same_seed_gives_the_same_interval():

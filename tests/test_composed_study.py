@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from regionlab import fusions
+from regionlab.bootstrap import compare_paired, summarise
 from regionlab.compose import LADDER, create_composer
-from regionlab.composed_data import ComposedFeatures
+from regionlab.composed_data import ComposedFeatures, find_groups
 from regionlab.composed_evaluation import (
     measure_cirr,
     measure_fashioniq,
@@ -67,6 +68,34 @@ def draw_features(seed, *, q=12, subset=True, d=192, category=""):
     return ComposedFeatures(triplets, rng.normal(0, 0.3, (N, d)).astype(np.float32), [])
 
 
+def make_queries_about(references, subsets=None, name="cirr"):
+    images = tuple(sorted({*references, "target", *(i for s in subsets or () for i in s)}))
+    rows = [
+        (str(i), reference, "target", ("words",), (subsets or [()] * len(references))[i])
+        for i, reference in enumerate(references)
+    ]
+    return Triplets(name, "val", "", make_queries(rows), images, {i: i for i in images})
+
+
+def label_alike(groups):
+    return [groups.index(label) for label in groups]
+
+
+def test_queries_of_one_subset_are_a_group_in_whatever_order_it_is_told():
+    one, other = ("a", "b", "target"), ("c", "d", "target")
+    triplets = make_queries_about(["a", "c", "b"], [one, other, one[::-1]])
+    assert label_alike(find_groups(triplets)) == [0, 1, 0]
+
+
+def test_queries_without_subsets_are_a_group_by_their_reference():
+    assert label_alike(find_groups(make_queries_about(["a", "b", "a"]))) == [0, 1, 0]
+
+
+def test_queries_of_one_group_of_toyboxs_scenes_are_a_group_in_either_layout():
+    named = make_queries_about(["test-3-0", "test-3-5", "test-13-0"], name="toybox fashioniq")
+    assert label_alike(find_groups(named)) == [0, 0, 2]
+
+
 def draw_composed_vectors(part, seed=0):
     rng = np.random.default_rng(seed)
     near = part.gallery[part.triplets.target_rows]
@@ -109,7 +138,8 @@ def test_cirr_is_measured_by_its_protocol(cirr):
     for name, hits in expected.items():
         np.testing.assert_array_equal(measured[""][name], hits)
     assert cirr.score(measured) == score_cirr(expected)
-    assert cirr.summarise(measured, seed=0) == summarise_measures(expected, seed=0)
+    groups = {"groups": find_groups(part.triplets)}
+    assert cirr.summarise(measured, seed=0) == summarise_measures(expected, seed=0, **groups)
 
 
 def test_fashioniq_is_measured_by_its_protocol_in_the_gallery_that_was_chosen(fashioniq):
@@ -150,6 +180,18 @@ def test_differences_are_over_the_same_queries(cirr, fashioniq):
     assert found["difference"] == pytest.approx(1 / 2)
     assert found["ci95"][0] > 0
     assert found["n"] == 20
+
+
+def test_intervals_of_cirr_draw_whole_subsets():
+    members = [("a", "b", "target"), ("c", "d", "target"), ("e", "f", "target")]
+    triplets = make_queries_about(list("abcdef"), [members[i // 2] for i in range(6)])
+    benchmark = Benchmark("cirr", {"": ComposedFeatures(triplets, np.zeros((7, 2)), [])})
+    hits, others = np.array([1, 1, 0, 0, 1, 0.0]), np.zeros(6)
+    of_subset = {"seed": 0, "groups": [0, 0, 1, 1, 2, 2]}
+    found = benchmark.summarise({"": {"hit@1": hits}}, seed=0)["hit@1"]
+    assert found == summarise(hits, **of_subset)
+    found = benchmark.compare({"": {"hit@1": hits}}, {"": {"hit@1": others}}, "hit@1", seed=0)
+    assert found == compare_paired(hits, others, **of_subset)
 
 
 # Weights and the ladder

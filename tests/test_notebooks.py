@@ -9,9 +9,11 @@ import yaml
 from regionlab import paths, runs
 from regionlab.profiles import load_profile
 from regionlab.prompts import Box, Points, Selection
+from regionlab.significance import correct_holm
 from regionlab.toybox import toyclip, toysam
 from regionlab.toybox.disk import write_class_folders, write_split
 from regionlab.toybox.episodes import write_episodes
+from result_intervals import list_unexcused
 
 SCENES = 60
 
@@ -130,8 +132,16 @@ def test_scale_notebook_measures_every_engine_at_each_size(more):
     engines = more["11_engines_and_scale"]["results"]["engines"]
     assert set(engines["200"]) == {"exact", "Flat", "HNSW32", "chroma"}
     assert set(engines["2000"]) == {"exact", "Flat", "IVF16,Flat", "IVF16,SQ8", "HNSW32"}
-    assert engines["2000"]["exact"]["recall"] == 1
-    assert engines["2000"]["IVF16,Flat"]["recall"] >= 0.99
+    assert engines["2000"]["exact"]["recall"]["value"] == 1
+    assert engines["2000"]["IVF16,Flat"]["chosen_at"] >= 0.99
+
+
+def test_scale_notebook_measures_recall_on_queries_that_chose_nothing(more):
+    for of_size in more["11_engines_and_scale"]["results"]["engines"].values():
+        for engine in of_size.values():
+            kinds = [engine["recall_image"], engine["recall_text"]]
+            assert engine["recall"] == min(kinds, key=lambda one: one["value"])
+            assert engine["recall"]["n"] == 20  # the other 20 of each kind
 
 
 def test_claims_notebook_judges_every_number(more):
@@ -222,9 +232,46 @@ def test_rating_notebook_says_that_its_raters_are_simulated(workspace, regions):
     found = regions["14_user_ratings"]["results"]
     assert found["simulated"] is True
     assert (found["raters"], found["ratings"] + found["skipped"]) == (4, 4 * 6 * 3)
-    assert set(found["methods"]) == {"DIR", "CLIP-only", "SAM-CLIP"}
+    assert set(found["SIMULATED_methods"]) == {"DIR", "CLIP-only", "SAM-CLIP"}
     for name in ("14_ratings", "14_shares", "14_table"):
         assert "SIMULATED" in (workspace / f"figures/regions/{name}.json").read_text()
+
+
+def test_rating_notebook_tests_nothing_about_simulated_raters(regions):
+    found = regions["14_user_ratings"]["results"]
+    names = [name for name in found if name.endswith(("methods", "lead_of_SAM-CLIP", "agreement"))]
+    assert len(names) == 3 and all(name.startswith("SIMULATED_") for name in names)
+    leads = found["SIMULATED_lead_of_SAM-CLIP"].values()
+    assert len(leads) == 2 and not any("p_value" in lead for lead in leads)
+
+
+def test_feedback_notebook_corrects_all_its_tests(regions):
+    found = regions["13_relevance_feedback"]["results"]["rounds"]
+    gains = [r["gain"] for of in found.values() for rs in of.values() for r in rs.values()
+             if "gain" in r]  # fmt: skip
+    assert [g["p_holm"] for g in gains] == correct_holm([g["p_value"] for g in gains])
+
+
+def test_composed_notebook_counts_scenes_that_are_alike_once(regions):
+    found = regions["10_composed_search"]["results"]
+    assert found["groups"] == {"cirr": 12, "fashioniq": 12}
+
+
+@pytest.mark.parametrize("runs_of", ["results", "more", "regions"])
+def test_results_have_an_interval_or_are_excused_from_it(request, runs_of):
+    found = request.getfixturevalue(runs_of)
+    bare = {name: list_unexcused(name, one["results"]) for name, one in found.items()}
+    assert bare == {name: [] for name in found}
+
+
+def test_search_notebook_measures_held_out_combinations_alone(world, results):
+    alone = results["02_search_text_and_image"]["results"]["generalization_one_object"]
+    annotations = json.loads((world / "annotations/instances_novel.json").read_text())
+    held = [one["image_id"] for one in annotations["annotations"]]
+    count = sum(held.count(image_id) == 1 for image_id in set(held))
+    assert alone["held-out_combinations"]["hit@1"]["n"] == count > 1
+    values = [alone[f"{kind}_combinations"]["hit@1"]["value"] for kind in ("held-out", "usual")]
+    assert alone["difference"]["hit@1"]["value"] == pytest.approx(values[0] - values[1])
 
 
 def test_rating_notebook_without_ratings_says_so_and_draws_none(workspace, world):

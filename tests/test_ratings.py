@@ -334,6 +334,27 @@ def test_agreement_is_over_what_each_method_found_for_each_query():
     assert (found["n"], found["raters"]) == (5, 2)
 
 
+def test_interval_of_the_agreement_is_that_of_drawing_queries_anew():
+    rng = np.random.default_rng(1)
+    taste = rng.integers(1, 6, size=(2, 12))  # of each method's answers to 12 queries
+    grids = {m: np.clip(row + rng.integers(-1, 2, size=(3, 12)), 1, 5) * 1.0
+             for m, row in zip("AB", taste, strict=True)}  # fmt: skip
+    found = measure_agreement(make_table(**grids), seed=0, resamples=400)
+    alphas = []
+    for _ in range(400):
+        drawn = rng.integers(12, size=12)
+        units = np.concatenate([grid[:, drawn] for grid in grids.values()], axis=1)
+        alphas.append(find_alpha(units, level="ordinal"))
+    assert np.ptp(found["ci95"]) > 0.05
+    assert found["ci95"] == pytest.approx(np.percentile(alphas, [2.5, 97.5]), abs=0.06)
+
+
+def test_a_p_value_that_is_only_bounded_says_so():
+    lead = np.random.default_rng(2).normal(2, 0.1, (2, 40))
+    found = compare_methods(make_table(A=3 + lead, B=3 + 0 * lead), "A", "B", seed=0, resamples=100)
+    assert found["p_is_floor"] is True and found["p_value"] == pytest.approx(2 / 101)
+
+
 def test_agreement_of_a_lone_rater_is_unknown():
     found = measure_agreement(make_table(A=[[1, 5, 3]]), seed=0)
     assert found == {"value": None, "ci95": None, "n": 0, "raters": 1}

@@ -2,14 +2,61 @@ import json
 
 import pytest
 
-from regionlab.reports import make_gallery, results_table, update_marked_tables
+from regionlab.reports import (
+    make_gallery,
+    results_table,
+    update_marked_runs,
+    update_marked_tables,
+)
 
-HEAD = "| metric | value [95 % interval] | n |\n| --- | --- | --- |\n"
+HEAD = "| metric | value | n |\n| --- | --- | --- |\n"
 PAGE = "before\n<!-- results:02_search -->\nold\n<!-- /results -->\nafter\n"
 
 
 def rows(results):
-    return results_table(results).removeprefix(HEAD).splitlines()
+    return results_table(results).splitlines()[2:]
+
+
+INTERVAL = {"value": 0.7, "ci95": [0.65, 0.75], "n": 9}
+RANGE = {"value": 2573.0, "range": [435.3, 2647.0], "n": 5}
+
+
+@pytest.mark.parametrize(
+    ("results", "title"),
+    [
+        ({"a": INTERVAL, "b": 3}, "value [95 % interval]"),
+        ({"a": RANGE}, "value [range]"),
+        ({"a": INTERVAL, "b": RANGE}, "value [95 % interval] or [least to greatest]"),
+        ({"a": 3, "b": {"value": 0.5}}, "value"),
+    ],
+)
+def test_the_title_of_the_column_names_what_the_brackets_hold(results, title):
+    assert results_table(results).splitlines()[0] == f"| metric | {title} | n |"
+
+
+def test_the_title_is_that_of_the_rows_that_are_shown():
+    page = "<!-- results:x rows:b -->\n<!-- /results -->"
+    updated = update_marked_tables(page, {"x": {"results": {"a": INTERVAL, "b": RANGE}}})
+    assert "value [range]" in updated and "interval" not in updated
+
+
+def test_a_measured_quantity_shows_its_range_where_it_has_no_interval():
+    assert rows({"ms": RANGE}) == ["| ms | 2,573 [435.3 to 2,647] | 5 |"]
+
+
+def test_a_p_value_that_is_only_bounded_is_shown_as_a_bound():
+    gain = INTERVAL | {"p_value": 2 / 2001, "p_holm": 60 / 2001, "p_is_floor": True}
+    shown = rows({"gain": gain})
+    assert shown[1:] == ["| gain.p_value | ≤ 0.001 |  |", "| gain.p_holm | ≤ 0.03 |  |"]
+
+
+def test_seconds_of_runs_are_those_of_their_records():
+    page = "a\n<!-- runs -->\n```console\n$ old\n```\n<!-- /runs -->\nb\n"
+    updated = update_marked_runs(page, {"01_a": 12.6, "02_b": None})
+    shown = "$ make figures\n[1/2] 01_a … ok 13 s\n[2/2] 02_b … ok\nsee figures/README.md and "
+    shown += "data/runs/toybox/report.html\n$ make test\n"
+    assert updated == page.replace("$ old\n", shown)
+    assert update_marked_runs(updated, {"01_a": 12.6, "02_b": None}) == updated
 
 
 def test_a_measured_quantity_has_its_interval_and_count():
@@ -83,6 +130,18 @@ def test_marker_with_an_unknown_row_is_told_the_known_ones():
     saved = {"01_x": {"results": {"a": 1}}}
     with pytest.raises(ValueError, match="no result 'z'; there are 1, as a"):
         update_marked_tables("<!-- results:01_x rows:z -->\n<!-- /results -->", saved)
+
+
+def test_a_value_within_a_line_is_that_of_its_row():
+    page = (
+        "costs <!-- value:01_x a.b -->old<!-- /value --> at <!-- value:01_x n --><!-- /value -->."
+    )
+    saved = {"01_x": {"results": {"a": {"b": INTERVAL}, "n": 3}}}
+    updated = update_marked_tables(page, saved)
+    assert updated == page.replace("old", "0.700 [0.650, 0.750]").replace("--><!", "-->3<!")
+    assert update_marked_tables(updated, saved) == updated
+    with pytest.raises(ValueError, match="'a.b' of '01_x', which is no result"):
+        update_marked_tables(page, {"01_x": {"results": {}}})
 
 
 def gallery_of(tmp_path, **changes):

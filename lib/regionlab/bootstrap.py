@@ -1,18 +1,26 @@
 """How sure is a mean over queries: bootstrap intervals and paired comparison."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 _CELLS_A_BATCH = 2**21  # resampled values held at once: 16 MiB of float64
 
 
 def summarise(
-    values: np.ndarray, *, seed: int | np.random.Generator, n_resamples: int = 2000
+    values: np.ndarray,
+    *,
+    seed: int | np.random.Generator,
+    groups: Sequence | np.ndarray | None = None,
+    n_resamples: int = 2000,
 ) -> dict:
     """Return the mean over queries and its 95 % percentile bootstrap interval.
 
-    Queries are drawn as if independent: where several come from one image, give
-    the mean of each image. Identical values make an interval without width, so
-    do not read [1, 1] from a few queries as certainty.
+    Without `groups` queries are drawn as if independent. Where all values are 0, or all
+    are 1, drawing them anew says nothing, and the interval is the exact one of a share
+    (Clopper and Pearson 1934), here of as many queries or groups; for other values in
+    [0, 1] than hits it errs on the wide side. Other identical values make an interval
+    without width.
 
     Parameters
     ----------
@@ -20,6 +28,10 @@ def summarise(
         (q,) one metric, a value a query; NaN is left out.
     seed
         Of the resampling. The same seed draws the same queries for each metric.
+    groups
+        (q,) a label a query, any; queries of one label are alike, such as those about one
+        picture, and are drawn together (the cluster bootstrap). The mean stays that over
+        queries.
     n_resamples
         Number of resamples.
 
@@ -32,17 +44,67 @@ def summarise(
     Raises
     ------
     ValueError
-        If `values` is not (q,), holds infinity, fewer than 2 values are not NaN, or
-        `n_resamples` is below 40.
+        If `values` is not (q,), holds infinity, fewer than 2 values (or groups) are not
+        NaN, `groups` is of another length, or `n_resamples` is below 40.
     """
     values = _check_values("values", values)
-    defined = values[~np.isnan(values)]
-    interval = _bootstrap_mean(defined, np.random.default_rng(seed), n_resamples)
+    defined, labels = _take_defined(values, groups)
+    interval = _bootstrap_mean(defined, labels, np.random.default_rng(seed), n_resamples)
+    if np.ptp(defined) == 0 and defined[0] in (0, 1):
+        interval = exact_interval(int(defined[0]), _count_units(defined, labels))
     return {"value": float(defined.mean()), "ci95": interval, **_count(values)}
 
 
+def summarise_parts(
+    values: np.ndarray,
+    parts: np.ndarray,
+    *,
+    seed: int,
+    groups: Sequence | None = None,
+    n_resamples: int = 2000,
+) -> dict[str, dict]:
+    """Summarise the queries of each part by themselves, such as those of one kind.
+
+    Parameters
+    ----------
+    values
+        (q,) one metric, a value a query; NaN is left out.
+    parts
+        (q,) the name of each query's part.
+    seed, groups, n_resamples
+        As for `summarise`.
+
+    Returns
+    -------
+    dict
+        Part, in the order of names, to what `summarise` returns; without "ci95" where fewer
+        than two queries (or groups) have a value, and no entry where none has.
+    """
+    values, parts, found = _check_values("values", values), np.asarray(parts), {}
+    for part in np.unique(parts):
+        rows = np.flatnonzero((parts == part) & ~np.isnan(values))
+        labels = None if groups is None else [groups[row] for row in rows]
+        if (len(rows) if labels is None else len(set(labels))) > 1:
+            draws = {"seed": seed, "groups": labels, "n_resamples": n_resamples}
+            found[str(part)] = summarise(values[rows], **draws)
+        elif len(rows):
+            found[str(part)] = {"value": float(values[rows].mean()), "n": len(rows)}
+    return found
+
+
+def exact_interval(share: int, n: int) -> list[float]:
+    """Return the exact 95 % interval of a share that is 0 or 1 of n (Clopper and Pearson)."""
+    far = 0.025 ** (1 / n)
+    return [far, 1.0] if share else [0.0, 1 - far]
+
+
 def compare_paired(
-    a: np.ndarray, b: np.ndarray, *, seed: int | np.random.Generator, n_resamples: int = 2000
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    seed: int | np.random.Generator,
+    groups: Sequence | np.ndarray | None = None,
+    n_resamples: int = 2000,
 ) -> dict:
     """Return how much better method a is than b on the same queries.
 
@@ -52,7 +114,9 @@ def compare_paired(
     alike, each query's difference could as well have the other sign. It is
     2 * min(left, right), where a tail is (1 + flips at least as extreme) /
     (1 + n_resamples), and never 0; with so few queries that all 2**n flips fit
-    in `n_resamples`, each is counted once and p is exact.
+    in `n_resamples`, each is counted once and p is exact. Where no flip is as extreme,
+    p is not measured but bounded by the number of flips: "p_is_floor" says so, and
+    `significance.show_p` writes "≤ 0.001". With `groups` a whole group has its sign flipped.
 
     Parameters
     ----------
@@ -61,6 +125,8 @@ def compare_paired(
         A query that is NaN in either is left out.
     seed
         Of the resampling.
+    groups
+        (q,) a label a query, as for `summarise`.
     n_resamples
         Number of resamples, and the most sign flips.
 
@@ -68,41 +134,151 @@ def compare_paired(
     -------
     dict
         "difference" mean(a) - mean(b), "ci95" [low, high], "p_value", "n" queries
-        used, and "n_undefined" queries left out if there are any.
+        used, "p_is_floor" True where p is only known to be no larger, and
+        "n_undefined" queries left out if there are any.
 
     Raises
     ------
     ValueError
         If `a` and `b` are not (q,) of one length, hold infinity, fewer than 2
-        queries have both values, or `n_resamples` is below 40.
+        queries (or groups) have both values, `groups` is of another length, or
+        `n_resamples` is below 40.
     """
     a, b = _check_values("a", a), _check_values("b", b)
     if len(a) != len(b):
         raise ValueError(f"a has {len(a)} queries, b has {len(b)}")
     differences = a - b
-    defined = differences[~np.isnan(differences)]
+    defined, labels = _take_defined(differences, groups)
     rng = np.random.default_rng(seed)
-    interval = _bootstrap_mean(defined, rng, n_resamples)
+    interval = _bootstrap_mean(defined, labels, rng, n_resamples)
+    units = defined if labels is None else _sum_by_group(defined, labels)[0]
+    p = _sign_flip_p(units, rng, n_resamples)
+    floor = 2 / (1 + n_resamples)
+    at_floor = 2.0 ** len(units) > n_resamples and p <= floor * (1 + 1e-9)
     return {
         "difference": float(defined.mean()),
         "ci95": interval,
-        "p_value": _sign_flip_p(defined, rng, n_resamples),
+        "p_value": p,
+        **({"p_is_floor": True} if at_floor else {}),
         **_count(differences),
     }
 
 
-def _bootstrap_mean(values: np.ndarray, rng: np.random.Generator, n_resamples: int) -> list[float]:
+def compare_apart(
+    a: np.ndarray, b: np.ndarray, *, seed: int | np.random.Generator, n_resamples: int = 2000
+) -> dict:
+    """Return how much higher the mean over some queries is than that over other queries.
+
+    Each side is drawn anew by itself. For the same queries `compare_paired` says more.
+
+    Parameters
+    ----------
+    a, b
+        (q,) and (r,) the same metric of different queries; NaN is left out.
+    seed, n_resamples
+        Of the resampling.
+
+    Returns
+    -------
+    dict
+        "value" mean(a) - mean(b), "ci95" [low, high] of the 95 % percentile bootstrap, "n"
+        queries used on both sides.
+
+    Raises
+    ------
+    ValueError
+        As `summarise` does, for either side.
+    """
+    rng, sides = np.random.default_rng(seed), []
+    for name, values in (("a", a), ("b", b)):
+        values, _ = _take_defined(_check_values(name, values), None)
+        _check_enough(len(values), "queries", n_resamples)
+        sides.append(values)
+    drawn = [draw_groups(v[None], np.ones((1, len(v))), rng, n_resamples) for v in sides]
+    return {
+        "value": float(sides[0].mean() - sides[1].mean()),
+        "ci95": np.percentile(drawn[0] - drawn[1], [2.5, 97.5]).tolist(),
+        "n": sum(map(len, sides)),
+    }
+
+
+def draw_groups(
+    sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, n_resamples: int
+) -> np.ndarray:
+    """Return the means of samples that are made by drawing whole groups, with replacement.
+
+    Parameters
+    ----------
+    sums
+        (m, g) of the values of each of g groups, for m samples that are drawn by the same
+        groups.
+    counts
+        (m, g) how many values a group has in each sample.
+    n_resamples
+        How many draws.
+
+    Returns
+    -------
+    np.ndarray
+        (n_resamples, m); NaN where a draw holds no value of a sample.
+    """
+    number = sums.shape[1]
+    batch, means = max(1, _CELLS_A_BATCH // number), []
+    for start in range(0, n_resamples, batch):
+        size = min(batch, n_resamples - start)
+        times = rng.multinomial(number, np.full(number, 1 / number), size=size)
+        drawn = times @ counts.T
+        means.append(times @ sums.T / np.where(drawn > 0, drawn, np.nan))
+    return np.concatenate(means)
+
+
+def _bootstrap_mean(
+    values: np.ndarray, labels: np.ndarray | None, rng: np.random.Generator, n_resamples: int
+) -> list[float]:
     from scipy.stats import bootstrap  # a second to import: only who asks pays
 
-    if len(values) < 2:
-        raise ValueError(f"{len(values)} queries have a value; an interval needs 2 or more")
-    if n_resamples < 40:
-        raise ValueError(f"n_resamples={n_resamples} leaves 2.5 % below one; 40 or more is needed")
+    number, what = _count_units(values, labels), "queries" if labels is None else "groups"
+    _check_enough(number, what, n_resamples)
+    if labels is not None:
+        sums, counts = _sum_by_group(values, labels)
+        means = draw_groups(sums[None], counts[None], rng, n_resamples)
+        return np.percentile(means, [2.5, 97.5]).tolist()
     batch = max(1, _CELLS_A_BATCH // len(values))
     low, high = bootstrap(
         (values,), np.mean, n_resamples=n_resamples, batch=batch, method="percentile", rng=rng
     ).confidence_interval
     return [float(low), float(high)]
+
+
+def _check_enough(number: int, what: str, n_resamples: int) -> None:
+    if number < 2:
+        raise ValueError(f"{number} {what} have a value; an interval needs 2 or more")
+    if n_resamples < 40:
+        raise ValueError(f"n_resamples={n_resamples} leaves 2.5 % below one; 40 or more is needed")
+
+
+def _sum_by_group(values: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (g,) sums and (g,) counts of the values of each group."""
+    return np.bincount(labels, values), np.bincount(labels)
+
+
+def _count_units(values: np.ndarray, labels: np.ndarray | None) -> int:
+    return len(values) if labels is None else len(np.unique(labels))
+
+
+def _take_defined(
+    values: np.ndarray, groups: Sequence | np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return the values that are not NaN, and their groups numbered from 0 without gaps."""
+    defined = ~np.isnan(values)
+    if groups is None:
+        return values[defined], None
+    if len(groups) != len(values):
+        raise ValueError(f"{len(values)} queries have {len(groups)} groups; each needs one")
+    numbers: dict = {}
+    kept = [label for label, known in zip(groups, defined, strict=True) if known]
+    labels = [numbers.setdefault(label, len(numbers)) for label in kept]
+    return values[defined], np.array(labels, np.int64)
 
 
 def _sign_flip_p(differences: np.ndarray, rng: np.random.Generator, n_resamples: int) -> float:

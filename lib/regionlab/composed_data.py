@@ -46,6 +46,21 @@ class ComposedFeatures:
         return self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
 
 
+def find_groups(triplets: Triplets) -> list:
+    """Return a label a query, (q,): queries of one label are alike, as bootstraps must know.
+
+    They are about the same subset of images that look alike where there are subsets, about the
+    same group of scenes in Toybox, which knows its groups in any layout, and else about the
+    same reference.
+    """
+    if len(triplets) and all(triplets.queries["subset"]):
+        return [tuple(sorted(subset)) for subset in triplets.queries["subset"]]
+    references = triplets.queries["reference"].tolist()
+    if triplets.name.startswith("toybox"):
+        return [name.rpartition("-")[0] for name in references]  # split-group-member
+    return references
+
+
 def encode_triplets(
     encoder: Encoder, triplets: Triplets, *, folder: Path | None = None, batch_size: int = 64
 ) -> ComposedFeatures:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regionlab.bootstrap import summarise
+from regionlab.bootstrap import draw_groups, exact_interval, summarise
 from regionlab.composed_ranking import check_vectors, rank_gallery, rank_subsets, rank_targets
 from regionlab.datasets.triplets import Triplets
 from regionlab.ranking import check_choice, check_count
@@ -124,25 +124,33 @@ def score_cirr(measured: Measured) -> float:
     return float(measured["hit@5"].mean() + measured["subset_hit@1"].mean()) / 2
 
 
-def summarise_measures(measured: Measured, *, seed: int, resamples: int = 2000) -> dict[str, dict]:
+def summarise_measures(
+    measured: Measured, *, seed: int, groups: Sequence | None = None, resamples: int = 2000
+) -> dict[str, dict]:
     """Average each metric over the queries, with a 95 % bootstrap interval.
 
     Returns metric to `{"value", "ci95", "n"}`, see `bootstrap.summarise`, which also says what
-    is raised.
+    `groups` is (from `composed_data.find_groups`), and what is raised.
     """
     return {
-        name: summarise(values, seed=seed, n_resamples=resamples)
+        name: summarise(values, seed=seed, groups=groups, n_resamples=resamples)
         for name, values in measured.items()
     }
 
 
 def average_categories(
-    by_category: Mapping[str, Measured], *, seed: int, resamples: int = 2000
+    by_category: Mapping[str, Measured],
+    *,
+    seed: int,
+    groups: Mapping[str, Sequence] | None = None,
+    resamples: int = 2000,
 ) -> dict[str, dict]:
     """Average each metric as FashionIQ's tables do: the mean over categories of their means.
 
-    The 95 % percentile interval is of a bootstrap that draws queries anew within each category.
-    Given the differences of two methods on the same queries, it is that of their difference.
+    The 95 % percentile interval is of a bootstrap that draws queries anew within each category,
+    or, given `groups`, whole groups for all categories at once. Where all values are 0, or all
+    are 1, it is the exact one of a share of as many queries, or groups, as the smallest
+    category has.
 
     Parameters
     ----------
@@ -150,6 +158,9 @@ def average_categories(
         Category to what `measure_fashioniq` returned.
     seed
         Of the bootstrap.
+    groups
+        Category to a label a query, from `composed_data.find_groups`. A group may have
+        queries in several categories.
     resamples
         How many times the queries are drawn anew.
 
@@ -167,15 +178,39 @@ def average_categories(
     if not metrics or any(names != metrics[0] for names in metrics):
         found = {category: list(measured) for category, measured in by_category.items()}
         raise ValueError(f"every category must be measured by the same metrics, got {found}")
+    labels = None if groups is None else [groups[category] for category in by_category]
+    found = {}
+    for name in metrics[0]:
+        samples = [measured[name] for measured in by_category.values()]
+        every = np.concatenate(samples)
+        interval = _bootstrap_average(samples, labels, seed, resamples)
+        if np.ptp(every) == 0 and every[0] in (0, 1):
+            units = [len(set(part)) for part in labels] if labels else list(map(len, samples))
+            interval = exact_interval(int(every[0]), min(units))
+        found[name] = {"value": _average(by_category, name), "ci95": interval, "n": len(every)}
+    return found
+
+
+def compare_categories(
+    a: Mapping[str, Measured],
+    b: Mapping[str, Measured],
+    metric: str,
+    *,
+    seed: int,
+    groups: Mapping[str, Sequence] | None = None,
+    resamples: int = 2000,
+) -> dict:
+    """Return a - b of two methods' averages on the same queries, with its 95 % interval.
+
+    Returns `{"difference", "ci95", "n"}`; the parameters are those of `average_categories`.
+    """
+    differences = {category: {metric: a[category][metric] - b[category][metric]} for category in a}
+    samples = [measured[metric] for measured in differences.values()]
+    labels = None if groups is None else [groups[category] for category in differences]
     return {
-        name: {
-            "value": _average(by_category, name),
-            "ci95": _bootstrap_average(
-                [measured[name] for measured in by_category.values()], seed, resamples
-            ),
-            "n": sum(len(measured[name]) for measured in by_category.values()),
-        }
-        for name in metrics[0]
+        "difference": _average(differences, metric),
+        "ci95": _bootstrap_average(samples, labels, seed, resamples),
+        "n": sum(map(len, samples)),
     }
 
 
@@ -239,17 +274,33 @@ def _average(by_category: Mapping[str, Measured], name: str) -> float:
     return float(np.mean([measured[name].mean() for measured in by_category.values()]))
 
 
-def _bootstrap_average(samples: list[np.ndarray], seed: int, resamples: int) -> list[float]:
+def _bootstrap_average(
+    samples: list[np.ndarray], labels: list[Sequence] | None, seed: int, resamples: int
+) -> list[float]:
+    rng = np.random.default_rng(seed)
+    if labels is not None:
+        means = draw_groups(*_sum_by_group(samples, labels), rng, resamples)
+        return np.nanpercentile(np.nanmean(means, axis=1), [2.5, 97.5]).tolist()
     from scipy.stats import bootstrap  # late, as in regionlab.bootstrap
 
     def average(*samples: np.ndarray, axis: int) -> np.ndarray:
         return np.mean([sample.mean(axis=axis) for sample in samples], axis=0)
 
-    rng = np.random.default_rng(seed)
     low, high = bootstrap(
         samples, average, n_resamples=resamples, batch=100, method="percentile", rng=rng
     ).confidence_interval
     return [float(low), float(high)]
+
+
+def _sum_by_group(
+    samples: list[np.ndarray], labels: list[Sequence]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sums and counts, (samples, groups) each, of the values of each group."""
+    numbers: dict = {}
+    coded = [[numbers.setdefault(label, len(numbers)) for label in part] for part in labels]
+    size = {"minlength": len(numbers)}
+    sums = [np.bincount(c, s, **size) for c, s in zip(coded, samples, strict=True)]
+    return np.stack(sums), np.stack([np.bincount(c, **size) for c in coded])
 
 
 def _check_measurable(

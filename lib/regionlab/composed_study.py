@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from regionlab import fusions
 from regionlab.bootstrap import compare_paired
 from regionlab.compose import LADDER, Compose, create_composer
-from regionlab.composed_data import ComposedFeatures, encode_triplets
+from regionlab.composed_data import ComposedFeatures, encode_triplets, find_groups
 from regionlab.composed_evaluation import (
     Measured,
     average_categories,
+    compare_categories,
     measure_cirr,
     measure_fashioniq,
     score_cirr,
@@ -69,6 +71,15 @@ class Benchmark:
         """Name and reason of each image left out, and with it the queries that name it."""
         return list(dict.fromkeys(f for part in self.sets.values() for f in part.failures))
 
+    @cached_property
+    def groups(self) -> dict[str, list]:
+        """Category to a label a query: which queries are alike, see `find_groups`."""
+        return {category: find_groups(part.triplets) for category, part in self.sets.items()}
+
+    def count_groups(self) -> int:
+        """Return how many groups of queries there are, of all categories."""
+        return len({label for labels in self.groups.values() for label in labels})
+
     def compose(self, compose: Compose) -> dict[str, np.ndarray]:
         """Compose the queries of each category, (q, d) unit vectors."""
         return {
@@ -92,20 +103,18 @@ class Benchmark:
         return score_cirr(measured[""]) if self.layout == "cirr" else score_fashioniq(measured)
 
     def summarise(self, measured: Mapping[str, Measured], *, seed: int) -> dict[str, dict]:
-        """Average over queries, and over categories, with 95 % bootstrap intervals."""
+        """Average over queries, and over categories, with 95 % intervals that draw groups."""
         if self.layout == "cirr":
-            return summarise_measures(measured[""], seed=seed)
-        return average_categories(measured, seed=seed)
+            return summarise_measures(measured[""], seed=seed, groups=self.groups[""])
+        return average_categories(measured, seed=seed, groups=self.groups)
 
     def compare(
         self, a: Mapping[str, Measured], b: Mapping[str, Measured], metric: str, *, seed: int
     ) -> dict:
         """Compare two composers on the same queries by one metric: a - b and its interval."""
         if self.layout == "cirr":
-            return compare_paired(a[""][metric], b[""][metric], seed=seed)
-        differences = {c: {metric: a[c][metric] - b[c][metric]} for c in a}
-        found = average_categories(differences, seed=seed)[metric]
-        return {"difference": found.pop("value"), **found}
+            return compare_paired(a[""][metric], b[""][metric], seed=seed, groups=self.groups[""])
+        return compare_categories(a, b, metric, seed=seed, groups=self.groups)
 
 
 def load_benchmark(

@@ -21,12 +21,17 @@ class Cosines:
     others: np.ndarray
 
     @property
-    def separation(self) -> float:
-        """Share of pairs of a target and another image where the target is nearer (ROC AUC)."""
+    def separations(self) -> np.ndarray:
+        """(q,) share of other images that each query's target is nearer than; half for equals."""
         ranked = np.sort(self.others)
         below = np.searchsorted(ranked, self.targets, "left")
         upto = np.searchsorted(ranked, self.targets, "right")
-        return float((below + upto).mean() / 2 / len(ranked))
+        return (below + upto) / 2 / len(ranked)
+
+    @property
+    def separation(self) -> float:
+        """Share of pairs of a target and another image where the target is nearer (ROC AUC)."""
+        return float(self.separations.mean())
 
 
 def measure_cosines(

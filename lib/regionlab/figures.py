@@ -127,20 +127,27 @@ def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     Parameters
     ----------
     groups
-        Group, then metric, then `{"value", "ci95"}`, from `bootstrap.summarise`.
+        Group, then metric, then `{"value", "ci95"}`, from `bootstrap.summarise`; bars without
+        "ci95" have no whisker.
     """
     metrics = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / len(groups)
     for number, (group, measures) in enumerate(groups.items()):
         places = [metrics.index(name) + (number + 0.5) * width - 0.4 for name in measures]
         values = [m["value"] for m in measures.values()]
-        reach = np.abs([np.subtract(m["ci95"], m["value"]) for m in measures.values()]).T
+        reach = find_reach(measures.values())
         ax.bar(places, values, width, yerr=reach, label=group, error_kw={"elinewidth": 0.9})
     ax.set_xticks(range(len(metrics)), metrics)
     ax.set_ylim(0, 1)
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def find_reach(measures: Iterable[Mapping]) -> np.ndarray:
+    """Return how far each interval reaches below and above its value, (2, n); NaN for none."""
+    reach = [np.subtract(m.get("ci95", (np.nan, np.nan)), m["value"]) for m in measures]
+    return np.abs(reach).T
 
 
 def draw_bars(ax: "Axes", measures: Mapping[str, Mapping], *, label: str):
@@ -154,7 +161,7 @@ def draw_bars(ax: "Axes", measures: Mapping[str, Mapping], *, label: str):
         Of the quantity.
     """
     values = [measure["value"] for measure in measures.values()]
-    reach = np.abs([np.subtract(m["ci95"], m["value"]) for m in measures.values()]).T
+    reach = find_reach(measures.values())
     places = np.arange(len(measures))
     ax.barh(places, values, 0.7, xerr=reach if len(values) else None, error_kw={"elinewidth": 0.9})
     ax.set_yticks(places, list(measures))

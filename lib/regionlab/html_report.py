@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from regionlab.profiles import Profile, Run
-from regionlab.reports import flatten_results, own_parts, own_results, read_question
+from regionlab.reports import (
+    flatten_results,
+    own_parts,
+    own_results,
+    read_question,
+    title_values,
+)
 
 OPEN_ROWS = 40  # longer tables are folded up
 LONG_TEXT = 40  # characters from which a cell is kept wide, and broken where it must be
@@ -149,8 +155,9 @@ def _table(table: Mapping[str, Any]) -> str:
 
 
 def _results(results: Mapping[str, Any]) -> str:
-    head = ["metric", "value [95 % interval]", "n"]
-    rows = list(flatten_results(results))
+    found = list(flatten_results(results))
+    head = ["metric", title_values(found), "n"]
+    rows = [[row.name, row.value, row.n] for row in found]
     return _details(f"All results ({len(rows)})", _rows(head, rows, [False, True, True]))
 
 

@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
+from regionlab.bootstrap import exact_interval
 from regionlab.splits import Split, check_labels
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 PAPER_PROBE = "scaled SVM gamma auto"  # what S3 describes and calls proposed
 SIDES = ("train", "test")
+RIGHT_OR_WRONG = ("accuracy", "weighted recall")  # shares of images, which have exact intervals
+WITHOUT_INTERVAL = ("weighted precision",)
 
 
 class ProbeFileError(ValueError):
@@ -172,6 +175,12 @@ def summarise_confusion(
     Drawing n images anew is drawing n cells of the table by their shares. Images are drawn as
     if independent: with near-duplicates among them the intervals are too narrow.
 
+    Weighted precision has a value and no interval. Classes that happen to be drawn often are
+    weighted more and are also more precise, so its draws lie above it, and their interval
+    holds the truth in 75 to 90 of 100 tables where the others' do in 90 to 97. Where all
+    images are labelled right, or none is, drawing them anew says nothing: shares of images have
+    the exact interval of Clopper and Pearson then, other measures none.
+
     Parameters
     ----------
     confusion
@@ -184,7 +193,7 @@ def summarise_confusion(
     Returns
     -------
     dict
-        Measure to `{"value", "ci95", "n"}`, see `measure_confusion`.
+        Measure to `{"value", "ci95", "n"}`, see `measure_confusion`; "ci95" may be missing.
     """
     confusion = np.asarray(confusion)
     n, rng = int(confusion.sum()), np.random.default_rng(seed)
@@ -193,11 +202,21 @@ def summarise_confusion(
         measure_confusion(rng.multinomial(n, cells).reshape(confusion.shape))
         for _ in range(n_resamples)
     )
+    found = measure_confusion(confusion)
     low, high = draws.quantile(0.025), draws.quantile(0.975)
+    intervals = {name: [float(low[name]), float(high[name])] for name in found}
+    if (right := found["accuracy"]) in (0, 1):
+        intervals = dict.fromkeys(RIGHT_OR_WRONG, exact_interval(int(right), n))
+    for name in WITHOUT_INTERVAL:
+        intervals.pop(name, None)
     return {
-        name: {"value": value, "ci95": [float(low[name]), float(high[name])], "n": n}
-        for name, value in measure_confusion(confusion).items()
+        name: {"value": value, **_name_interval(intervals.get(name)), "n": n}
+        for name, value in found.items()
     }
+
+
+def _name_interval(interval: list[float] | None) -> dict[str, list[float]]:
+    return {"ci95": interval} if interval else {}
 
 
 def _measure_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:

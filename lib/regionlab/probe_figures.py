@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from regionlab.figures import find_reach
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -33,7 +35,7 @@ def draw_train_and_test(
     places = np.arange(len(test))
     learned = [train[name] for name in test]
     values = [measure["value"] for measure in test.values()]
-    reach = np.abs([np.subtract(m["ci95"], m["value"]) for m in test.values()]).T
+    reach = find_reach(test.values())
     ax.hlines(places, values, learned, color="0.75", linewidth=2.5)
     ax.plot(learned, places, "o", color="C0", markerfacecolor="white", label="train")
     ax.errorbar(values, places, xerr=reach, fmt="o", color="C0", label="test", elinewidth=0.9)

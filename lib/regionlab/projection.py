@@ -78,12 +78,12 @@ def project(vectors: np.ndarray, method: str, *, seed: int) -> np.ndarray:
     return PROJECTIONS[method](np.asarray(vectors), seed).astype(np.float32)
 
 
-def measure_trust(vectors: np.ndarray, positions: np.ndarray, *, k: int = 10) -> float:
-    """Return how far neighbours on a map are neighbours among the vectors, in [0, 1].
+def measure_trust(vectors: np.ndarray, positions: np.ndarray, *, k: int = 10) -> np.ndarray:
+    """Return how far each image's neighbours on a map are its neighbours among the vectors.
 
-    Trustworthiness (Venna and Kaski 2001; scikit-learn's, by cosine): 1 if each image's k
-    nearest on the map are its k nearest; about 0.5 for a map drawn at random. Takes n x n
-    numbers of memory.
+    The mean over images is the map's trustworthiness (Venna and Kaski 2001; scikit-learn's, by
+    cosine): 1 if each image's k nearest on the map are its k nearest; about 0.5 for a map drawn
+    at random. Takes n x n numbers of memory.
 
     Parameters
     ----------
@@ -94,14 +94,29 @@ def measure_trust(vectors: np.ndarray, positions: np.ndarray, *, k: int = 10) ->
     k
         Neighbours, fewer than n / 2.
 
+    Returns
+    -------
+    np.ndarray
+        (n,) float, at most 1.
+
     Raises
     ------
     ValueError
         If `k` is n / 2 or more.
     """
-    from sklearn.manifold import trustworthiness
+    from sklearn.metrics import pairwise_distances
+    from sklearn.neighbors import NearestNeighbors
 
-    return float(trustworthiness(vectors, positions, n_neighbors=k, metric="cosine"))
+    n = len(vectors)
+    if k >= n / 2:
+        raise ValueError(f"k={k} neighbours must be fewer than half of the {n} images")
+    distances = pairwise_distances(vectors, metric="cosine")
+    np.fill_diagonal(distances, np.inf)
+    ranks = np.empty((n, n), np.int64)
+    np.put_along_axis(ranks, distances.argsort(axis=1), np.arange(1, n + 1)[None], axis=1)
+    near = NearestNeighbors(n_neighbors=k).fit(positions).kneighbors(return_distance=False)
+    beyond = np.maximum(np.take_along_axis(ranks, near, axis=1) - k, 0).sum(axis=1)
+    return 1 - 2 * beyond / (k * (2 * n - 3 * k - 1))
 
 
 def neighbour_purity(

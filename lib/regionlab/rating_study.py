@@ -48,7 +48,8 @@ def compare_methods(
     Returns
     -------
     dict
-        As of `summarise_ratings`, for the difference, with "p_value"; n the number of pairs.
+        As of `summarise_ratings`, for the difference, with "p_value" and "p_is_floor"; n the
+        number of pairs.
 
     Raises
     ------
@@ -60,7 +61,8 @@ def compare_methods(
     grid = one - other  # aligned by names; NaN where either is missing
     difference = grid.mean(axis=0).dropna().to_numpy()
     test = compare_paired(difference, np.zeros(len(difference)), seed=seed, n_resamples=resamples)
-    return _summarise_grid(grid, seed, resamples) | {"p_value": test["p_value"]}
+    p_value = {name: test[name] for name in ("p_value", "p_is_floor") if name in test}
+    return _summarise_grid(grid, seed, resamples) | p_value
 
 
 def measure_agreement(

@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from regionlab.parameters import read_notebook
 from regionlab.records import write_text
+from regionlab.significance import show_p
 
 # nbconvert's page asks the network for these; without them it stands on its own.
 PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
@@ -18,9 +19,25 @@ PAGE = "{% extends 'lab/index.html.j2' %}" + "".join(
 MARKED = re.compile(
     r"(<!-- results:([\w.,=+-]+)(?: rows:([^>]*?))? -->\n).*?(<!-- /results -->)", re.DOTALL
 )
-MEASURED = ("value", "ci95", "n")
+MEASURED = ("value", "ci95", "range", "n")
+VALUE = re.compile(r"(<!-- value:([\w.,=+-]+) (\S+) -->).*?(<!-- /value -->)")
+RUNS = re.compile(r"(<!-- runs -->\n```console\n).*?(```\n<!-- /runs -->)", re.DOTALL)
+TITLES = {
+    frozenset(): "value",
+    frozenset({"ci95"}): "value [95 % interval]",
+    frozenset({"range"}): "value [range]",
+    frozenset({"ci95", "range"}): "value [95 % interval] or [least to greatest]",
+}
 GALLERY_ROWS = 40  # longer tables are only linked
-HEADER = "| metric | value [95 % interval] | n |\n| --- | --- | --- |\n"
+
+
+class Row(NamedTuple):
+    """A result as text: its dotted name, its value, its n, and what the brackets hold."""
+
+    name: str
+    value: str
+    n: str
+    spread: str  # "ci95", "range" or ""
 
 
 def write_html(notebook: Path, page: Path) -> None:
@@ -49,34 +66,43 @@ def results_table(results: Mapping[str, Any], *, only: Sequence[str] = ()) -> st
     ValueError
         If a name is not among the results.
     """
-    rows = {
-        name: f"| {_cell(name)} | {_cell(value)} | {n} |\n"
-        for name, value, n in flatten_results(results)
-    }
+    rows = {row.name: row for row in flatten_results(results)}
     if unknown := [name for name in only if name not in rows]:
         near = get_close_matches(unknown[0], rows, n=5) or list(rows)[:20]
         raise ValueError(f"no result {unknown[0]!r}; there are {len(rows)}, as {', '.join(near)}")
-    return HEADER + "".join(rows[name] for name in only or rows)
+    shown = [rows[name] for name in only or rows]
+    lines = [("metric", title_values(shown), "n"), ("---", "---", "---")]
+    lines += [(_cell(row.name), _cell(row.value), row.n) for row in shown]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def flatten_results(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
-    """Yield each result's dotted name, its value with its interval, and its n, as text."""
+def title_values(rows: Sequence[Row]) -> str:
+    """Return the title of the column of values: "value", and what stands in its brackets."""
+    return TITLES[frozenset(row.spread for row in rows) - {""}]
+
+
+def flatten_results(results: Mapping[str, Any], prefix: str = "") -> Iterator[Row]:
+    """Yield each result; a measured quantity with its interval or range and its n."""
     for key, value in results.items():
         name = f"{prefix}{key}"
         if not isinstance(value, dict):
-            yield name, _text(value), ""
+            yield Row(name, _text(value), "", "")
             continue
         if "value" in value:
-            yield name, _measured(value), _text(value.get("n", ""))
+            spread = next((kind for kind in ("ci95", "range") if kind in value), "")
+            yield Row(name, _measured(value, spread), _text(value.get("n", "")), spread)
         rest = {k: v for k, v in value.items() if not ("value" in value and k in MEASURED)}
+        if "p_is_floor" in rest:
+            bounded = {k: show_p(value, k) for k in ("p_value", "p_holm") if k in value}
+            rest = {k: bounded.get(k, v) for k, v in rest.items() if k != "p_is_floor"}
         yield from flatten_results(rest, f"{name}.")
 
 
-def _measured(quantity: Mapping[str, Any]) -> str:
-    if "ci95" not in quantity:
+def _measured(quantity: Mapping[str, Any], spread: str) -> str:
+    if not spread or quantity[spread] is None:
         return _text(quantity["value"])
-    low, high = quantity["ci95"]
-    return f"{_text(quantity['value'])} [{_text(low)}, {_text(high)}]"
+    between = {"ci95": ", ", "range": " to "}[spread]
+    return f"{_text(quantity['value'])} [{between.join(map(_text, quantity[spread]))}]"
 
 
 def _text(value: Any) -> str:
@@ -98,7 +124,8 @@ def _cell(text: str) -> str:
 def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     """Fill `<!-- results:NAME -->` to `<!-- /results -->` with the table of that name.
 
-    `<!-- results:NAME rows:a.b c.d -->` takes only the rows of these names.
+    `<!-- results:NAME rows:a.b c.d -->` takes only the rows of these names, and
+    `<!-- value:NAME a.b -->` to `<!-- /value -->`, within a line, the value of that row.
 
     Parameters
     ----------
@@ -124,7 +151,39 @@ def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) ->
     updated, count = MARKED.subn(fill, text)
     if count != text.count("<!-- results:") or count != text.count("<!-- /results -->"):
         raise ValueError("every <!-- results:NAME --> line needs one <!-- /results -->")
-    return updated
+    return _update_values(updated, results)
+
+
+def _update_values(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
+    def fill(match: re.Match) -> str:
+        start, name, wanted, end = match.groups()
+        rows = flatten_results(results.get(name, {}).get("results", {}))
+        value = {row.name: row.value for row in rows}.get(wanted)
+        if value is None:
+            raise ValueError(f"a marker names {wanted!r} of {name!r}, which is no result")
+        return start + value + end
+
+    return VALUE.sub(fill, text)
+
+
+def update_marked_runs(text: str, runs: Mapping[str, float | None]) -> str:
+    """Fill `<!-- runs -->` to `<!-- /runs -->`, a console, with the two commands of the README.
+
+    Below `make figures` stands what it prints, with the seconds of the runs' records.
+
+    Parameters
+    ----------
+    text
+        A Markdown page.
+    runs
+        Each run, in order, and the seconds that it took by its record.
+    """
+    lines = ["$ make figures"]
+    for number, (name, seconds) in enumerate(runs.items(), 1):
+        took = "" if seconds is None else f" {seconds:.0f} s"
+        lines.append(f"[{number}/{len(runs)}] {name} … ok{took}")
+    lines += ["see figures/README.md and data/runs/toybox/report.html", "$ make test"]
+    return RUNS.sub(lambda match: match[1] + "\n".join([*lines, match[2]]), text)
 
 
 def read_saved(folder: Path) -> dict[str, dict[str, Any]]:

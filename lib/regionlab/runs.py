@@ -30,7 +30,13 @@ from regionlab.profiles import Profile, Run, find_profile, load_profile
 from regionlab.provenance import library_sha256, versions
 from regionlab.ray_cluster import ClusterError
 from regionlab.records import Record, begin, publish, write_text
-from regionlab.reports import make_gallery, read_saved, update_marked_tables, write_html
+from regionlab.reports import (
+    make_gallery,
+    read_saved,
+    update_marked_runs,
+    update_marked_tables,
+    write_html,
+)
 
 MAIN_PROFILE = "toybox"  # its results go to figures/ itself and into the README
 
@@ -180,8 +186,10 @@ def write_reports(profile: Profile) -> None:
     readme = paths.ROOT / "README.md"
     if profile.name == MAIN_PROFILE and readme.is_file():
         results = {name: content for name, content in saved.items() if "results" in content}
-        text = readme.read_text(encoding="utf-8")
-        write_text(readme, update_marked_tables(text, results))
+        text = update_marked_tables(readme.read_text(encoding="utf-8"), results)
+        records = {run.name: results.get(run.name, {}).get("record", {}) for run in profile.runs}
+        seconds = {name: record.get("seconds") for name, record in records.items()}
+        write_text(readme, update_marked_runs(text, seconds))
 
 
 def write_html_report(profile: Profile, outcomes: Sequence[Outcome]) -> Path:

@@ -9,8 +9,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
+from regionlab.bootstrap import summarise
+from regionlab.engine_choice import TIE
 from regionlab.engine_factory import estimate_bytes
-from regionlab.engines import ExactEngine, build_engine, recommend
+from regionlab.engines import Engine, ExactEngine, build_engine, recommend
 from regionlab.timing import time_in_turn
 
 LATER = 1_000_000  # vectors from which a cost a vector is read off the arithmetic
@@ -21,6 +23,7 @@ def compare_engines(
     queries: Mapping[str, np.ndarray],
     factories: Sequence[str],
     *,
+    others: Mapping[str, np.ndarray],
     chroma: bool = False,
     recall: float = 0.99,
     k: int = 10,
@@ -37,6 +40,8 @@ def compare_engines(
         Kind, such as "image" and "text", to (q, d) unit vectors.
     factories
         Of FAISS.
+    others
+        Queries of the same kinds, which have no part in the choice of the settings.
     chroma
         Whether Chroma, embedded, is measured too.
     recall, k
@@ -50,8 +55,9 @@ def compare_engines(
     -------
     best
         A row an engine: `engine`, `n`, `build_seconds`, `bytes`, `milliseconds` (the median of
-        single queries), `recall` and `recall_<kind>`; the first setting that reaches the
-        recall, else the best there is.
+        single queries) and `chosen_at`, the recall of the worse kind of `queries`, of the first
+        setting that reaches the recall, else of the best there is; `recall_<kind>`, that of
+        `others` with its 95 % interval, and `recall`, that of the worse kind.
     curves
         All settings, as `Recommendation.table`; Chroma has one.
     """
@@ -63,12 +69,31 @@ def compare_engines(
     )  # fmt: skip
     curves = found.table.dropna(subset="recall")
     if chroma:
-        row = _measure_chroma(vectors, queries, k=k, folder=folder)
+        row = _measure_chroma(vectors, queries, k=k, folder=folder, seed=seed)
         curves = pd.concat([curves, pd.DataFrame([row])], ignore_index=True)
     best = [_pick(curve, recall) for _, curve in curves.groupby("factory", sort=False)]
     best = pd.DataFrame(best).reset_index(drop=True)
     best.insert(1, "n", len(vectors))
-    return best.drop(columns=["parameters", "fits"], errors="ignore"), curves
+    best = best.rename(columns={"recall": "chosen_at"})
+    known = {"folder": folder, "identity": f"scale {seed} {vectors.shape}"}
+    checked = [
+        _check_recall(build_engine(name, vectors, **known), vectors, others, k, seed)
+        for name in best["engine"]
+    ]
+    best = best.drop(columns=["parameters", "fits", *checked[0]], errors="ignore")
+    return best.join(pd.DataFrame(checked, dtype=object)), curves
+
+
+def _check_recall(
+    engine: Engine, vectors: np.ndarray, queries: Mapping[str, np.ndarray], k: int, seed: int
+) -> dict[str, dict]:
+    """Return "recall_<kind>" of queries, and "recall", that of the worse kind."""
+    exact, found = ExactEngine(vectors), {}
+    for kind, asked in queries.items():
+        least = exact.search(asked, k)[1][:, -1:]
+        hits = engine.search(asked, k)[1] >= least - TIE
+        found[f"recall_{kind}"] = summarise(hits.mean(axis=1), seed=seed)
+    return {"recall": min(found.values(), key=lambda one: one["value"]), **found}
 
 
 def _use_once(name: str, vectors: np.ndarray) -> None:
@@ -84,9 +109,12 @@ def _pick(curve: pd.DataFrame, recall: float) -> pd.Series:
     return curve.loc[curve["recall"].idxmax()]
 
 
-def _measure_chroma(vectors, queries: Mapping[str, np.ndarray], *, k: int, folder: Path) -> dict:
+def _measure_chroma(
+    vectors: np.ndarray, queries: Mapping[str, np.ndarray], *, k: int, folder: Path, seed: int
+) -> dict:
     started = time.perf_counter()
-    engine = build_engine("chroma", vectors, folder=folder, identity=f"scale {vectors.shape}")
+    identity = f"scale {seed} {vectors.shape}"
+    engine = build_engine("chroma", vectors, folder=folder, identity=identity)
     built = time.perf_counter() - started
     exact, seconds, recalls = ExactEngine(vectors), [], {}
     for kind, asked in queries.items():

@@ -8,7 +8,7 @@ beside = claims.measure(table, paths.FIGURES)  # what is measured here instead
 from regionlab.claims.audit import audit, run_checks
 from regionlab.claims.figures import draw_dumbbells, draw_verdicts
 from regionlab.claims.measured import find_quantity, measure
-from regionlab.claims.table import PAPERS, VERDICTS, load_claims, value_of
+from regionlab.claims.table import PAPERS, VERDICTS, load_claims, show_printed, value_of
 
 __all__ = [
     "PAPERS",
@@ -20,5 +20,6 @@ __all__ = [
     "load_claims",
     "measure",
     "run_checks",
+    "show_printed",
     "value_of",
 ]

@@ -15,8 +15,16 @@ def could_be_share(printed: float, n: int, step: float) -> bool:
     step
         One unit of the last printed digit.
     """
-    first = math.ceil((printed - 0.5 * step) * n - 1e-6)
-    return first < (printed + step) * n - 1e-6
+    least, beyond = (round((printed + reach) * n, 6) for reach in (-0.5 * step, step))
+    return math.ceil(least) < beyond
+
+
+def chance_of_share(n: int, step: float) -> float:
+    """Return the chance that a random number so printed could be a share of n; 1 says nothing.
+
+    A printed number stands for an interval of one and a half steps, see `could_be_share`.
+    """
+    return min(1.0, 1.5 * step * n)
 
 
 def nearest_share(printed: float, n: int) -> float:

@@ -27,24 +27,32 @@ def _class_f1_range(claims: pd.DataFrame) -> list[float]:
 
 
 def counts_add_up(claims: pd.DataFrame) -> Iterator[Judgement]:
-    """Add up training and test set, and divide by the number of classes (table I)."""
-    total, classes, share, test = (
+    """Add up training and test set, and divide by the number of classes (tables I and II)."""
+    total, classes, test = (
         value_of(claims, "S3", "table I", row, "Value")
-        for row in ("Total Images", "Number of Categories", "Test share", "Test Set Size")
+        for row in ("Total Images", "Number of Categories", "Test Set Size")
     )
     train = value_of(claims, "S3", "text", "training set", "images")
-    holds = train + test == total and round(share * total) == test
-    rows = ("Total Images", "Test Set Size", "Train share", "Test share")
-    places = [("S3", "table I", row, "Value") for row in rows]
-    places += [
-        ("S3", "table II", "Test Set Size", "Value"),
-        ("S3", "text", "training set", "images"),
-    ]
     yield Judgement(
-        places,
-        CONSISTENT if holds else IMPOSSIBLE,
-        f"{train:.0f} + {test:.0f} = {train + test:.0f}, and {share:.0%} of {total:.0f} is "
-        f"{share * total:.0f}.",
+        [*(("S3", "table I", row, "Value") for row in ("Total Images", "Test Set Size")),
+         ("S3", "text", "training set", "images")],
+        CONSISTENT if train + test == total else IMPOSSIBLE,
+        f"{train:.0f} + {test:.0f} = {train + test:.0f}, of {total:.0f} images.",
+    )  # fmt: skip
+    for row, part in (("Test share", test), ("Train share", train)):
+        share = value_of(claims, "S3", "table I", row, "Value")
+        yield Judgement(
+            [("S3", "table I", row, "Value")],
+            CONSISTENT if round(share * total) == part else IMPOSSIBLE,
+            f"{train:.0f} + {test:.0f} = {train + test:.0f}, and {share:.0%} of {total:.0f} is "
+            f"{share * total:.0f}.",
+        )
+    repeated = ("S3", "table II", "Test Set Size", "Value")
+    again = value_of(claims, *repeated)
+    yield Judgement(
+        [repeated],
+        CONSISTENT if again == test else IMPOSSIBLE,
+        f"Table I has {test:.0f} test images, table II {again:.0f}.",
     )
     place = ("S3", "table I", "Avg. Images per Class", "Value")
     holds = abs(total / classes - value_of(claims, *place)) < 1
@@ -222,19 +230,29 @@ def table_iv_repeats_table_ii(claims: pd.DataFrame) -> Iterator[Judgement]:
 
 
 def supports_fit_the_test_set(claims: pd.DataFrame) -> Iterator[Judgement]:
-    """Compute what is left for the classes that table III does not show."""
+    """Compare supports with the images of a class, and compute what is left for the others.
+
+    A stratified split takes the same share of every class. What the text gives as the images
+    of a folder, too few for the data set, fits the test images of a class.
+    """
     n = _test_size(claims)
     classes = value_of(claims, "S3", "table I", "Number of Categories", "Value")
     supports = _supports(claims)
-    rest = (n - sum(supports)) / (classes - len(supports))
-    places = [("S3", "table III", name, "Support") for name in CLASSES]
-    yield Judgement(
-        places,
-        CONSISTENT if 0 < rest else IMPOSSIBLE,
-        f"The eight classes shown have {sum(supports) / 8:.1f} test images on average, which "
-        f"leaves {rest:.1f} for each of the other {classes - 8:.0f}; of 26 classes it would be "
-        f"{(n - sum(supports)) / 18:.1f}.",
+    low, high = (
+        value_of(claims, "S3", "text", "images per folder", end) for end in ("low", "high")
     )
+    rest = (n - sum(supports)) / (classes - len(supports))
+    for name, support in zip(CLASSES, supports, strict=True):
+        yield Judgement(
+            [("S3", "table III", name, "Support")],
+            CONSISTENT if low <= support <= high and rest > 0 else IMPOSSIBLE,
+            f"{n:,} test images are {n / classes:.1f} a class, split by class; {support} lies "
+            f"{'within' if low <= support <= high else 'outside'} the {low:.0f} to {high:.0f} "
+            f"that the text gives for a folder. The eight classes shown have "
+            f"{sum(supports) / 8:.1f} test images on average, which leaves {rest:.1f} for each of "
+            f"the other {classes - 8:.0f}; of 26 classes it would be "
+            f"{(n - sum(supports)) / 18:.1f}.",
+        )
     totals = [("S3", "table III", row, "Support") for row in AVERAGES]
     same = all(value_of(claims, *place) == n for place in totals)
     yield Judgement(totals, CONSISTENT if same else IMPOSSIBLE, f"The test set has {n:,} images.")

@@ -122,3 +122,22 @@ def step_of(claims: pd.DataFrame, *place: str) -> float:
     """Return one unit of the last printed digit of a claim, in the unit of `value_of`."""
     decimals = claims.at[place, "printed"].partition(".")[2]
     return 10.0 ** -len(decimals) * UNITS[claims.at[place, "unit"]]
+
+
+def show_printed(claims: pd.DataFrame, paper: str, table: str, row: str) -> str:
+    """Write a row of one number or a range as the paper prints it: "85 to 120", "below 5".
+
+    Raises
+    ------
+    KeyError
+        If there is no such row.
+    """
+    wanted = (paper, table, row)
+    printed = {place[3]: claims.at[place, "printed"] for place in claims.index
+               if place[:3] == wanted}  # fmt: skip
+    if not printed:
+        raise KeyError(f"no claim at {wanted}")
+    if {"low", "high"} <= printed.keys():
+        return f"{printed['low']} to {printed['high']}"
+    column, number = next(iter(printed.items()))
+    return f"{column} {number}" if column in ("below", "above") else number
