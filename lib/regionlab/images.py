@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from regionlab.jpeg_scans import MAX_SCANS, count_scans
+
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
@@ -112,8 +114,9 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
     ------
     ImageError
         If the file cannot be opened, is not a picture, is damaged or cut short, has more
-        pixels than PIL allows (`PIL.Image.MAX_IMAGE_PIXELS`), or has pixel values without
-        an agreed range (floats, integers over 16 bits).
+        pixels than PIL allows (`PIL.Image.MAX_IMAGE_PIXELS`), is a JPEG of more scans than
+        `jpeg_scans.MAX_SCANS`, or has pixel values without an agreed range (floats, integers
+        over 16 bits).
     """
     return read_image_and_digest(source)[0]
 
@@ -241,6 +244,7 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
         _check_size(image, name)
+        _check_scans(image, data, name)
         factor = _draft(image, least_side)
         image.load()
         upright = UPRIGHT.get(_read_orientation(image))
@@ -272,6 +276,11 @@ def _check_size(image: Image.Image, name: Path | str) -> None:
     if limit is not None and image.width * image.height > limit:
         size = f"{image.width} x {image.height} pixels"
         raise ImageError(name, f"too large: {size} are more than {limit:,} in all")
+
+
+def _check_scans(image: Image.Image, data: bytes, name: Path | str) -> None:
+    if image.format in ("JPEG", "MPO") and count_scans(data) > MAX_SCANS:
+        raise ImageError(name, f"too much to decode: more than {MAX_SCANS} progressive scans")
 
 
 def _read_orientation(image: Image.Image) -> int | None:
