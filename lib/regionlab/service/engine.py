@@ -120,9 +120,12 @@ class Engine:
                 return
             width, height, scans = await peek_upload(self.decoders, data, self.limits)
             async with self.room.hold(3 * width * height):
-                cost = scans * width * height
-                pixels = await read_upload(self.decoders, data, cost, self.limits)
-                yield self._keep(visitor, Picture(name, pixels))
+                picture = visitor.find(name)  # it may have been sent twice at once
+                if picture is None:
+                    cost = scans * width * height
+                    pixels = await read_upload(self.decoders, data, cost, self.limits)
+                    picture = self._keep(visitor, Picture(name, pixels))
+                yield picture
         elif image_id is not None and visitor.find(image_id) is None:
             row = self.gallery.find(image_id)
             async with self.room.hold(3 * self.gallery.count_pixels(row)):

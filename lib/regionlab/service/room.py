@@ -28,9 +28,9 @@ class Work:
         loop = asyncio.get_running_loop()
         self._running.add(future)
 
-        def end(_future: Future) -> None:
+        def end(ended: Future) -> None:  # not `future`: it would keep itself and its result
             with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._end, future)
+                loop.call_soon_threadsafe(self._end, ended)
 
         future.add_done_callback(end)
 

@@ -71,7 +71,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to wait for a request."""
         super().connection_made(transport)
         self._expect(self.limits.header_seconds)
-        self._close_another()
+        self._close_others()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -163,16 +163,16 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a request is there as a whole and waits for its answer."""
         return bool(self.cycle) and not self._reading and not self.cycle.response_complete
 
-    def _close_another(self) -> None:
-        """If there are too many connections, close the one that has been silent for longest.
+    def _close_others(self) -> None:
+        """If there are too many connections, close some that have been silent for longest.
 
-        It is one of the address with the most, and none that waits for its answer.
+        They are of the address with the most, and none that waits for its answer.
         """
-        alive = [one for one in self.connections if not one.transport.is_closing()]
-        if len(alive) <= self.limits.connections:
+        if len(self.connections) <= self.limits.connections:
             return
-        counts = Counter(one.address for one in alive)
-        others = [one for one in alive if one is not self and not one.is_working]
-        if others:
-            order = lambda one: (-counts[one.address], one.touched)  # noqa: E731
-            min(others, key=order).transport.abort()
+        counts = Counter(one.address for one in self.connections)
+        others = [one for one in self.connections if one is not self and not one.is_working]
+        others.sort(key=lambda one: (-counts[one.address], one.touched))
+        for one in others[: max(1, self.limits.connections // 8)]:  # to look for them takes time
+            self.connections.discard(one)  # at once, so that it does not count any more
+            one.transport.abort()
