@@ -15,6 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from regionlab.service.limits import Limits
 
 MAX_HEADERS = 2**15  # bytes of a request's headers
+MAX_LINES = 100  # headers of a request
+LEAST_CHUNK = 64  # bytes of a chunk on average, from the first thousand on
 MAX_PIPELINED = 8  # requests that a client sends before it has its answer
 KEEP_ALIVE = 5  # seconds between two requests of a connection
 LINGER = 10  # seconds to send the rest of a request that was answered before its end
@@ -62,6 +64,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.touched = self.loop.time()
         self._deadline: asyncio.TimerHandle | None = None
         self._raw = self._body = self._headers = 0  # bytes of the request that is read
+        self._chunks = 0
         self._between = self._reading = False
         self._unsent = 0
 
@@ -95,13 +98,13 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count a request's bytes."""
         super().on_message_begin()
-        self._raw = self._body = self._headers = 0
+        self._raw = self._body = self._headers = self._chunks = 0
         self._reading = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or a trailer after the body."""
         self._headers += len(name) + len(value)
-        if self._headers > MAX_HEADERS:
+        if self._headers > MAX_HEADERS or len(self.headers) >= MAX_LINES:
             raise ValueError("headers are too large")
         super().on_header(name, value)
 
@@ -111,6 +114,12 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too many requests before an answer")
         super().on_headers_complete()
         self._expect(self.limits.seconds + WRITING)
+
+    def on_chunk_header(self) -> None:
+        """Refuse a body in crumbs: each chunk takes its time, whatever its size."""
+        self._chunks += 1
+        if self._chunks > 1000 + self._body // LEAST_CHUNK:
+            raise ValueError("chunks are too small")
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
