@@ -5,7 +5,6 @@ All is sent to loopback, by at most some hundred sockets at once, until it is to
 
 import io
 import socket
-import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor

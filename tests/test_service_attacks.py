@@ -1,6 +1,5 @@
 """While somebody attacks the service, somebody else searches: that must go on."""
 
-import socket
 import threading
 import time
 
