@@ -4,9 +4,10 @@ import re
 
 MAX_SCANS = 100  # encoders write some ten; a file may repeat 42 bytes thousands of times
 
-_MARKER = re.compile(rb"\xff([^\x00\xff])", re.DOTALL)
-_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # without a length: TEM, RST0 to RST7, SOI
+# All but those without a length: TEM, RST0 to RST7, SOI; and fill bytes.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
 _END, _SCAN = 0xD9, 0xDA
+_MOST_MARKERS = 10_000
 
 
 def count_scans(data: bytes, *, most: int = MAX_SCANS) -> int:
@@ -20,12 +21,11 @@ def count_scans(data: bytes, *, most: int = MAX_SCANS) -> int:
         Counting ends above it.
     """
     scans, place = 0, 0
-    while scans <= most and (marker := _MARKER.search(data, place)):
-        kind, place = marker[1][0], marker.end()
-        if kind == _END:
-            break
-        if kind in _ALONE:
-            continue
-        scans += kind == _SCAN
+    for _ in range(_MOST_MARKERS):
+        marker = _MARKER.search(data, place)
+        if marker is None or marker[1][0] == _END or scans > most:
+            return scans
+        place = marker.end()
+        scans += marker[1][0] == _SCAN
         place += max(2, int.from_bytes(data[place : place + 2]))
-    return scans
+    return most + 1  # segments without an end are no picture either
