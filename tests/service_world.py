@@ -14,6 +14,7 @@ from regionlab.everything import Everything
 from regionlab.index import build_index
 from regionlab.index_regions import add_regions
 from regionlab.segmenters import load_segmenter
+from regionlab.service.server import configure
 from regionlab.toybox import load_toybox
 
 COUNT = 24
@@ -46,7 +47,7 @@ def serve(app):
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()  # who comes early waits
-        config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=5)
+        config = configure(app, log_level="critical", timeout_graceful_shutdown=5)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

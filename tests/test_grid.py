@@ -198,7 +198,8 @@ def test_the_pictures_are_those_of_the_task(book):
     )
     assert len(sheet.answers) == 3
     outlined = decode(sheet.query)
-    assert np.abs(outlined[5, 12].astype(int) - 200).max() > 50
+    assert outlined[2, 12].max() < 120  # the dark line outside of the box
+    assert np.abs(outlined[5:15, 5:20].astype(int) - 200).max() < 40
     assert np.abs(outlined[17, 27].astype(int) - 200).max() < 15
 
 

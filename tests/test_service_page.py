@@ -1,5 +1,6 @@
 """The page in a real browser, on a desk and on a phone, against the real service."""
 
+import contextlib
 import io
 import re
 import shutil
@@ -334,3 +335,153 @@ def test_the_api_s_page_shows_every_operation(desk, service):
     assert desk.mistakes == []
     for target in desk.locator("#docs a[href^='#']").evaluate_all("all => all.map(a => a.hash)"):
         assert desk.locator(f"[id='{target[1:]}']").count() == 1
+
+
+# What is wanted last wins, and a failure leaves all as it was
+
+
+def hold_first(page, pattern):
+    """Let the first request of a pattern wait; return the list that it will be in."""
+    held = []
+
+    def decide(route):
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route(pattern, decide)
+    return held
+
+
+def let_go(page, held):
+    """Let what was held go on, and give the page time to do what it should not."""
+    with contextlib.suppress(sync_api.Error):  # it was given up
+        held[0].continue_()
+    page.wait_for_timeout(700)
+
+
+def get_source(page):
+    return stage(page).get_attribute("src")
+
+
+def search_words(page, words="a red circle"):
+    page.get_by_label("Words", exact=True).fill(words)
+    return search(page)
+
+
+def take_slowly(page, first, second):
+    """Ask for a picture that comes late, then for another; return what is shown at the end."""
+    held = hold_first(page, "**/image/*size=1600")
+    first()
+    page.wait_for_timeout(300)
+    with page.expect_response("**/image/*size=1600"):
+        second()
+    stage(page).wait_for()
+    page.wait_for_timeout(300)
+    shown = get_source(page)
+    let_go(page, held)
+    assert get_source(page) == shown
+
+
+def choose(page, number):
+    page.get_by_role("button", name="From the collection").click()
+    page.locator("#listed button").nth(number).click()
+
+
+def test_a_newer_search_with_a_result_wins_over_an_older_one(desk):
+    answer = search_words(desk)
+    buttons = desk.locator("#results .ons button")
+    take_slowly(desk, buttons.nth(0).click, buttons.nth(1).click)
+    assert answer["results"][1]["name"] not in names(desk)  # the query's own image
+    assert desk.mistakes == []
+
+
+def test_a_newer_choice_of_the_collection_wins_over_an_older_one(desk):
+    take_slowly(desk, lambda: choose(desk, 3), lambda: choose(desk, 5))
+
+
+def test_a_file_wins_over_a_result_that_was_asked_for_before(desk, world):
+    search_words(desk)
+    before = names(desk)
+    held = hold_first(desk, "**/image/*size=1600")
+    desk.locator("#results .ons button").first.click()
+    desk.wait_for_timeout(300)
+    data = world.index.path(3).read_bytes()
+    file = {"name": "photo.jpg", "mimeType": "image/jpeg", "buffer": data}
+    desk.locator("#file").set_input_files(file)
+    stage(desk).wait_for()
+    shown = get_source(desk)
+    let_go(desk, held)
+    assert get_source(desk) == shown
+    assert names(desk) == before
+
+
+def test_a_search_that_is_given_up_for_another_picture_shows_nothing(desk):
+    take(desk, 3)
+    held = hold_first(desk, "**/search")
+    desk.get_by_role("button", name="Search", exact=True).click()
+    desk.wait_for_timeout(200)
+    choose(desk, 5)
+    desk.wait_for_timeout(500)
+    let_go(desk, held)
+    assert cards(desk).count() == 0
+    assert desk.locator("#results").get_attribute("aria-busy") is None
+
+
+def contrast(page, selector):
+    """Return the contrast of an element's colour with its ground, as WCAG has it."""
+    styles = "e => [getComputedStyle(e).backgroundColor, getComputedStyle(e).color]"
+    lights = []
+    for color in page.eval_on_selector(selector, styles):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+    return max(lights) / min(lights)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_pressed_thumb_is_seen_under_the_pointer(desk, scheme):
+    desk.emulate_media(color_scheme=scheme)
+    search_words(desk)
+    thumb = desk.get_by_role("button", name="right: result 1", exact=True)
+    thumb.hover()
+    assert contrast(desk, ".judge") >= 4.5
+    thumb.click()
+    assert thumb.evaluate("e => e.matches(':hover')")
+    assert contrast(desk, ".judge[aria-pressed=true]") >= 4.5
+
+
+def fail_search(page):
+    page.route("**/search", lambda route: route.abort())
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.get_by_role("alert").get_by_text("does not answer").wait_for()
+    page.unroute("**/search")
+
+
+def test_a_failed_search_keeps_thumbs_and_refine_as_they_were(desk):
+    search_words(desk)
+    before = names(desk)
+    desk.get_by_role("button", name="right: result 2", exact=True).click()
+    refine = desk.get_by_role("button", name="Refine: 1 right, 0 wrong")
+    fail_search(desk)
+    assert names(desk) == before
+    assert desk.locator(".judge[aria-pressed=true]").count() == 1
+    with desk.expect_response("**/search") as answer:
+        refine.click()
+    assert answer.value.json()["judged"] == 1
+
+
+def test_a_failed_search_keeps_the_feedback_that_can_be_undone(desk):
+    search_words(desk)
+    before = names(desk)
+    desk.get_by_role("button", name="wrong: result 1", exact=True).click()
+    with desk.expect_response("**/search"):
+        desk.get_by_role("button", name="Refine: 0 right, 1 wrong").click()
+    desk.locator(".move").first.wait_for()
+    fail_search(desk)
+    desk.get_by_role("button", name="Undo feedback").click()
+    assert names(desk) == before
+    search(desk)
+    assert desk.get_by_role("button", name="Undo feedback").is_hidden()
+    assert desk.locator(".judge[aria-pressed=true]").count() == 0

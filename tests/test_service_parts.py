@@ -11,8 +11,9 @@ from matplotlib.path import Path as Outline
 from regionlab.prompts import Box
 from regionlab.service.batching import Batcher
 from regionlab.service.counters import Counters, RequestLog
-from regionlab.service.limits import Limits, Room
+from regionlab.service.limits import Limits
 from regionlab.service.outlines import mask_to_path
+from regionlab.service.room import Room
 from regionlab.service.visitors import Picture, Visitors
 from regionlab.simulation import mask_to_box
 

@@ -405,7 +405,7 @@ def test_outlines_follow_masks_and_boxes_in_the_objects_colours():
     for x, color in ((10, object_color(0)), (50, object_color(1))):
         edge = 255 * np.array(to_rgb(color))
         assert np.abs(pixels[30, x + 1] - edge).max() < 40
-        assert np.abs(pixels[30, x + 15] - (0.6 * 255 + 0.4 * edge)).max() < 10
+        assert pixels[30, x + 15].min() > 245  # in its own colour
     assert pixels[5].min() > 245
     assert pixels[30, 95].min() > 245
 

@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from regionlab.depth import RangeError, load_8_bits
 from regionlab.jpeg_end import mend_end
+from regionlab.jpeg_scans import MAX_SCANS, count_scans
 from regionlab.listing import Listing, list_files
 from regionlab.opening import FORMATS as FORMATS
 from regionlab.opening import ImageError, open_picture
@@ -87,8 +88,8 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
     ------
     ImageError
         If the file cannot be opened, is not a picture, is damaged or cut short, has more
-        pixels than `opening.MAX_PIXELS`, or has pixel values without an agreed range (floats,
-        integers over 16 bits).
+        pixels than `opening.MAX_PIXELS`, is a JPEG of more scans than `jpeg_scans.MAX_SCANS`,
+        or has pixel values without an agreed range (floats, integers over 16 bits).
     """
     return read_image_and_digest(source)[0]
 
@@ -236,6 +237,7 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
         raise ImageError(name, "empty file (0 bytes)")
     try:
         image = open_picture(data, name)
+        _check_scans(image, data, name)
         factor = _draft(image, least_side)
         loaded = _load(image, data, name)
         upright = UPRIGHT.get(_read_orientation(image))  # decoding may have turned it
@@ -274,6 +276,11 @@ def _draft(image: Image.Image, least_side: int | None) -> int:
             image.draft(None, (width // factor, height // factor))
             break
     return width // image.width
+
+
+def _check_scans(image: Image.Image, data: bytes, name: Path | str) -> None:
+    if image.format in ("JPEG", "MPO") and count_scans(data) > MAX_SCANS:
+        raise ImageError(name, f"too much to decode: more than {MAX_SCANS} progressive scans")
 
 
 def _read_orientation(image: Image.Image) -> int | None:

@@ -64,6 +64,7 @@ def serve(options: argparse.Namespace) -> None:
     from regionlab.segmenters import load_segmenter
     from regionlab.service.app import create_app
     from regionlab.service.limits import Limits
+    from regionlab.service.server import configure
 
     index = open_index(options.index) if options.index else None
     encoder = load_encoder(options.encoder, device=options.device)
@@ -81,7 +82,7 @@ def serve(options: argparse.Namespace) -> None:
     log.info("%r at http://%s:%d", index, options.host, options.port)
     # uvicorn sends itself the signal again once it has stopped: that is no failure
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
+    config = configure(
         app,
         host=options.host,
         port=options.port,
@@ -89,6 +90,7 @@ def serve(options: argparse.Namespace) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    uvicorn.Server(config).run()
 
 
 def build_own(images: Path | None, encoder: "Encoder", segmenter: "Segmenter") -> "Index":

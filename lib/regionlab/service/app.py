@@ -14,7 +14,10 @@ from regionlab.service import pages
 from regionlab.service.cookies import name_visitor
 from regionlab.service.counters import Counters, RequestLog
 from regionlab.service.engine import Engine
-from regionlab.service.limits import MAX_LISTED, MAX_THUMBNAIL, Guard, Limits, problem
+from regionlab.service.forms import FormRoute
+from regionlab.service.guard import Guard
+from regionlab.service.headers import FORM
+from regionlab.service.limits import MAX_LISTED, MAX_THUMBNAIL, Limits, problem
 from regionlab.service.previews import answer_masks
 from regionlab.service.schemas import (
     Health,
@@ -29,15 +32,15 @@ from regionlab.service.searching import answer_search
 from regionlab.service.visitors import Visitor
 
 SHOWN_ERRORS = 3  # of a request that has many
-MULTIPART = "multipart/form-data"
 
 
 def _document(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-ASKED = _document(400, 403, 404, 408, 413, 422, 429)
-router = APIRouter()
+ASKED = _document(400, 403, 404, 408, 413, 415, 422, 429)
+READ = _document(400, 403, 408, 413)
+router = APIRouter(route_class=FormRoute)
 
 
 def create_app(
@@ -74,6 +77,7 @@ def create_app(
 
     @asynccontextmanager
     async def run(_app: FastAPI) -> AsyncIterator[None]:
+        engine.decoders.start()
         yield
         engine.close()
 
@@ -86,7 +90,7 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
-    app.state.engine, app.state.counters = engine, Counters()
+    app.state.engine, app.state.counters, app.state.limits = engine, Counters(), limits
     app.include_router(router)
     app.include_router(pages.router)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
@@ -112,7 +116,7 @@ TheVisitor = Annotated[Visitor, Depends(_get_visitor)]
 
 @router.post("/search", response_model=SearchAnswer, responses=ASKED)
 async def search(
-    engine: TheEngine, visitor: TheVisitor, form: Annotated[SearchForm, Form(media_type=MULTIPART)]
+    engine: TheEngine, visitor: TheVisitor, form: Annotated[SearchForm, Form(media_type=FORM)]
 ):
     """Find the images that hold what is asked for: an image or parts of it, words, or both."""
     return await answer_search(engine, visitor, form)
@@ -120,7 +124,7 @@ async def search(
 
 @router.post("/mask", response_model=MaskAnswer, responses=ASKED)
 async def mask(
-    engine: TheEngine, visitor: TheVisitor, form: Annotated[ImageForm, Form(media_type=MULTIPART)]
+    engine: TheEngine, visitor: TheVisitor, form: Annotated[ImageForm, Form(media_type=FORM)]
 ):
     """Show what prompts mean: a mask of the image for each."""
     return await answer_masks(engine, visitor, form)
@@ -129,7 +133,7 @@ async def mask(
 @router.get(
     "/image/{image_id:path}",
     response_class=Response,
-    responses={200: {"content": {"image/jpeg": {}}}, **_document(400, 404, 408, 413, 422)},
+    responses={200: {"content": {"image/jpeg": {}}}, **READ, **_document(404, 422, 429)},
 )
 async def image(
     engine: TheEngine,
@@ -140,12 +144,12 @@ async def image(
 ):
     """Return an image of the collection as JPEG, at choice a thumbnail of it."""
     row = engine.gallery.find(image_id)
-    content = await engine.run(engine.gallery.make_jpeg, row, size)
+    content = await engine.show(row, size)
     headers = {"Cache-Control": "private, max-age=3600"}
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
-@router.get("/images", response_model=ImageList, responses=_document(400, 408, 413, 422))
+@router.get("/images", response_model=ImageList, responses=READ | _document(422))
 async def images(
     engine: TheEngine,
     start: Annotated[int, Query(ge=0, description="The first one, from 0.")] = 0,
@@ -157,7 +161,7 @@ async def images(
     return {"total": len(gallery), "start": start, "images": list(map(gallery.describe, rows))}
 
 
-@router.get("/health", response_model=Health, responses=_document(400, 408, 413))
+@router.get("/health", response_model=Health, responses=READ)
 async def health(request: Request, engine: TheEngine):
     """Tell how the service is doing."""
     index, visitors = engine.index, engine.visitors

@@ -1,11 +1,10 @@
 """Engine: the models, loaded once, and the threads they compute in.
 
 The event loop only waits. One thread asks SAM, one asks CLIP, for all visitors in turn, each with
-half of torch's threads, so that words need not wait for masks; a few more unpack pictures and
-search.
+half of torch's threads, so that words need not wait for masks; a few more search, others show the
+collection's pictures. What visitors send is unpacked in processes of their own.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -28,14 +27,17 @@ from regionlab.regions import (
     show_region,
 )
 from regionlab.service.batching import Batcher
+from regionlab.service.decoding import Decoders
 from regionlab.service.gallery import Gallery
-from regionlab.service.limits import Limits, Room
-from regionlab.service.pictures import name_upload, peek_size, read_upload
+from regionlab.service.limits import Limits
+from regionlab.service.pictures import name_upload, peek_upload, read_upload
+from regionlab.service.room import Room, call
 from regionlab.service.visitors import Found, Picture, Visitor, Visitors
 from regionlab.side_by_side import start_threads
 from regionlab.words import find_words
 
-WORKERS = 4  # threads that unpack pictures and search
+WORKERS = 4  # threads that search
+SHOWERS = 2  # threads that read and shrink pictures of the collection
 
 
 class Engine:
@@ -73,6 +75,8 @@ class Engine:
         half = max(1, torch.get_num_threads() // 2)
         self._sam, self._clip = start_threads(1, half), start_threads(1, half)
         self._pool = ThreadPoolExecutor(WORKERS, "work")
+        self._shown = ThreadPoolExecutor(SHOWERS, "show")
+        self.decoders = Decoders(limits.decode_bytes)
         self.images = Batcher(self._encode_pixels, self._clip, largest=batch)
         self.texts = Batcher(encoder.encode_texts, self._clip, largest=batch)
         self.room = Room(limits.working_bytes)
@@ -81,12 +85,17 @@ class Engine:
     def close(self) -> None:
         """Let what is being computed end, and begin nothing more."""
         self.stopping = True
-        for pool in (self._sam, self._clip, self._pool):
+        self.decoders.close()
+        for pool in (self._sam, self._clip, self._pool, self._shown):
             pool.shutdown(cancel_futures=True)
 
     async def run(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Return what a function returns, called in a thread of its own."""
-        return await _call(self._pool, function, *arguments)
+        """Return what a function returns, called in a thread of those that search."""
+        return await call(self._pool, function, *arguments)
+
+    async def show(self, row: int, side: int | None) -> bytes:
+        """Return an image of the collection as `Gallery.make_jpeg` does."""
+        return await call(self._shown, self.gallery.make_jpeg, row, side)
 
     # Pictures
 
@@ -104,24 +113,26 @@ class Engine:
         if image is not None and image_id is not None:
             raise HTTPException(422, "both image and image_id: say one of them")
         if image is not None:
-            width, height = await self.run(peek_size, image.file, self.limits.pixels)
-            async with self.room.hold(image.size + 3 * width * height):
-                yield await self._read_sent(visitor, image)
+            data = image.file.read()  # in memory, as `forms` made it
+            name = await self.run(name_upload, data)
+            if known := visitor.find(name):
+                yield known
+                return
+            width, height, scans = await peek_upload(self.decoders, data, self.limits)
+            async with self.room.hold(3 * width * height):
+                picture = visitor.find(name)  # it may have been sent twice at once
+                if picture is None:
+                    cost = scans * width * height
+                    pixels = await read_upload(self.decoders, data, cost, self.limits)
+                    picture = self._keep(visitor, Picture(name, pixels))
+                yield picture
         elif image_id is not None and visitor.find(image_id) is None:
             row = self.gallery.find(image_id)
             async with self.room.hold(3 * self.gallery.count_pixels(row)):
-                pixels = await self.run(self.gallery.read, row)
+                pixels = await call(self._shown, self.gallery.read, row)
                 yield self._keep(visitor, Picture(image_id, pixels, row))
         else:
             yield None if image_id is None else visitor.find(image_id)
-
-    async def _read_sent(self, visitor: Visitor, image: UploadFile) -> Picture:
-        await image.seek(0)
-        data = await image.read()
-        name = name_upload(data)
-        if known := visitor.find(name):
-            return known
-        return self._keep(visitor, Picture(name, await self.run(read_upload, data)))
 
     def _keep(self, visitor: Visitor, picture: Picture) -> Picture:
         visitor.keep(picture)
@@ -136,7 +147,8 @@ class Engine:
         """Return the regions that a prompt means, or in words why there are none."""
         if prompt in picture.answers:
             return picture.answers[prompt]
-        answer = await _call(self._sam, self._segment, visitor, picture, prompt)
+        async with visitor.turn:  # one at a time, so that others need not wait for all of them
+            answer = await call(self._sam, self._segment, visitor, picture, prompt)
         picture.remember(prompt, answer)
         return answer
 
@@ -177,7 +189,7 @@ class Engine:
     async def encode_region(self, picture: Picture, found: Found) -> np.ndarray:
         """Return the vector of a region of a picture, (d,) float32; encoded once."""
         if found.vector is None and find_encoding(self.encoding).show is None:
-            found.vector = await _call(self._clip, self._encode_region, picture, found)
+            found.vector = await call(self._clip, self._encode_region, picture, found)
         if found.vector is None:
             pixels = await self.run(self._show, picture, found)
             found.vector = await self.images.ask(pixels)
@@ -216,7 +228,3 @@ def _count_encoded_bytes(segmenter: Segmenter) -> int:
     prompts = segmenter.predictor.model.prompt_encoder
     height, width = prompts.image_embedding_size
     return 4 * prompts.embed_dim * height * width
-
-
-async def _call(pool: ThreadPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
-    return await asyncio.get_running_loop().run_in_executor(pool, function, *arguments)

@@ -1,5 +1,6 @@
 """What the service remembers of each visitor: pictures, and what was made of them."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -81,10 +82,16 @@ class Visitor:
     """Somebody's pictures, and a segmenter that remembers how they are encoded.
 
     All visitors' segmenters share one model.
+
+    Attributes
+    ----------
+    turn
+        Held while the segmenter is asked.
     """
 
     def __init__(self, segmenter: Segmenter, pictures: int):
         self.segmenter, self._most = segmenter, pictures
+        self.turn = asyncio.Lock()
         self.pictures: OrderedDict[str, Picture] = OrderedDict()
 
     def find(self, image_id: str) -> Picture | None:

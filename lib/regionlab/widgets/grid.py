@@ -9,7 +9,8 @@ import numpy as np
 import traitlets
 
 from regionlab.images import make_thumbnail
-from regionlab.region_figures import object_color, tint_mask
+from regionlab.region_figures import MATCH_TINT, object_color, tint_mask
+from regionlab.widgets.marking import Outline, fit_outline
 from regionlab.widgets.pictures import as_image, encode_image
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PIXEL_RATIO = 2  # thumbnails stay sharp on dense screens
 LINE = 3  # pixels of a thumbnail that an outline is wide
-
-Outline = np.ndarray  # (H, W) bool mask, or (4,) box XYXY in pixels of its image
 
 
 class ResultGrid(anywidget.AnyWidget):
@@ -155,31 +154,18 @@ class ResultGrid(anywidget.AnyWidget):
 
 
 def make_thumb(image: np.ndarray, outlines: "Outline | Sequence | None", side: int) -> bytes:
-    """Return a JPEG of the image with its outlines, no side above `side` pixels."""
+    """Return a JPEG of the image with its outlines, no side above `side` pixels.
+
+    What lies within an outline is seen in its own colours, as people judge them.
+    """
     single = outlines is None or (isinstance(outlines, np.ndarray) and outlines.ndim < 3)
     small = make_thumbnail(image, side)
     for number, outline in enumerate([outlines] if single else outlines):
         if outline is not None:
-            mask = _fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
-            small = _lay_over(small, tint_mask(mask, object_color(number), line=LINE))
+            mask = fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
+            layer = tint_mask(mask, object_color(number), tint=MATCH_TINT, line=LINE)
+            small = _lay_over(small, layer)
     return encode_image(small, side)
-
-
-def _fit_outline(outline: np.ndarray, size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
-    """Return a mask or box of an image of `size` as a mask of its thumbnail."""
-    height, width = size
-    # Image coordinates of the centres of the thumbnail's pixels.
-    y = (np.arange(small[0]) + 0.5) * height / small[0]
-    x = (np.arange(small[1]) + 0.5) * width / small[1]
-    if outline.shape == (4,):
-        x0, y0, x1, y1 = outline
-        return ((y0 <= y) & (y < y1))[:, None] & ((x0 <= x) & (x < x1))
-    if outline.shape != size or outline.dtype != bool:
-        raise ValueError(
-            f"an outline must be a ({height}, {width}) bool mask like its image, or a (4,) box, "
-            f"not {outline.shape} {outline.dtype}"
-        )
-    return outline[y.astype(int)][:, x.astype(int)]
 
 
 def _lay_over(image: np.ndarray, layer: np.ndarray) -> np.ndarray:

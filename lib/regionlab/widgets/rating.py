@@ -9,7 +9,8 @@ import traitlets
 
 from regionlab.ratings import SCALE, RatingBook, RatingError, Task
 from regionlab.widgets.grid import PIXEL_RATIO, make_thumb
-from regionlab.widgets.pictures import as_image
+from regionlab.widgets.marking import mark_region
+from regionlab.widgets.pictures import as_image, encode_image
 
 HERE = Path(__file__).parent
 
@@ -127,8 +128,9 @@ class RatingSheet(anywidget.AnyWidget):
         picture, outline = self._show_query(task.query)
         answers = self._show_answers(task.query, task.method)
         side = PIXEL_RATIO * self.thumb
+        query = mark_region(as_image(picture), outline, side)
         return {
-            "query": make_thumb(as_image(picture), outline, side),
+            "query": encode_image(query, max(query.shape)),
             "answers": [make_thumb(as_image(answer), None, side) for answer in answers],
         }
 

@@ -24,8 +24,8 @@ export async function getJson(path) {
   return (await ask(path)).json();
 }
 
-export async function getBlob(path) {
-  return (await ask(path)).blob();
+export async function getBlob(path, signal) {
+  return (await ask(path, { signal })).blob();
 }
 
 // Fields are [name, value] pairs; `source` is the image with its `id`, or its `file`.

@@ -15,6 +15,16 @@ const rounds = []; // of feedback: the answer and the judgements before each
 let answer = null;
 let start = 0;
 let asking = null;
+let taking = null;
+let listing = 0;
+
+// What is wanted last wins: the picture before it is given up, on its way or being searched with.
+function wantPicture() {
+  taking?.abort();
+  asking?.abort();
+  taking = new AbortController();
+  return taking.signal;
+}
 
 function fail(error) {
   if (error.name !== "AbortError") byId("error").textContent = error.message;
@@ -43,38 +53,45 @@ async function shrink(file) {
 
 async function takeFile(file) {
   if (!file) return;
+  const wanted = wantPicture();
   try {
     const taken = await shrink(file);
+    if (wanted.aborted) return;
     image.show({ ...taken, blob: taken.file });
     tell("");
   } catch (error) {
-    fail(error);
+    if (!wanted.aborted) fail(error);
   }
 }
 
+// Returns whether it is still the picture wanted when it is there, and shows it.
 async function takeListed(listed, objects) {
+  const wanted = wantPicture();
   const { image_id: id, width, height, image_url: url } = listed;
-  const blob = await getBlob(`${url}?size=${SHOWN_SIDE}`);
-  image.show({ id, blob, width, height, objects });
-  tell("");
+  try {
+    const blob = await getBlob(`${url}?size=${SHOWN_SIDE}`, wanted);
+    if (wanted.aborted) return false;
+    image.show({ id, blob, width, height, objects });
+    tell("");
+    return true;
+  } catch (error) {
+    if (!wanted.aborted) fail(error);
+    return false;
+  }
 }
 
 async function searchRegion(result, region) {
   byId("result").close();
   const box = region && { box: region.box, points: [], labels: [], text: "" };
-  try {
-    await takeListed(result, box && [box]);
-    byId("words").value = "";
-    byId("ask").scrollIntoView({ block: "start" });
-    await search();
-  } catch (error) {
-    fail(error);
-  }
+  if (!(await takeListed(result, box && [box]))) return;
+  byId("words").value = "";
+  byId("ask").scrollIntoView({ block: "start" });
+  await search();
 }
 
 // --- searching -----------------------------------------------------------------------------
 
-function readFields() {
+function readFields(judged) {
   const form = byId("form");
   const fields = [["k", form.k.value || 12]];
   const prompts = image.prompts.map(([, prompt]) => prompt);
@@ -83,29 +100,33 @@ function readFields() {
     if (form[name].value.trim()) fields.push([name, form[name].value.trim()]);
   }
   if (Number(form.beta.value)) fields.push(["beta", form.beta.value]);
-  for (const [id, liked] of results.judged) fields.push([liked ? "liked" : "disliked", id]);
+  for (const [id, liked] of judged) fields.push([liked ? "liked" : "disliked", id]);
   return fields;
 }
 
-// Returns whether there is an answer, and shows it.
-async function ask(before) {
+// Returns whether there is an answer, and shows it; on a failure all stays as it was.
+async function ask(judged, before) {
   asking?.abort();
-  asking = new AbortController();
+  const mine = (asking = new AbortController());
   byId("results").setAttribute("aria-busy", "true");
   tell("searching…");
   try {
     if (image.unclear) throw new Error(image.unclear);
-    answer = await post("/search", readFields(), image.source, asking.signal);
+    const found = await post("/search", readFields(judged), image.source, mine.signal);
+    if (mine !== asking || mine.signal.aborted) return false;
+    answer = found;
+    results.judged = new Map(judged);
+    results.asked = new Map(judged);
     results.show(answer, before);
     tell(describe(answer));
     return true;
   } catch (error) {
-    if (error.name === "AbortError") return false;
+    if (mine !== asking) return false;
     byId("status").textContent = "";
     fail(error);
     return false;
   } finally {
-    byId("results").removeAttribute("aria-busy");
+    if (mine === asking) byId("results").removeAttribute("aria-busy");
     showFeedback();
   }
 }
@@ -116,10 +137,9 @@ function describe({ results: found, against, seconds }) {
 }
 
 async function search() {
-  results.judged.clear();
-  results.asked.clear();
+  if (!(await ask(new Map()))) return;
   rounds.length = 0;
-  if (!(await ask())) return;
+  showFeedback();
   if (matchMedia("(max-width: 800px)").matches) byId("answer").scrollIntoView({ behavior: "smooth" });
 }
 
@@ -135,15 +155,15 @@ function showFeedback() {
 
 async function refine() {
   const before = { answer, judged: new Map(results.asked) };
-  if (!(await ask(answer))) return;
+  if (!(await ask(new Map(results.judged), answer))) return;
   rounds.push(before);
-  results.asked = new Map(results.judged);
   showFeedback();
 }
 
 function forget() {
   const last = rounds.pop();
   if (!last) return;
+  asking?.abort(); // what is still being searched must not replace it
   answer = last.answer;
   results.judged = new Map(last.judged);
   results.asked = new Map(last.judged);
@@ -155,14 +175,16 @@ function forget() {
 // --- the collection ------------------------------------------------------------------------
 
 async function listCollection(from) {
+  const mine = ++listing;
   const { total, images } = await getJson(`/images?start=${from}&count=${LISTED}`);
+  if (mine !== listing) return; // another page was asked for since
   start = from;
   const buttons = images.map((listed) => {
     const picture = make("img", { src: listed.thumbnail_url, alt: "", loading: "lazy" });
     const button = make("button", { type: "button", "aria-label": `take ${listed.name}` }, picture);
     button.addEventListener("click", () => {
       byId("collection").close();
-      takeListed(listed).catch(fail);
+      takeListed(listed);
     });
     return button;
   });
@@ -193,7 +215,10 @@ function listen() {
   byId("browse").addEventListener("click", browse);
   byId("previous").addEventListener("click", () => listCollection(Math.max(0, start - LISTED)).catch(fail));
   byId("next").addEventListener("click", () => listCollection(start + LISTED).catch(fail));
-  byId("drop-image").addEventListener("click", () => image.remove());
+  byId("drop-image").addEventListener("click", () => {
+    wantPicture();
+    image.remove();
+  });
   byId("form").addEventListener("submit", (event) => {
     event.preventDefault();
     search();

@@ -1,0 +1,187 @@
+"""Connections within limits: what uvicorn leaves open, the protocol here closes.
+
+uvicorn has a deadline for idle connections after an answer, and for nothing before it: a client
+that sends half its headers, never reads its answer or never ends its body stays for ever.
+"""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from regionlab.service.limits import Limits
+
+MAX_HEADERS = 2**15  # bytes of a request's headers
+MAX_LINES = 100  # headers of a request
+LEAST_CHUNK = 64  # bytes of a chunk on average, from the first thousand on
+MAX_PIPELINED = 8  # requests that a client sends before it has its answer
+KEEP_ALIVE = 5  # seconds between two requests of a connection
+LINGER = 10  # seconds to send the rest of a request that was answered before its end
+WRITING = 15  # seconds in which a client must take at least a part of its answer
+LEAST_TAKEN = 2**14  # bytes of that part
+
+
+def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
+    """Return how uvicorn is to serve the application within the limits that it was made with.
+
+    Parameters
+    ----------
+    app
+        From `create_app`.
+    options
+        As `uvicorn.Config` has them, such as `host` and `port`.
+    """
+    limits = app.state.limits
+    protocol = type("Protocol", (BoundedProtocol,), {"limits": limits})
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        timeout_keep_alive=KEEP_ALIVE,
+        limit_concurrency=2 * limits.connections,  # never met, as older ones are closed before
+        **options,
+    )
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """A connection that is closed when it exceeds its times or its headers their size.
+
+    Attributes
+    ----------
+    limits
+        The bounds.
+    touched
+        When something came last, by the clock of the event loop.
+    """
+
+    limits = Limits()
+
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self.touched = self.loop.time()
+        self._deadline: asyncio.TimerHandle | None = None
+        self._raw = self._body = self._headers = 0  # bytes of the request that is read
+        self._chunks = 0
+        self._between = self._reading = False
+        self._unsent = 0
+
+    # What uvicorn calls
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._expect(self.limits.header_seconds)
+        self._close_others()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        if self._deadline:
+            self._deadline.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes, as long as they are mostly a body."""
+        self.touched = self.loop.time()
+        if self._between:
+            self._between = False
+            self._expect(self.limits.header_seconds)
+        self._raw += len(data)
+        super().data_received(data)
+        if self._raw > 2 * self._body + MAX_HEADERS and not self.transport.is_closing():
+            self.send_400_response("Headers or chunks are too large.")
+
+    # What the parser calls; what is raised here is answered by 400
+
+    def on_message_begin(self) -> None:
+        """Begin to count a request's bytes."""
+        super().on_message_begin()
+        self._raw = self._body = self._headers = self._chunks = 0
+        self._reading = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer after the body."""
+        self._headers += len(name) + len(value)
+        if self._headers > MAX_HEADERS or len(self.headers) >= MAX_LINES:
+            raise ValueError("headers are too large")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Begin to wait for the answer."""
+        if len(self.pipeline) >= MAX_PIPELINED:
+            raise ValueError("too many requests before an answer")
+        super().on_headers_complete()
+        self._expect(self.limits.seconds + WRITING)
+
+    def on_chunk_header(self) -> None:
+        """Refuse a body in crumbs: each chunk takes its time, whatever its size."""
+        self._chunks += 1
+        if self._chunks > 1000 + self._body // LEAST_CHUNK:
+            raise ValueError("chunks are too small")
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._body += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Know that all of the request is there."""
+        self._reading = False
+        self._raw = 0
+        if self.cycle.response_complete:
+            self._rest()
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the rest of the one that was answered."""
+        waiting = bool(self.pipeline)
+        super().on_response_complete()
+        if not waiting:
+            self._rest()
+
+    # Deadlines
+
+    def _rest(self) -> None:
+        self._between = not self._reading
+        self._unsent = self.transport.get_write_buffer_size()
+        self._expect(LINGER if self._reading else max(WRITING, KEEP_ALIVE))
+
+    def _expect(self, seconds: float) -> None:
+        """Close the connection unless something is finished within so many seconds."""
+        if self._deadline:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self._expire)
+
+    def _expire(self) -> None:
+        unsent = self.transport.get_write_buffer_size()
+        taken, self._unsent = self._unsent - unsent, unsent
+        if unsent and taken >= LEAST_TAKEN:
+            self._expect(WRITING)
+        else:
+            self.transport.abort()
+
+    @property
+    def address(self) -> str:
+        """Where it comes from, without the port."""
+        return self.client[0] if self.client else ""
+
+    @property
+    def is_working(self) -> bool:
+        """Whether a request is there as a whole and waits for its answer."""
+        return bool(self.cycle) and not self._reading and not self.cycle.response_complete
+
+    def _close_others(self) -> None:
+        """If there are too many connections, close some that have been silent for longest.
+
+        They are of the address with the most, and none that waits for its answer.
+        """
+        if len(self.connections) <= self.limits.connections:
+            return
+        counts = Counter(one.address for one in self.connections)
+        others = [one for one in self.connections if one is not self and not one.is_working]
+        others.sort(key=lambda one: (-counts[one.address], one.touched))
+        for one in others[: max(1, self.limits.connections // 8)]:  # to look for them takes time
+            self.connections.discard(one)  # at once, so that it does not count any more
+            one.transport.abort()
