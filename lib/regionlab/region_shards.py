@@ -112,7 +112,7 @@ def _visit(
         reason = e.reason
     else:
         regions = segmenter.segment_everything(image, settings=everything)
-        masks = [region.mask for region in regions]
+        masks = (region.mask for region in regions)  # one at a time
         vectors = encode_regions(encoder, image, masks, encoding=encoding)
         lines = [_describe(region, index.images["image_id"].iloc[row], row) for region in regions]
     return Visit(lines, vectors, reason, time.perf_counter() - began)
