@@ -32,6 +32,7 @@ UPRIGHT = {
 }
 
 JPEG_QUALITY = 92
+TOO_LARGE = "out of memory: too large for what is left"
 
 
 class ImageError(ValueError):
@@ -134,7 +135,10 @@ def read_image_and_digest(source: Path | str | bytes) -> tuple[np.ndarray, str]:
         As `read_image` does.
     """
     picture, _, digest = read_picture(source)
-    return np.array(picture), digest
+    try:
+        return np.array(picture), digest
+    except MemoryError as e:
+        raise ImageError("<bytes>" if isinstance(source, bytes) else source, TOO_LARGE) from e
 
 
 def read_picture(
@@ -231,6 +235,8 @@ def _read_bytes(path: Path | str) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError as e:
         raise ImageError(path, "file not found") from e
+    except MemoryError as e:
+        raise ImageError(path, TOO_LARGE) from e
     except (OSError, ValueError) as e:  # ValueError: a null character in the name
         raise ImageError(path, getattr(e, "strerror", None) or str(e)) from e
 
@@ -252,6 +258,8 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
         raise ImageError(name, f"not an image (known: {', '.join(FORMATS)})") from e
     except Image.DecompressionBombError as e:
         raise ImageError(name, f"too large: {e}") from e
+    except MemoryError as e:
+        raise ImageError(name, TOO_LARGE) from e
     except Exception as e:  # on damaged files PIL's decoders raise almost any type
         raise ImageError(name, f"damaged: {e or type(e).__name__}") from e
 

@@ -9,6 +9,7 @@ import numpy as np
 from regionlab.everything import Everything, find_everything
 from regionlab.islands import ISLAND_SHARE, drop_islands
 from regionlab.mask_bits import KeptSmall, MaskBits, check_mask
+from regionlab.memory import name_picture, named_memory_error
 from regionlab.prompts import Box, Points, Prompt, Text, Whole, fit_prompt
 from regionlab.rle import mask_to_rle
 from regionlab.sam_predictor import CachedPredictor
@@ -76,7 +77,8 @@ class Region:
 class Segmenter:
     """A SAM that remembers the images it has seen, so that further prompts are cheap.
 
-    Made by `segmenters.load_segmenter`. Not for several threads at once.
+    Made by `segmenters.load_segmenter`. Not for several threads at once. A picture that does
+    not fit into memory is a MemoryError, on a GPU too, and the next one may be asked for.
 
     Attributes
     ----------
@@ -131,7 +133,8 @@ class Segmenter:
             If the image has another shape or dtype, or is too narrow for the model.
         """
         check_image(image)
-        self.predictor.set_image(image)
+        with named_memory_error(name_picture(image.shape)):
+            self.predictor.set_image(image)
 
     def segment(
         self, image: np.ndarray, prompt: Prompt, *, previous: Region | None = None
@@ -167,7 +170,9 @@ class Segmenter:
         prompt = fit_prompt(prompt, image.shape[:2])
         if isinstance(prompt, Whole):
             return Region(np.ones(image.shape[:2], bool), prompt=prompt)
-        answer = self._ask(image, prompt, self._logits_of(previous, image))
+        logits = self._logits_of(previous, image)
+        with named_memory_error(name_picture(image.shape)):
+            answer = self._ask(image, prompt, logits)
         if not answer["mask"].any():
             raise EmptyMaskError(
                 f"{self.name} finds nothing at {prompt}: click nearer to the middle of what "
@@ -199,7 +204,8 @@ class Segmenter:
             If the image has another shape or dtype, or is too narrow for the model.
         """
         check_image(image)
-        records = find_everything(self.predictor, image, settings or self.everything)
+        with named_memory_error(name_picture(image.shape)):
+            records = find_everything(self.predictor, image, settings or self.everything)
         return [_record_to_region(record) for record in records]
 
     def _ask(self, image: np.ndarray, prompt: Box | Points, logits: np.ndarray | None) -> dict:

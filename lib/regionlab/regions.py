@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from regionlab.embedding import MAX_ASPECT, Encoder
 from regionlab.masking import erase_background
+from regionlab.memory import name_picture, named_memory_error
 from regionlab.simulation import mask_to_box
 from regionlab.tokens import CLIP_MEAN, encode_region_tokens, find_normalization
 
@@ -91,14 +92,27 @@ def encode_regions(
     ValueError
         If the encoding is not known or not possible with this encoder, `batch_size` is not
         positive, or the image or a mask has no pixels, another dtype or size.
+    MemoryError
+        If the image is too large for the memory there is.
     """
     chosen = find_encoding(encoding)
     _check_image(image)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = _check_masks(image, masks)
-    if chosen.show is None:
-        return encode_region_tokens(encoder, image, masks)
+    with named_memory_error(name_picture(image.shape)):
+        if chosen.show is None:
+            return encode_region_tokens(encoder, image, masks)
+        return _encode_pictures(encoder, image, masks, chosen, batch_size)
+
+
+def _encode_pictures(
+    encoder: Encoder,
+    image: np.ndarray,
+    masks: Iterator[np.ndarray],
+    chosen: RegionEncoding,
+    batch_size: int,
+) -> np.ndarray:
     color = find_mean_color(encoder)
     pixels = (encoder.preprocess(chosen.show(image, mask, color)) for mask in masks)
     batches = iter(lambda: list(islice(pixels, batch_size)), [])
