@@ -1,5 +1,6 @@
 """Out of memory: what NumPy, PIL, torch and CUDA say each in its own way, as one `MemoryError`."""
 
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -36,10 +37,8 @@ def named_memory_error(what: str) -> Iterator[None]:
         if not is_out_of_memory(e) or str(e).startswith("out of memory: "):
             raise
         said = (str(e).strip() or type(e).__name__).splitlines()[0]
-    else:
-        return
-    # Outside of the handler, so that the first error and what its frames hold is let go.
-    raise MemoryError(f"out of memory: {what} ({said})")
+        traceback.clear_frames(e.__traceback__)  # they hold what did not fit
+        raise MemoryError(f"out of memory: {what} ({said})") from None
 
 
 def name_picture(shape: tuple[int, ...]) -> str:
