@@ -24,7 +24,7 @@ endif
 export UV_HTTP_TIMEOUT ?= 180
 
 .DEFAULT_GOAL := help
-.PHONY: help figures test lab serve app train bench lint lock clean distclean
+.PHONY: help figures test mutants lab serve app train bench lint lock clean distclean
 
 help: ## list the targets
 	@echo 'make TARGET [ARGS="..."]'
@@ -36,6 +36,9 @@ figures: .venv/.stamp ## run the notebooks of a profile and draw their figures (
 
 test: .venv/.stamp ## run the tests, offline (ARGS="-k words" for some of them)
 	$(VENV) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+
+mutants: .venv/.stamp ## change the code bit by bit and count what tests notice (ARGS="metrics rle --most 40")
+	OMP_NUM_THREADS=1 $(VENV) tests/mutants.py $(ARGS)
 
 lab: .venv/.stamp ## open the notebooks in JupyterLab
 	$(VENV) -m jupyterlab $(ARGS)

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from regionlab.batch_size import resolve_batch_size
-from regionlab.images import ImageError, read_picture
+from regionlab.images import TOO_LARGE, ImageError, read_picture
+from regionlab.memory import is_out_of_memory
 from regionlab.preprocessing import Preprocessing
 from regionlab.progress import progress as show_progress
 from regionlab.side_by_side import SideBySide
@@ -242,8 +243,8 @@ class Encoder:
             least_side = steps.least_side if self.fast_decode else None
             picture, size, digest = _load_image(source, row, least_side)
             return row, steps.shape(picture), size, digest
-        except ImageError as error:
-            return row, error
+        except (ImageError, MemoryError, RuntimeError) as error:
+            return row, _to_failure(error, source, row)
 
     def _encode_read(
         self, items: list[tuple], steps: Preprocessing, model: SideBySide, unit: bool
@@ -285,6 +286,15 @@ def _load_image(
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(name, f"too narrow: {width} x {height}, over {MAX_ASPECT} to 1")
     return picture, (width, height), digest
+
+
+def _to_failure(error: Exception, source: ImageSource, row: int) -> ImageError:
+    """Return what to tell of an image, without the frames that may hold its pixels."""
+    if isinstance(error, ImageError):
+        return ImageError(error.path, error.reason)
+    if not is_out_of_memory(error):
+        raise error
+    return ImageError(f"image {row}" if isinstance(source, np.ndarray) else source, TOO_LARGE)
 
 
 def _array_to_picture(image: np.ndarray, name: str) -> Image.Image:

@@ -1,5 +1,6 @@
 """All regions of an image: SAM asked on a grid of points, and its answers sifted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,7 @@ import torch
 from torch.nn import functional
 
 from regionlab import torchvision_cpu  # noqa: F401 - makes segment_anything importable on a CPU
+from regionlab.mask_bits import MaskBits
 
 from segment_anything import SamPredictor  # isort: skip
 from segment_anything.utils.amg import (  # isort: skip
@@ -16,6 +18,8 @@ from segment_anything.utils.amg import (  # isort: skip
     calculate_stability_score,
 )
 from torchvision.ops.boxes import batched_nms  # isort: skip
+
+PIXELS = 2**26  # of logits that are in memory at a time; three masks of a picture at the least
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,13 @@ def find_everything(predictor: SamPredictor, image: np.ndarray, settings: Everyt
     """Return the records of `SamAutomaticMaskGenerator` that the settings leave, best first.
 
     The very same masks and numbers, in about two thirds of the time: masks of low predicted
-    quality go before they are enlarged and not after, and none becomes runs and a mask again.
+    quality go before they are enlarged and not after. Memory holds `PIXELS` of logits, and the
+    bits of the masks found so far.
 
     Returns
     -------
     list of dict
-        `segmentation` (H, W) bool, `area` in pixels, `predicted_iou`, `stability_score` and
+        `segmentation` as `MaskBits`, `area` in pixels, `predicted_iou`, `stability_score` and
         `point_coords`, [[x, y]] of the point of the grid.
     """
     predictor.set_image(image)
@@ -91,15 +96,14 @@ def find_everything(predictor: SamPredictor, image: np.ndarray, settings: Everyt
         _ask(predictor, points[start : start + settings.points_per_batch], settings)
         for start in range(0, len(points), settings.points_per_batch)
     ]
-    masks = np.concatenate([part.pop("packed") for part in parts])
+    masks = [mask for part in parts for mask in part.pop("masks")]
     found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     one_class = torch.zeros(len(masks))
     kept = batched_nms(found["box"], found["quality"], one_class, settings.box_nms_thresh)
     quality, stability, xy = (found[key].cpu().numpy() for key in ("quality", "stability", "xy"))
     records = []
     for i in kept.tolist():
-        mask = np.unpackbits(masks[i], count=height * width).astype(bool).reshape(height, width)
-        record = {"segmentation": mask, "area": int(mask.sum())}
+        record = {"segmentation": masks[i], "area": masks[i].area}
         record |= {"predicted_iou": quality[i].item(), "stability_score": stability[i].item()}
         records.append(record | {"point_coords": [xy[i].tolist()]})
     large = [record for record in records if record["area"] >= settings.min_area]
@@ -107,25 +111,39 @@ def find_everything(predictor: SamPredictor, image: np.ndarray, settings: Everyt
 
 
 def _ask(predictor: SamPredictor, points: np.ndarray, settings: Everything) -> dict:
-    """Return three masks of each point, those that pass the thresholds, a bit a pixel."""
-    model = predictor.model
+    """Return three masks of each point, those that pass the thresholds."""
     low, quality = _decode(predictor, points)
     xy = torch.as_tensor(points).repeat_interleave(low.shape[1], 0)
     low, quality = low.flatten(0, 1), quality.flatten(0, 1)
     good = quality > settings.pred_iou_thresh if settings.pred_iou_thresh else quality == quality
-    logits = _enlarge(predictor, low[good])
-    stability = calculate_stability_score(
-        logits, model.mask_threshold, settings.stability_score_offset
-    )
+    threes = max(1, PIXELS // (3 * math.prod(predictor.original_size)))
+    sifted = [_sift(predictor, part, settings) for part in low[good].split(3 * threes)]
+    masks, box, stability = (list(part) for part in zip(*sifted, strict=True))
+    stability = torch.cat(stability)
     stable = stability >= settings.stability_score_thresh
-    masks = logits[stable] > model.mask_threshold
     return {
-        "packed": np.packbits(masks.flatten(1).cpu().numpy(), axis=1),
-        "box": batched_mask_to_box(masks).float(),
+        "masks": [mask for part in masks for mask in part],
+        "box": torch.cat(box).float(),
         "quality": quality[good][stable],
         "stability": stability[stable],
         "xy": xy[good.cpu()][stable.cpu()],
     }
+
+
+def _sift(
+    predictor: SamPredictor, low: torch.Tensor, settings: Everything
+) -> tuple[list[MaskBits], torch.Tensor, torch.Tensor]:
+    """Return the stable masks of logits (k, g, g), their boxes, and the stability of all k."""
+    threshold, logits = predictor.model.mask_threshold, _enlarge(predictor, low)
+    found, boxes, stability = [], [], []
+    # What is made of the logits may take as much as these again.
+    for part in logits.split(max(1, PIXELS // (4 * math.prod(predictor.original_size)))):
+        score = calculate_stability_score(part, threshold, settings.stability_score_offset)
+        masks = (part > threshold)[score >= settings.stability_score_thresh]
+        found += map(MaskBits, masks.cpu().numpy())
+        boxes.append(batched_mask_to_box(masks))
+        stability.append(score)
+    return found, torch.cat(boxes), torch.cat(stability)
 
 
 def _decode(predictor: SamPredictor, points: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
@@ -162,10 +180,11 @@ def rank_records(records: Sequence[dict]) -> list[dict]:
     Parameters
     ----------
     records
-        Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool.
+        Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool, or its `MaskBits`.
     """
     ranked = sorted(records, key=lambda record: record["predicted_iou"], reverse=True)
-    chosen: dict[bytes, dict] = {}
+    chosen: dict[MaskBits, dict] = {}
     for record in ranked:
-        chosen.setdefault(np.packbits(record["segmentation"]).tobytes(), record)
+        mask = record["segmentation"]
+        chosen.setdefault(mask if isinstance(mask, MaskBits) else MaskBits(mask), record)
     return list(chosen.values())

@@ -32,6 +32,7 @@ UPRIGHT = {
 }
 
 JPEG_QUALITY = 92
+TOO_LARGE = "out of memory: too large for what is left"
 
 
 def find_images(root: Path | str) -> Listing:
@@ -110,7 +111,10 @@ def read_image_and_digest(source: Path | str | bytes) -> tuple[np.ndarray, str]:
         As `read_image` does.
     """
     picture, _, digest = read_picture(source)
-    return _to_array(picture), digest
+    try:
+        return _to_array(picture), digest
+    except MemoryError as e:
+        raise ImageError("<bytes>" if isinstance(source, bytes) else source, TOO_LARGE) from e
 
 
 def read_picture(
@@ -228,6 +232,8 @@ def _read_bytes(path: Path | str) -> bytes:
         return Path(path).read_bytes()
     except FileNotFoundError as e:
         raise ImageError(path, "file not found") from e
+    except MemoryError as e:
+        raise ImageError(path, TOO_LARGE) from e
     except (OSError, ValueError) as e:  # ValueError: a null character in the name
         raise ImageError(path, getattr(e, "strerror", None) or str(e)) from e
 
@@ -247,6 +253,8 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
         raise
     except RangeError as e:
         raise ImageError(name, str(e)) from e
+    except MemoryError as e:
+        raise ImageError(name, TOO_LARGE) from e
     except Exception as e:  # on damaged files PIL's decoders raise almost any type
         mended = _mend(data, name, e)
         if mended is not None:

@@ -6,6 +6,7 @@ from scipy.ndimage import label
 # Of the mask's pixels. Chosen on Toybox val: one click 0.858 instead of 0.855 mean IoU, a box as
 # before. More would take away parts of things that are partly hidden.
 ISLAND_SHARE = 0.1
+PIXELS = 2**24  # counted at a time
 
 
 def drop_islands(mask: np.ndarray, share: float = ISLAND_SHARE) -> np.ndarray:
@@ -36,7 +37,9 @@ def drop_islands(mask: np.ndarray, share: float = ISLAND_SHARE) -> np.ndarray:
     parts, count = label(mask, structure=np.ones((3, 3)))
     if count < 2 or share == 0:
         return mask
-    sizes = np.bincount(parts.ravel())
+    # Row by row in blocks: for all at once, bincount makes 8 bytes of each pixel.
+    blocks = np.array_split(parts, 1 + parts.size // PIXELS)
+    sizes = sum(np.bincount(block.ravel(), minlength=count + 1) for block in blocks)
     sizes[0] = 0
     kept = sizes >= share * sizes.sum()
     kept[sizes.argmax()] = True

@@ -8,6 +8,8 @@ import numpy as np
 
 from regionlab.everything import Everything, find_everything
 from regionlab.islands import ISLAND_SHARE, drop_islands
+from regionlab.mask_bits import KeptSmall, MaskBits, check_mask
+from regionlab.memory import name_picture, named_memory_error
 from regionlab.prompts import Box, Points, Prompt, Text, Whole, fit_prompt
 from regionlab.rle import mask_to_rle
 from regionlab.sam_predictor import CachedPredictor
@@ -27,7 +29,8 @@ class Region:
     Attributes
     ----------
     mask
-        (H, W) bool, the image's own size, with at least one pixel inside.
+        (H, W) bool, the image's own size, with at least one pixel inside. A new array each
+        time: what is kept are `mask_bits`, see `mask_bits.MaskBits`.
     quality
         IoU with what is meant, as SAM predicts it: near 1 where it is sure, at times above.
     stability
@@ -45,17 +48,14 @@ class Region:
         If the mask has no pixels, or another shape or dtype.
     """
 
-    mask: np.ndarray
+    mask: np.ndarray | MaskBits = KeptSmall()
     quality: float = 1.0
     stability: float | None = None
     logits: np.ndarray | None = None
     prompt: Prompt | None = None
 
-    def __post_init__(self):
-        check_mask(self.mask)
-
     def __repr__(self) -> str:
-        height, width = self.mask.shape
+        height, width = self.mask_bits.shape
         return f"<Region of {self.area} pixels in {width} x {height}, quality {self.quality:.2f}>"
 
     @cached_property
@@ -63,10 +63,10 @@ class Region:
         """The tight box, (4,) float64 XYXY in pixels, right and bottom exclusive."""
         return mask_to_box(self.mask)
 
-    @cached_property
+    @property
     def area(self) -> int:
         """Pixels inside."""
-        return int(self.mask.sum())
+        return self.mask_bits.area
 
     @cached_property
     def rle(self) -> dict:
@@ -77,7 +77,8 @@ class Region:
 class Segmenter:
     """A SAM that remembers the images it has seen, so that further prompts are cheap.
 
-    Made by `segmenters.load_segmenter`. Not for several threads at once.
+    Made by `segmenters.load_segmenter`. Not for several threads at once. A picture that does
+    not fit into memory is a MemoryError, on a GPU too, and the next one may be asked for.
 
     Attributes
     ----------
@@ -132,7 +133,8 @@ class Segmenter:
             If the image has another shape or dtype, or is too narrow for the model.
         """
         check_image(image)
-        self.predictor.set_image(image)
+        with named_memory_error(name_picture(image.shape)):
+            self.predictor.set_image(image)
 
     def segment(
         self, image: np.ndarray, prompt: Prompt, *, previous: Region | None = None
@@ -168,7 +170,9 @@ class Segmenter:
         prompt = fit_prompt(prompt, image.shape[:2])
         if isinstance(prompt, Whole):
             return Region(np.ones(image.shape[:2], bool), prompt=prompt)
-        answer = self._ask(image, prompt, self._logits_of(previous, image))
+        logits = self._logits_of(previous, image)
+        with named_memory_error(name_picture(image.shape)):
+            answer = self._ask(image, prompt, logits)
         if not answer["mask"].any():
             raise EmptyMaskError(
                 f"{self.name} finds nothing at {prompt}: click nearer to the middle of what "
@@ -200,7 +204,8 @@ class Segmenter:
             If the image has another shape or dtype, or is too narrow for the model.
         """
         check_image(image)
-        records = find_everything(self.predictor, image, settings or self.everything)
+        with named_memory_error(name_picture(image.shape)):
+            records = find_everything(self.predictor, image, settings or self.everything)
         return [_record_to_region(record) for record in records]
 
     def _ask(self, image: np.ndarray, prompt: Box | Points, logits: np.ndarray | None) -> dict:
@@ -226,9 +231,9 @@ class Segmenter:
     def _logits_of(self, previous: Region | None, image: np.ndarray) -> np.ndarray | None:
         if previous is None:
             return None
-        if previous.mask.shape != image.shape[:2]:
+        if previous.mask_bits.shape != image.shape[:2]:
             raise ValueError(
-                f"the previous region is of an image of {previous.mask.shape} pixels, "
+                f"the previous region is of an image of {previous.mask_bits.shape} pixels, "
                 f"this one has {image.shape[:2]}"
             )
         side = 4 * self.predictor.model.prompt_encoder.image_embedding_size[0]
@@ -275,15 +280,6 @@ def check_image(image: np.ndarray) -> None:
     shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
     if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
         raise ValueError(f"the image must be (H, W, 3) uint8 RGB, not {shape} {dtype}")
-
-
-def check_mask(mask: np.ndarray) -> None:
-    """Raise ValueError unless the mask is (H, W) bool with at least one pixel inside."""
-    shape, dtype = np.shape(mask), getattr(mask, "dtype", type(mask).__name__)
-    if len(shape) != 2 or dtype != np.bool_:
-        raise ValueError(f"the mask must be (H, W) bool, not {shape} {dtype}")
-    if not mask.any():
-        raise ValueError("the mask has no pixels")
 
 
 def _check_prompt(prompt: Prompt) -> None:

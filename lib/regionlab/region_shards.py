@@ -1,7 +1,7 @@
 """Find and encode the regions of an index's images in shards on disk, as `shards.py` does images.
 
 A shard is a folder with `regions.parquet` (`COLUMNS`), `vectors.npy` (r, d) float32 and
-`images.parquet`: `reason`, empty unless the image could not be read, and `seconds` of each
+`images.parquet`: `reason`, empty unless the image has no regions for one, and `seconds` of each
 image visited. A shard that exists is whole.
 """
 
@@ -18,6 +18,7 @@ from regionlab.embedding import Encoder
 from regionlab.images import ImageError, read_image_and_digest
 from regionlab.index import Index
 from regionlab.masking import Everything, Region, Segmenter
+from regionlab.memory import name_picture, named_memory_error
 from regionlab.progress import progress
 from regionlab.region_files import COLUMNS, empty_table, name_region
 from regionlab.regions import encode_regions
@@ -108,13 +109,16 @@ def _visit(
     vectors, lines, reason = np.empty((0, encoder.dim), np.float32), [], ""
     try:
         image = _read_as_indexed(index, row)
+        with named_memory_error(name_picture(image.shape)):
+            regions = segmenter.segment_everything(image, settings=everything)
+            masks = (region.mask for region in regions)  # one at a time
+            vectors = encode_regions(encoder, image, masks, encoding=encoding)
+            image_id = index.images["image_id"].iloc[row]
+            lines = [_describe(region, image_id, row) for region in regions]
     except ImageError as e:
         reason = e.reason
-    else:
-        regions = segmenter.segment_everything(image, settings=everything)
-        masks = [region.mask for region in regions]
-        vectors = encode_regions(encoder, image, masks, encoding=encoding)
-        lines = [_describe(region, index.images["image_id"].iloc[row], row) for region in regions]
+    except MemoryError as e:
+        vectors, lines, reason = vectors[:0], [], str(e) or "out of memory"
     return Visit(lines, vectors, reason, time.perf_counter() - began)
 
 

@@ -5,7 +5,7 @@ one pools the patch vectors of a single pass over the whole image. Every picture
 so that CLIP's preprocessing, which cuts out the middle square, cuts nothing off.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from regionlab.embedding import MAX_ASPECT, Encoder
 from regionlab.masking import erase_background
+from regionlab.memory import name_picture, named_memory_error
 from regionlab.simulation import mask_to_box
 from regionlab.spaces import Vectors, with_space
 from regionlab.tokens import CLIP_MEAN, encode_region_tokens, find_normalization
@@ -53,7 +54,7 @@ class RegionEncoding:
     summary: str
     source: str
     passes: str = "one per region"
-    show: Callable[[np.ndarray, np.ndarray, Color], np.ndarray] | None = field(
+    show: Callable[[np.ndarray, np.ndarray, Color], Image.Image] | None = field(
         default=None, repr=False
     )
 
@@ -61,7 +62,7 @@ class RegionEncoding:
 def encode_regions(
     encoder: Encoder,
     image: np.ndarray,
-    masks: Sequence[np.ndarray],
+    masks: Iterable[np.ndarray],
     *,
     encoding: str = DEFAULT_ENCODING,
     batch_size: int = 64,
@@ -75,7 +76,8 @@ def encode_regions(
     image
         (H, W, 3) uint8 RGB.
     masks
-        (H, W) bool each, the image's own size; none is fine.
+        (H, W) bool each, the image's own size; none is fine. They are taken one by one, so that
+        an iterator need not hold more than one of a large image.
     encoding
         A name in `REGION_ENCODINGS`.
     batch_size
@@ -91,31 +93,34 @@ def encode_regions(
     ValueError
         If the encoding is not known or not possible with this encoder, `batch_size` is not
         positive, or the image or a mask has no pixels, another dtype or size.
+    MemoryError
+        If the image is too large for the memory there is.
     """
     chosen = find_encoding(encoding)
-    _check_regions(image, masks)
+    _check_image(image)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    vectors = _encode(encoder, image, masks, chosen, batch_size)
+    masks = _check_masks(image, masks)
+    with named_memory_error(name_picture(image.shape)):
+        if chosen.show is None:
+            vectors = encode_region_tokens(encoder, image, masks)
+        else:
+            vectors = _encode_pictures(encoder, image, masks, chosen, batch_size)
     return with_space(vectors, encoder.space, chosen.name)
 
 
-def _encode(
+def _encode_pictures(
     encoder: Encoder,
     image: np.ndarray,
-    masks: Sequence[np.ndarray],
+    masks: Iterator[np.ndarray],
     chosen: RegionEncoding,
     batch_size: int,
 ) -> np.ndarray:
-    if len(masks) == 0:
-        return np.empty((0, encoder.dim), np.float32)
-    if chosen.show is None:
-        return encode_region_tokens(encoder, image, masks)
     color = find_mean_color(encoder)
-    pictures = (Image.fromarray(chosen.show(image, mask, color)) for mask in masks)
-    pixels = map(encoder.preprocess, pictures)
+    pixels = (encoder.preprocess(chosen.show(image, mask, color)) for mask in masks)
     batches = iter(lambda: list(islice(pixels, batch_size)), [])
-    return np.concatenate([encoder.encode_pixels(torch.stack(batch)) for batch in batches])
+    vectors = [encoder.encode_pixels(torch.stack(batch)) for batch in batches]
+    return np.concatenate([np.empty((0, encoder.dim), np.float32), *vectors])
 
 
 def show_region(
@@ -148,8 +153,9 @@ def show_region(
     chosen = find_encoding(encoding)
     if chosen.show is None:
         raise ValueError(f"{encoding!r} makes no picture of a region: CLIP sees the whole image")
-    _check_regions(image, [mask])
-    return chosen.show(image, mask, mean_color)
+    _check_image(image)
+    (mask,) = _check_masks(image, [mask])
+    return np.asarray(chosen.show(image, mask, mean_color))
 
 
 def find_encoding(name: str) -> RegionEncoding:
@@ -170,57 +176,63 @@ def find_mean_color(encoder: Encoder) -> Color:
     return tuple(round(255 * c) for c in find_normalization(encoder)[0])
 
 
-def _check_regions(image: np.ndarray, masks: Sequence[np.ndarray]) -> None:
+def _check_image(image: np.ndarray) -> None:
     shape, dtype = np.shape(image), getattr(image, "dtype", type(image).__name__)
     if len(shape) != 3 or shape[2] != 3 or dtype != np.uint8 or 0 in shape:
         raise ValueError(f"the image must be (H, W, 3) uint8 RGB with pixels, got {shape} {dtype}")
     if max(shape[:2]) > MAX_ASPECT * min(shape[:2]):
         raise ValueError(f"the image is too narrow: {shape[1]} x {shape[0]}")
+
+
+def _check_masks(image: np.ndarray, masks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield masks, each once it is known to be one of the image."""
     for number, mask in enumerate(masks):
         dtype = getattr(mask, "dtype", type(mask).__name__)
         if dtype != np.bool_:
             raise ValueError(f"mask {number} is {dtype}, not bool")
-        if mask.shape != shape[:2]:
-            raise ValueError(f"mask {number} has {mask.shape} pixels, the image {shape[:2]}")
+        if mask.shape != image.shape[:2]:
+            size = image.shape[:2]
+            raise ValueError(f"mask {number} has {mask.shape} pixels, the image {size}")
         if not mask.any():
             raise ValueError(f"mask {number} has no pixels inside")
+        yield mask
 
 
 # Pictures ---------------------------------------------------------------------------------
 
 
-def _erase(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _erase(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     return _pad_square(erase_background(image, mask, fill=BLACK), BLACK)
 
 
-def _erase_to_mean(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _erase_to_mean(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     return _pad_square(erase_background(image, mask, fill=mean_color), mean_color)
 
 
-def _crop(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _crop(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     x0, y0, x1, y1 = mask_to_box(mask).astype(int)
     return _pad_square(image[y0:y1, x0:x1], mean_color)
 
 
-def _crop_context(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _crop_context(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     x0, y0, x1, y1 = mask_to_box(mask).astype(int)
     side = round(CONTEXT * max(x1 - x0, y1 - y0))
     return _cut_square(image, (x0 + x1 - side) // 2, (y0 + y1 - side) // 2, side, mean_color)
 
 
-def _crop_erased(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _crop_erased(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     x0, y0, x1, y1 = mask_to_box(mask).astype(int)
     part = erase_background(image[y0:y1, x0:x1], mask[y0:y1, x0:x1], fill=mean_color)
     return _pad_square(part, mean_color)
 
 
-def _blur_around(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _blur_around(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     blur = ImageFilter.GaussianBlur(BLUR * max(mask.shape))
     around = np.asarray(Image.fromarray(image).filter(blur))
     return _pad_square(np.where(mask[..., None], image, around), mean_color)
 
 
-def _circle_in_red(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np.ndarray:
+def _circle_in_red(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
     line = max(1, round(LINE * max(mask.shape)))
     x0, y0, x1, y1 = mask_to_box(mask)
     picture = Image.fromarray(image)
@@ -230,18 +242,18 @@ def _circle_in_red(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> np
     return _pad_square(np.asarray(picture), mean_color)
 
 
-def _pad_square(image: np.ndarray, fill: Color) -> np.ndarray:
+def _pad_square(image: np.ndarray, fill: Color) -> Image.Image:
     """Put the image in the middle of a square as large as its longer side."""
     height, width = image.shape[:2]
     side = max(height, width)
     return _cut_square(image, (width - side) // 2, (height - side) // 2, side, fill)
 
 
-def _cut_square(image: np.ndarray, left: int, top: int, side: int, fill: Color) -> np.ndarray:
+def _cut_square(image: np.ndarray, left: int, top: int, side: int, fill: Color) -> Image.Image:
     """Cut a square out of the image; `fill` is where it reaches beyond the border."""
     square = Image.new("RGB", (side, side), fill)
     square.paste(Image.fromarray(image), (-int(left), -int(top)))
-    return np.asarray(square)
+    return square
 
 
 _ALL = (

@@ -5,7 +5,7 @@ itself, leaves vectors that still match words, one for each patch. A region's ve
 mean over the region's mask.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -18,10 +18,11 @@ from open_clip.transformer import VisionTransformer  # isort: skip
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB in [0, 1], OpenAI's, as most models have
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+PIXELS = 2**24  # of a mask that are floats at a time
 
 
 def encode_region_tokens(
-    encoder: Encoder, image: np.ndarray, masks: Sequence[np.ndarray], *, scale: int = 2
+    encoder: Encoder, image: np.ndarray, masks: Iterable[np.ndarray], *, scale: int = 2
 ) -> np.ndarray:
     """Encode regions of an image by the mean of their patches' vectors, weighted by cover.
 
@@ -38,7 +39,10 @@ def encode_region_tokens(
         (r, d) float32, unit length.
     """
     patches = encode_patches(encoder, image, scale=scale)
-    weights = np.stack([mask_to_grid(mask, patches.shape[:2]) for mask in masks])
+    weights = [mask_to_grid(mask, patches.shape[:2]) for mask in masks]
+    if not weights:
+        return np.empty((0, patches.shape[2]), np.float32)
+    weights = np.stack(weights)
     weights /= weights.sum((1, 2), keepdims=True)
     vectors = np.einsum("rhw,hwd->rd", weights, patches)
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
@@ -100,7 +104,9 @@ def mask_to_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
         (rows, columns) float64.
     """
     rows, columns = (_overlap(n, cells) for n, cells in zip(mask.shape, grid, strict=True))
-    return rows @ mask.astype(float) @ columns.T
+    # In blocks of columns: as floats a mask takes eight times its memory.
+    blocks = np.array_split(mask, 1 + mask.size // PIXELS, axis=1)
+    return np.hstack([rows @ block.astype(float) for block in blocks]) @ columns.T
 
 
 def find_normalization(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float, ...]]:

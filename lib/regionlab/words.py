@@ -72,7 +72,7 @@ def find_words(
     regions = segmenter.segment_everything(image, settings=everything)
     if not regions:
         raise NothingFoundError(f"{segmenter.name} finds no region in the image at all")
-    vectors = encode_regions(encoder, image, [r.mask for r in regions], encoding=encoding)
+    vectors = encode_regions(encoder, image, (r.mask for r in regions), encoding=encoding)
     similarity, probability = score_words(
         encoder, vectors, text.words, contrast=contrast, templates=templates
     )

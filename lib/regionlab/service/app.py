@@ -38,7 +38,7 @@ def _document(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Problem} for status in statuses}
 
 
-ASKED = _document(400, 403, 404, 408, 413, 415, 422, 429)
+ASKED = _document(400, 403, 404, 408, 413, 415, 422, 429, 503)
 READ = _document(400, 403, 408, 413)
 router = APIRouter(route_class=FormRoute)
 
@@ -94,6 +94,7 @@ def create_app(
     app.include_router(router)
     app.include_router(pages.router)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
+    app.add_exception_handler(MemoryError, _tell_memory)
     app.add_exception_handler(Exception, _tell_failure)
     # The one added last stands first.
     app.add_middleware(Guard, limits=limits, hosts=hosts)
@@ -189,6 +190,11 @@ async def _tell_invalid(_request: Request, error: RequestValidationError) -> Res
     ]
     more = len(errors) - len(told)
     return problem(422, "; ".join(told) + (f"; and {more} more" if more else ""))
+
+
+async def _tell_memory(_request: Request, _error: MemoryError) -> Response:
+    """Say that a picture needs more memory than there is at the moment."""
+    return problem(503, "out of memory: send a smaller image, or try again later")
 
 
 async def _tell_failure(_request: Request, _error: Exception) -> Response:
