@@ -4,6 +4,7 @@ What notebooks 04 and 05 are made of. A prompt is simulated from the true mask o
 (`simulation`) or from its words; the answers are judged by the objects that images hold.
 """
 
+import warnings
 from collections.abc import Sequence
 from itertools import islice
 
@@ -28,6 +29,8 @@ def draw_objects(
 ) -> pd.DataFrame:
     """Draw objects to ask about: with a mask, no crowds, and of a kind that others share.
 
+    Objects whose mask cannot be decoded are passed over, with one warning that counts them.
+
     Parameters
     ----------
     collection
@@ -37,7 +40,8 @@ def draw_objects(
     seed
         Of the draw.
     by
-        Columns of `objects` that make a kind; another image has to hold the same kind.
+        Columns of `objects` that make a kind; another image has to hold the same kind, with a
+        mask or without.
 
     Returns
     -------
@@ -49,14 +53,14 @@ def draw_objects(
     ValueError
         If there is no such object.
     """
-    objects = _find_masked(collection)
-    fit = objects[objects.groupby(list(by))["image_id"].transform("nunique") > 1]
-    if fit.empty:
-        raise ValueError(f"{collection!r} has no object with a mask and a kind that others share")
+    objects = collection.objects[~collection.objects["iscrowd"]]
+    shared = objects.groupby(list(by))["image_id"].transform("nunique") > 1
+    fit = objects[shared & _is_masked(objects)]
     shuffled = fit.sample(frac=1, random_state=seed)
-    # Polygons thinner than a pixel have an area, but no pixels that a user could ask for.
-    visible = (row for row in shuffled.index if collection.mask(fit.at[row, "object_id"]).any())
-    return fit.loc[sorted(islice(visible, count))].reset_index(drop=True)
+    drawn = sorted(islice(_pass_over_maskless(collection, shuffled), count))
+    if not drawn and count:
+        raise ValueError(f"{collection!r} has no object with a mask and a kind that others share")
+    return fit.loc[drawn].reset_index(drop=True)
 
 
 def draw_pairs(
@@ -74,20 +78,21 @@ def draw_pairs(
     ValueError
         If no image holds two kinds of object with masks.
     """
-    objects = _find_masked(collection).dropna(subset=list(by))
-    shuffled = objects.sample(frac=1, random_state=seed).drop_duplicates(["image_id", *by])
-    pairs = shuffled.groupby("image_id", sort=False).head(2).groupby("image_id", sort=False)
-    found = [tuple(ids) for _, ids in pairs["object_id"] if len(ids) == 2]
-    if not found:
+    objects = collection.objects.dropna(subset=list(by))
+    objects = objects[~objects["iscrowd"] & _is_masked(objects)]
+    pairs = _pair_in_images(collection, objects.sample(frac=1, random_state=seed), by)
+    found = list(islice(pairs, count))
+    if not found and count:
         raise ValueError(f"{collection!r} has no image with two kinds of object")
-    return found[:count]
+    return found
 
 
-def _find_masked(collection: Collection) -> pd.DataFrame:
-    """Return the objects that have a mask, without crowds."""
-    objects = collection.objects
-    masked = objects["segmentation"].notna() & objects["area"].ne(0)
-    return objects[masked & ~objects["iscrowd"]]
+def _pair_in_images(
+    collection: Collection, objects: pd.DataFrame, by: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the first two objects of different kinds of each image that holds such."""
+    groups = objects.groupby("image_id", sort=False).indices
+    wanted = objects.drop_duplicates(["image_id", *by])
 
 
 def describe_object(row: pd.Series, words: Sequence[str] = ("category",)) -> str:
