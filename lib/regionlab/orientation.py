@@ -27,8 +27,8 @@ STEPS = {
     8: (False, True, True),
 }
 
-MANY = 5000  # pictures, from which on a bar is shown
-READERS = 8  # threads, which wait for the disk together
+MANY = 5000  # pictures, from which on a bar is shown, and several threads wait for the disk
+READERS = 8
 
 
 class Header(NamedTuple):
@@ -75,11 +75,11 @@ def read_header(path: Path | str) -> Header | None:
 def read_headers(paths: Iterable[Path | str]) -> list[Header | None]:
     """Read the headers of many pictures, see `read_header`; some 0.1 ms each."""
     paths = list(paths)
+    if len(paths) < MANY:
+        return [read_header(path) for path in paths]
     with ThreadPoolExecutor(READERS) as pool:
         headers = pool.map(read_header, paths)
-        if len(paths) >= MANY:
-            headers = progress(headers, desc="read sizes", total=len(paths))
-        return list(headers)
+        return list(progress(headers, desc="read sizes", total=len(paths)))
 
 
 def _read_orientation(image: Image.Image, path: Path | str) -> int:

@@ -186,5 +186,5 @@ def make_captions(source: Source, paths: Mapping[str, str]) -> pd.DataFrame:
             rows.append((_take_new_id(record, seen), image_id, caption))
         except BadValue as e:
             source.fault(f"{place}, id {show(record.get('id'))}", e, paths.get(image_id))
-    columns = dict(zip(COLUMNS["captions"], zip(*rows, strict=True), strict=True))
-    return make_table("captions", columns or None)
+    columns = dict(zip(COLUMNS["captions"], zip(*rows, strict=True), strict=True)) if rows else None
+    return make_table("captions", columns)
