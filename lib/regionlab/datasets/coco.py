@@ -78,12 +78,11 @@ def load_coco(
     records: dict[str, ImageRecord] = {}
     for source in sources.values():
         read_images(source, records)
-    if faults and not records:
-        path, reason = faults[0]
-        raise ValueError(
-            f"{' or '.join(map(str, files))}: no image is left, as {len(faults):,} records cannot "
-            f"be used; the first: {path}: {reason}"
-        )
+    if not records:
+        listed = [f"{path}: {reason}" for path, reason in faults]
+        what = f"no image is left; {len(listed):,} left out, the first: " if listed else ""
+        first = listed[0] if listed else "it names no image"
+        raise ValueError(f"{' or '.join(map(str, files))}: {what}{first}")
     place = folder.relative_to(anchor)
     paths = {image_id: (place / record.name).as_posix() for image_id, record in records.items()}
     drawn, objects = {}, make_table("objects")
