@@ -29,7 +29,6 @@ VALUES = {
     "empty text": "",
     "number as text": "7",
     "surrogate": SURROGATE,
-    "null character": "a\0b",
     "true": True,
     "list of null": [None, None],
 }

@@ -83,7 +83,7 @@ class Collection:
     name, split
         What the data set calls itself and this part of it.
     skipped
-        What the loader left out: `path`, `reason`.
+        What the loader left out, and what it kept without a part: `path`, `reason`.
     turned
         Image id to EXIF orientation, of images whose segmentations were drawn on the pixels as
         stored: `mask` turns them upright, as `read` does the picture. Boxes, width and height

@@ -75,26 +75,18 @@ def load_coco(
 
     faults: list[tuple[str, str]] = []
     sources = {file: Source(_name(file, root), _read_json(file), faults) for file in files}
-    records: dict[str, ImageRecord] = {}
-    for source in sources.values():
-        read_images(source, records)
-    if not records:
-        listed = [f"{path}: {reason}" for path, reason in faults]
-        what = f"no image is left; {len(listed):,} left out, the first: " if listed else ""
-        first = listed[0] if listed else "it names no image"
-        raise ValueError(f"{' or '.join(map(str, files))}: {what}{first}")
+    records = _read_images(sources)
     place = folder.relative_to(anchor)
     paths = {image_id: (place / record.name).as_posix() for image_id, record in records.items()}
-    drawn, objects = {}, make_table("objects")
+    drawn, objects, texts = {}, make_table("objects"), make_table("captions")
     if instances_file:
         named = find_annotated(sources[instances_file])
-        files_of = {image_id: anchor / paths[image_id] for image_id in records if image_id in named}
-        drawn = find_drawn(files_of, {image_id: records[image_id].size for image_id in files_of})
+        sizes = {image_id: image.size for image_id, image in records.items() if image_id in named}
+        drawn = find_drawn({image_id: anchor / paths[image_id] for image_id in sizes}, sizes)
         objects = make_objects(sources[instances_file], paths, drawn, crowd=crowd)
-    texts = make_table("captions")
     if captions_file:
         texts = make_captions(sources[captions_file], paths)
-    images = make_images(records, paths, drawn, next(iter(sources.values())))
+    images = make_images(records, paths, drawn, sources[files[0]])
     return Collection(
         anchor,
         images,
@@ -105,6 +97,18 @@ def load_coco(
         skipped=make_skipped(faults),
         turned={id_: each.orientation for id_, each in drawn.items() if each.orientation != 1},
     )
+
+
+def _read_images(sources: dict[Path, Source]) -> dict[str, ImageRecord]:
+    records: dict[str, ImageRecord] = {}
+    for source in sources.values():
+        read_images(source, records)
+    if not records:
+        faults = [*sources.values()][0].faults  # those of all files
+        first = f"{len(faults):,} left out, the first: {': '.join(faults[0])}" if faults else ""
+        reason = first or "it names no image"
+        raise ValueError(f"{' or '.join(map(str, sources))}: no image is left: {reason}")
+    return records
 
 
 def _name(file: Path, root: Path) -> str:

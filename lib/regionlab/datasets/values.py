@@ -4,7 +4,7 @@ import math
 import reprlib
 from pathlib import PurePosixPath
 
-MOST_PIXELS = 2**28  # of an image; more than any reader takes
+MOST_PIXELS = 2**30  # of an image; more than any reader takes, and less than COCO's code counts
 LONGEST_NAME, LONGEST_PATH = 255, 3000  # bytes that file systems hold
 
 _SHOWN = reprlib.Repr()
