@@ -1,6 +1,7 @@
 """CIRR's layout, in small files of its form."""
 
 import json
+import re
 
 import pytest
 
@@ -133,44 +134,70 @@ def test_a_missing_image_split_is_named(tmp_path):
         load_cirr(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        (without("pairid"), "cap.rc2.val.json, entry 0 has no 'pairid'"),
-        (without("img_set"), "entry 0 has no 'img_set'"),
-        (without("target_hard"), "entry 0 has no 'target_hard'"),
-        (change(pairid=True), "entry 0: 'pairid' must be int or str, got True"),
-        (change(caption=["a"]), "entry 0: 'caption' must be str"),
-        (change(img_set={"id": 1}), "entry 0, img_set has no 'members'"),
-        (change(img_set={"members": [A, 3]}), "entry 0, img_set: 'members' must hold texts, got 3"),
-        (change(img_set={"members": NAMES[:5]}), "entry 0: a subset holds 6 images, got 5"),
-        (change(img_set={"members": NAMES[1:]}), "query '12060': image .* not in the query's own"),
-        (change(caption=" "), "cap.rc2.val.json: query '12060': no caption has words"),
-        (change(target_hard=A), "cap.rc2.val.json: query '12060': the target is the reference"),
-        (change(reference="x"), "cap.rc2.val.json: query '12060': image 'x' is not in the split"),
-        (change(pairid=12063), "query ids must be unique; '12063'"),
-        (change(pairid="12063"), "query ids must be unique; '12063'"),
-        ({"pairid": 1}, "cap.rc2.val.json must hold a list"),
-    ],
-)
-def test_broken_captions_are_named(tmp_path, entries, message):
-    with pytest.raises(ValueError, match=message):
-        load_cirr(write(tmp_path, entries=entries))
+# What is left out
 
 
 @pytest.mark.parametrize(
-    ("paths", "message"),
+    ("entries", "left_out", "reason"),
     [
-        (NAMES, "split.rc2.val.json must hold an object"),
-        (PATHS | {A: 3}, "must have a path in the data set, got 3"),
-        (PATHS | {A: ""}, "must have a path in the data set, got ''"),
-        (PATHS | {A: "/etc/x.png"}, "must have a path in the data set, got '/etc/x.png'"),
-        (PATHS | {A: "./dev/../../x.png"}, "must have a path in the data set"),
+        (without("pairid"), "entry 0", "no 'pairid' in"),
+        (without("img_set"), "entry 0", "no 'img_set' in"),
+        (without("target_hard"), "entry 0", "no 'target_hard' in"),
+        (change(pairid=True), "entry 0", "'pairid' must be int or str, got True"),
+        (change(caption=["a"]), "entry 0", "'caption' must be str"),
+        (change(caption="\ud800"), "entry 0", "'caption' holds half a character"),
+        (change(img_set={"id": 1}), "entry 0", "no 'members' in"),
+        (change(img_set={"members": [A, 3]}), "entry 0", "'members' must hold texts, got 3"),
+        (change(img_set={"members": NAMES[:5]}), "entry 0", "a subset holds 6 images, got 5"),
+        (change(img_set={"members": NAMES[1:]}), "12060", "image .* not in the query's own"),
+        (change(caption=" "), "12060", "no caption has words"),
+        (change(target_hard=A), "12060", "the target is the reference"),
+        (change(reference="x"), "12060", "image 'x' is not in the split"),
+        (["B1", ENTRIES[1]], "entry 0", "no 'pairid' in 'B1'"),
     ],
 )
-def test_a_broken_image_split_is_named(tmp_path, paths, message):
-    with pytest.raises(ValueError, match=message):
-        load_cirr(write(tmp_path, paths=paths))
+def test_a_bad_query_is_left_out_and_listed(tmp_path, entries, left_out, reason):
+    triplets = load_cirr(write(tmp_path, entries=entries))
+    assert triplets.queries["query_id"].tolist() == ["12063"]
+    fault = triplets.faults.iloc[-1]
+    assert fault["query_id"] == left_out
+    assert re.search(f"left out: {reason}", fault["reason"])
+
+
+@pytest.mark.parametrize("pairid", [12063, "12063"])
+def test_of_two_queries_with_one_id_the_first_stays(tmp_path, pairid):
+    triplets = load_cirr(write(tmp_path, entries=change(pairid=pairid)))
+    assert triplets.queries["captions"].tolist() == [(ENTRIES[0]["caption"],)]
+    assert triplets.faults["reason"].tolist() == ["left out: the id comes a second time"]
+
+
+def test_a_target_that_one_query_of_a_hidden_split_gives_away_is_not_taken(tmp_path):
+    entries = [*hide(ENTRIES), ENTRIES[0] | {"pairid": 7}]
+    triplets = load_cirr(write(tmp_path, "test1", entries), split="test1")
+    assert triplets.queries["target"].tolist() == [None, None, None]
+
+
+def test_captions_of_which_no_query_is_left_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cap.rc2.val.json: no query can be used; entry 0 is left"):
+        load_cirr(write(tmp_path, entries=[{"pairid": 1}]))
+
+
+def test_captions_that_are_no_list_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cap.rc2.val.json must hold a list"):
+        load_cirr(write(tmp_path, entries={"pairid": 1}))
+
+
+@pytest.mark.parametrize("path", [3, None, "", "/etc/x.png", "./dev/../../x.png", "a\0b.png"])
+def test_an_image_without_a_path_is_left_out_with_its_queries(tmp_path, path):
+    triplets = load_cirr(write(tmp_path, paths=PATHS | {NAMES[-1]: path}))
+    assert triplets.gallery == tuple(NAMES[:-1])
+    assert triplets.faults["query_id"].tolist()[0] == f"image {NAMES[-1]!r}"
+    assert "left out of split.rc2.val.json: path is" in triplets.faults["reason"][0]
+
+
+def test_an_image_split_that_is_no_object_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="split.rc2.val.json must hold an object"):
+        load_cirr(write(tmp_path, paths=NAMES))
 
 
 # By name

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 import unicodedata
 
 import numpy as np
@@ -199,36 +200,163 @@ def test_coco_file_asked_for_must_be_there(tmp_path):
     ("instances", "message"),
     [
         ('{"images": [}', r"instances_val2017\.json is not valid JSON: .*line 1 column 13"),
+        ("[" * 100_000, "is not valid JSON: .*recursion"),
         ("[]", "no list of objects 'images'"),
-        ({"images": []}, "no list of objects 'annotations'"),
-        (make_instances(images=[1]), "no list of objects 'images'"),
-        (make_instances(make_annotation(image_id=404)), "unknown images: image_id '404'"),
-        (make_instances(make_annotation(category_id=2)), "annotation 5 has the .* category_id 2"),
-        (make_instances(make_annotation(bbox=[1, 2, 3])), "annotation 5 must be 4 numbers"),
-        (make_instances(make_annotation(bbox=None)), "annotation 5 must be 4 numbers"),
-        (make_instances(make_annotation(), make_annotation()), "must be unique; '5'"),
-        (make_instances({"image_id": 139}), "no 'id' in"),
-        (make_instances(images=[IMAGES[0], IMAGES[0]]), "image id 139 comes more than once"),
-        (
-            make_instances(images=[IMAGES[0] | {"file_name": "../../secret.png"}]),
-            "must be relative to root",
-        ),
-        (make_instances(images=[IMAGES[0] | {"file_name": "/secret.png"}]), "/secret.png"),
-        (make_instances(images=[IMAGES[0] | {"file_name": None}]), r"instances_val2017\.json"),
+        ({"images": []}, "it names no image"),
+        ({"images": {}, "annotations": []}, "no list of objects 'images': images is {}"),
+        (make_instances(images=[1]), r"images\[0\] of .*: it is 1, no object"),
+        (make_instances(images=[{"id": 1, "file_name": "/a.png"}]), "1 left out.* is '/a.png'"),
     ],
 )
-def test_broken_coco_is_explained(tmp_path, instances, message):
+def test_coco_of_which_nothing_is_left_is_explained(tmp_path, instances, message):
     write_coco(tmp_path, instances)
     with pytest.raises(ValueError, match=message) as caught:
         load_coco(tmp_path)
     assert "instances_val2017.json" in str(caught.value)
 
 
-def test_coco_files_that_disagree_on_a_name_are_refused(tmp_path):
+def bad_images(**changes):
+    return make_instances(images=[IMAGES[0], {"id": 7, "file_name": "7.png"} | changes])
+
+
+TWO = {"categories": [*CATEGORIES, {"id": 90, "name": "comb"}]}
+
+
+@pytest.mark.parametrize(
+    ("instances", "left", "reason"),
+    [
+        (make_instances(make_annotation(image_id=404)), (2, 0), "id 5 .*: image_id is 404"),
+        (make_instances(make_annotation(image_id=None)), (2, 0), "image_id is None"),
+        (make_instances(make_annotation(category_id=2)), (2, 0), "category_id is 2: which is no"),
+        (make_instances(make_annotation(category_id=None)), (2, 0), "category_id is None"),
+        (
+            make_instances() | TWO,
+            (2, 0),
+            "category_id is 90: the id names two .*'toothbrush'.*comb",
+        ),
+        (
+            make_instances() | {"categories": [{"id": 90}]},
+            (2, 0),
+            "category_id is 90: name is miss",
+        ),
+        (make_instances(make_annotation(bbox=[1, 2, 3])), (2, 0), r"bbox is \[1, 2, 3\], not 4"),
+        (make_instances(make_annotation(bbox=None)), (2, 0), "bbox is None, not 4 numbers"),
+        (make_instances(make_annotation(bbox=[5, 1, -1, 1])), (2, 0), "sides are below 0"),
+        (make_instances(make_annotation(bbox=[1, 1, float("nan"), 1])), (2, 0), "nan.*, not 4"),
+        (
+            make_instances(make_annotation(bbox=[1e6, 1, 2, 2])),
+            (2, 0),
+            "the image has 6 x 4 pixels",
+        ),
+        (make_instances(make_annotation(iscrowd="no")), (2, 0), "iscrowd is 'no', neither 0 nor 1"),
+        (make_instances(make_annotation(), make_annotation()), (2, 1), "id 5 .* a second time"),
+        (make_instances({"image_id": 139}), (2, 0), r"annotations\[0\].*: id is missing"),
+        (
+            bad_images(file_name="../secret.png"),
+            (1, 1),
+            "file_name is '../secret.png', but must be",
+        ),
+        (bad_images(file_name="a\0b.png"), (1, 1), "which no file can be called"),
+        (bad_images(file_name="\ud800.png"), (1, 1), "a lone surrogate"),
+        (bad_images(id=139), (1, 0), "id 139|'139'.* the id is that of '000000000139.png', too"),
+        (bad_images(height=None, width=5), (2, 1), "image '7' .*: kept, but height is None"),
+        (bad_images(height=48.5, width=5), (2, 1), "kept, but height is 48.5"),
+        (make_instances(make_annotation(area="a")), (2, 1), "annotation '5' .*: kept, but area is"),
+        (make_instances(make_annotation(color="\ud800")), (2, 1), "kept without its color"),
+    ],
+)
+def test_a_bad_coco_record_is_left_out_and_listed(tmp_path, instances, left, reason):
+    collection = load_coco(write_coco(tmp_path, instances))
+    assert (len(collection), len(collection.objects)) == left
+    assert collection.skipped["reason"].str.contains(reason).any(), collection.skipped.to_dict()
+    known = {"annotations/instances_val2017.json", "val2017/000000000139.png"}
+    assert set(collection.skipped["path"]) <= known
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        ([[]], "no polygon .* has three points"),
+        ([[5, 5, 25, 25]], "far outside an image of 6 x 4 pixels"),
+        ([[1, 1, 3, 3]], "no polygon .* has three points"),
+        ([[1, 1, 3, 3, 5]], "not .x, y, x, y"),
+        ([[1, 1, 3, None, 5, 1]], "not .x, y, x, y"),
+        ([[1, 1, 3, float("inf"), 5, 1]], "not .x, y, x, y"),
+        ([[1, 1, 3, 1e12, 5, 1]], "far outside"),
+        ("none", "neither polygons nor RLE"),
+        ({"size": [6, 4], "counts": [24]}, r"size is \[6, 4\], but the image's is 6 x 4 pixels"),
+        ({"size": [4, 6], "counts": [23]}, r"cover 23 pixels, not \[4, 6\]"),
+        ({"size": [4, 6], "counts": [25, -1]}, "not runs of pixels"),
+        ({"size": [4, 6], "counts": [23.5, 0.5]}, "not runs of pixels"),
+        ({"size": [4, 6], "counts": "zzzz"}, "no letter of the code: 'zzzz'"),
+        ({"size": [4, 6], "counts": "53"}, "cover 8 pixels, not 24"),
+        ({"size": [4, 6]}, "counts are None"),
+        ({"counts": [24]}, "size is None"),
+    ],
+)
+def test_an_object_whose_segmentation_is_broken_is_kept_without(tmp_path, segmentation, reason):
+    annotations = make_annotation(), make_annotation(id=6, segmentation=segmentation)
+    collection = load_coco(write_coco(tmp_path, make_instances(*annotations)))
+    assert collection.objects["segmentation"].notna().tolist() == [True, False]
+    assert collection.skipped["path"].tolist() == ["val2017/000000000139.png"]
+    assert collection.skipped["reason"].str.contains("annotation '6' .* kept without a mask").all()
+    assert collection.skipped["reason"].str.contains(reason).all()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"segmentation": [2, 1, 5, 1, 5, 3, 2, 3]},
+        {"segmentation": {"size": [4.0, 6.0], "counts": [9.0, 2, 2, 2, 2, 2, 5]}},
+        {"image_id": 139.0, "id": "5", "category_id": "90"},
+        {"iscrowd": None, "area": None},
+    ],
+    ids=["polygon not in a list", "runs as floats", "ids as floats and text", "null for optional"],
+)
+def test_what_can_only_mean_one_thing_is_read(tmp_path, changes):
+    collection = load_coco(write_coco(tmp_path, make_instances(make_annotation(**changes))))
+    np.testing.assert_array_equal(collection.mask("5"), MASK)
+    assert collection.objects["category"].tolist() == ["toothbrush"]
+    assert collection.skipped.empty
+
+
+def test_annotations_of_an_image_id_that_names_two_files_are_left_out(tmp_path):
     other = [IMAGES[0] | {"file_name": "other.png"}, IMAGES[1]]
-    write_coco(tmp_path, make_instances(), make_captions(images=other))
-    with pytest.raises(ValueError, match=r"image 139 is both 000000000139\.png and other\.png"):
-        load_coco(tmp_path)
+    captions = make_captions(images=other)
+    captions["annotations"].append({"id": 78, "image_id": 139, "caption": "Of the other picture."})
+    collection = load_coco(write_coco(tmp_path, make_instances(), captions))
+    assert collection.images["path"].tolist()[0] == "val2017/000000000139.png"
+    assert collection.objects["object_id"].tolist() == ["5"]
+    assert collection.captions["caption_id"].tolist() == ["77"]
+    assert len(collection.skipped) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"caption": None}, "caption is None, not a text"),
+        ({"caption": " "}, "caption is ' ', not a text"),
+        ({"caption": "\udc00"}, "lone surrogate"),
+        ({"image_id": 404}, "image_id is 404"),
+        ({"id": None}, "id is None"),
+        ({"id": 77}, "a second time"),
+    ],
+)
+def test_a_bad_coco_caption_is_left_out_and_listed(tmp_path, changes, reason):
+    captions = make_captions()
+    captions["annotations"].append({"id": 78, "image_id": 139, "caption": "Grass."} | changes)
+    collection = load_coco(write_coco(tmp_path, captions=captions))
+    assert collection.captions["caption_id"].tolist() == ["77"]
+    assert collection.skipped["reason"].str.contains(reason).tolist() == [True]
+
+
+def test_twenty_thousand_ids_that_come_twice_take_no_minutes(tmp_path):
+    n = 20_000
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(n)]
+    started = time.perf_counter()
+    collection = load_coco(write_coco(tmp_path, make_instances(images=images + images)))
+    assert (len(collection), len(collection.skipped)) == (n, n)
+    assert time.perf_counter() - started < 20  # a list instead of a set took minutes
 
 
 def test_coco_names_keep_their_spelling(tmp_path):

@@ -123,42 +123,20 @@ def test_a_missing_image_split_is_named(tmp_path):
         load_fashioniq(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("entries", "message"),
-    [
-        (without("candidate"), "cap.dress.val.json, entry 0 has no 'candidate'"),
-        (without("captions"), "entry 0 has no 'captions'"),
-        (without("target"), "entry 0 has no 'target'"),
-        (change(candidate=3), "entry 0: 'candidate' must be str, got 3"),
-        (change(target=None), "entry 0: 'target' must be str, got None"),
-        (change(captions="is red"), "entry 0: 'captions' must be list, got 'is red'"),
-        (change(captions=["is red", None]), "entry 0: 'captions' must hold texts, got None"),
-        (change(captions=["a", "b", "c"]), "query 'B3>B1': at most 2 captions"),
-        (change(captions=[" ", "."]), "cap.dress.val.json: query 'B3>B1': no caption has words"),
-        (change(target="B3"), "cap.dress.val.json: query 'B3>B3': the target is the reference"),
-        (change(target="B9"), "cap.dress.val.json: query 'B3>B9': image 'B9' is not in the split"),
-        (["B1"], "entry 0 has no 'candidate': B1"),
-        ({"candidate": "B1"}, "cap.dress.val.json must hold a list"),
-        ([], "cap.dress.val.json must hold a list with something in it"),
-    ],
-)
-def test_broken_captions_are_named(tmp_path, entries, message):
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize("entries", [{"candidate": "B1"}, []])
+def test_captions_that_are_no_list_or_an_empty_one_are_refused(tmp_path, entries):
+    with pytest.raises(ValueError, match="cap.dress.val.json must hold a list with something in"):
         load_fashioniq(write(tmp_path, entries=entries))
 
 
-@pytest.mark.parametrize(
-    ("names", "message"),
-    [
-        ({"B1": 1}, "split.dress.val.json must hold a list"),
-        ([*NAMES, 7], "split.dress.val.json must hold names of images, got 7"),
-        ([*NAMES, "../B1"], "split.dress.val.json must hold names of images, got '../B1'"),
-        ([*NAMES, "B1"], "images must be unique; 'B1' comes more than once"),
-    ],
-)
-def test_a_broken_image_split_is_named(tmp_path, names, message):
-    with pytest.raises(ValueError, match=message):
-        load_fashioniq(write(tmp_path, names=names))
+def test_captions_of_which_no_query_is_left_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="cap.dress.val.json: no query can be used; entry 0 is"):
+        load_fashioniq(write(tmp_path, entries=["B1"]))
+
+
+def test_an_image_split_that_is_no_list_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="split.dress.val.json must hold a list"):
+        load_fashioniq(write(tmp_path, names={"B1": 1}))
 
 
 @pytest.mark.parametrize("content", [b"[{", b"\xff\xfe\xfa"])
@@ -166,6 +144,54 @@ def test_a_file_that_is_not_json_is_named(tmp_path, content):
     (write(tmp_path) / "captions" / "cap.dress.val.json").write_bytes(content)
     with pytest.raises(ValueError, match="cap.dress.val.json is not JSON"):
         load_fashioniq(tmp_path)
+
+
+# What is left out
+
+
+@pytest.mark.parametrize(
+    ("entries", "left_out", "reason"),
+    [
+        (without("candidate"), "entry 0", "no 'candidate' in"),
+        (without("captions"), "entry 0", "no 'captions' in"),
+        (without("target"), "entry 0", "no 'target' in"),
+        (change(candidate=3), "entry 0", "'candidate' must be str, got 3"),
+        (change(target=None), "entry 0", "'target' must be str, got None"),
+        (change(captions="is red"), "entry 0", "'captions' must be list, got 'is red'"),
+        (change(captions=["is red", None]), "entry 0", "'captions' must hold texts, got None"),
+        (change(captions=["is \ud800"]), "entry 0", "'captions' must hold texts, got"),
+        (change(captions=["a", "b", "c"]), "B3>B1", "at most 2 captions"),
+        (change(captions=[" ", "."]), "B3>B1", "no caption has words"),
+        (change(target="B3"), "B3>B3", "the target is the reference"),
+        (change(target="B9"), "B3>B9", "image 'B9' is not in the split"),
+        (["B1", ENTRIES[1]], "entry 0", "no 'candidate' in 'B1'"),
+    ],
+)
+def test_a_bad_query_is_left_out_and_listed(tmp_path, entries, left_out, reason):
+    triplets = load_fashioniq(write(tmp_path, entries=entries))
+    assert triplets.queries["query_id"].tolist() == ["B1>B2"]
+    faults = dict(triplets.faults.to_numpy())
+    assert faults[left_out].startswith(f"left out: {reason}")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        (7, "it is no name"),
+        (None, "it is no name"),
+        ("", "it is no name"),
+        ("../B1", "it is no name"),
+        ("B\0", "it is no name"),
+        ("\ud800", "it holds half a character"),
+        ("B1", "it comes a second time"),
+    ],
+)
+def test_what_is_no_name_of_an_image_is_left_out_and_listed(tmp_path, name, reason):
+    triplets = load_fashioniq(write(tmp_path, names=[*NAMES, name]))
+    assert triplets.gallery == tuple(NAMES)
+    assert len(triplets) == 2
+    faults = dict(triplets.faults.to_numpy())
+    assert faults[f"image {name!r}"] == f"left out of split.dress.val.json: {reason}"
 
 
 # By name

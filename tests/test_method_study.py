@@ -332,3 +332,10 @@ def test_a_box_is_hasty_and_repeatable(collection, objects):
     assert [one.box for one in exact] == [Box(*box) for box in boxes]
     assert ask_by_box(collection, objects, seed=0) == ask_by_box(collection, objects, seed=0)
     assert ask_by_box(collection, objects, seed=0) != exact
+
+
+def test_a_box_is_drawn_around_the_objects_own_where_the_mask_cannot_be_used(collection, objects):
+    broken = collection.objects.assign(segmentation=None)
+    boxes = objects[["x0", "y0", "x1", "y1"]].to_numpy()
+    exact = ask_by_box(replace(collection, objects=broken), objects, seed=0, noise=0)
+    assert [one.box for one in exact] == [Box(*box) for box in boxes]

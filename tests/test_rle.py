@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
+from regionlab import rle_runs
 from regionlab.rle import mask_to_rle, rle_to_mask, segmentation_to_rle
 
 
@@ -82,6 +83,10 @@ def test_polygons_of_fewer_than_three_points_are_left_out():
         ({"size": [4, 4], "counts": [5, 30]}, "cover 35 pixels"),
         ({"size": [4, 4], "counts": [20, -4]}, "-4"),
         ({"size": [4, 4], "counts": [15.5, 0.5]}, "15.5"),
+        ({"size": [4, 4], "counts": "zzzz"}, "'z', which is no letter"),
+        ({"size": [4, 4], "counts": "53"}, "cover 8 pixels"),
+        ({"size": [4, 4], "counts": b"`0P"}, "middle of a number"),
+        ({"size": [4, 4], "counts": b"\xff"}, "no letter"),
     ],
 )
 def test_broken_segmentation_is_refused(segmentation, message):
@@ -111,3 +116,24 @@ def test_segmentation_needs_the_size_of_the_image():
 def test_mask_must_be_bool():
     with pytest.raises(ValueError, match="uint8"):
         mask_to_rle(np.zeros((2, 2), np.uint8))
+
+
+def test_broken_encodings_are_found_among_many_as_one_by_one(monkeypatch):
+    monkeypatch.setattr(rle_runs, "CHUNK", 7)
+    rng = np.random.default_rng(0)
+    texts = []
+    for row in range(60):
+        counts = mask_to_rle(rng.random((5, 4)) < 0.4)["counts"]
+        at, letter = rng.integers(len(counts)), chr(rng.integers(48, 115))
+        texts.append(counts[:at] + letter + counts[at + 1 :] if row % 3 == 0 else counts)
+    texts += ["", "é", "zzzz", "\ud800"]
+    expected = set()
+    for row, text in enumerate(texts):
+        try:
+            rle_to_mask({"size": [5, 4], "counts": text})
+        except ValueError:
+            expected.add(row)
+    found = rle_runs.find_broken_counts(texts, [20] * len(texts))
+    assert set(found) == expected
+    assert len(expected) > 4
+    assert rle_runs.find_broken_counts([], []) == {}

@@ -104,8 +104,40 @@ def test_objects_thinner_than_a_pixel_are_not_asked_for(tmp_path):
     things = [(image, "star", SMALL[image]) for image in ("a", "b", "c")]
     collection = make_collection(tmp_path, things)
     collection.objects.at[1, "segmentation"] = thin
-    assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "2"]
+    with pytest.warns(UserWarning, match="1 objects were passed over"):
+        assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "2"]
     assert len(draw_objects(collection, 1, seed=1)) == 1
+
+
+BROKEN = {"size": [1, 1], "counts": "zzzz"}
+passed_over = pytest.mark.filterwarnings("ignore:.*objects were passed over")
+
+
+def break_masks(collection, *rows):
+    for row in rows:
+        collection.objects.at[row, "segmentation"] = BROKEN
+    return collection
+
+
+def test_objects_whose_mask_cannot_be_decoded_are_passed_over_and_counted(tmp_path):
+    things = [(image, "star", SMALL[image]) for image in ("a", "b", "c")]
+    collection = break_masks(make_collection(tmp_path, things), 0, 2)
+    with pytest.warns(UserWarning, match="2 objects were passed over, .*; the first: '[02]'"):
+        drawn = draw_objects(collection, 9, seed=0)
+    assert drawn["object_id"].tolist() == ["1"]
+
+
+@passed_over
+def test_objects_of_which_none_has_a_mask_that_can_be_used_are_refused(tmp_path):
+    things = [(image, "star", SMALL[image]) for image in ("a", "b")]
+    collection = break_masks(make_collection(tmp_path, things), 0, 1)
+    with pytest.raises(ValueError, match="no object with a mask"):
+        draw_objects(collection, 9, seed=0)
+
+
+def test_a_kind_is_shared_with_an_object_without_a_mask_too(tmp_path):
+    collection = make_collection(tmp_path, [("a", "star", SMALL["a"]), ("b", "star", None)])
+    assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0"]
 
 
 def test_objects_drawn_are_of_a_kind_that_another_image_holds(tmp_path):
@@ -187,6 +219,23 @@ def test_a_pair_needs_masks_and_kinds_and_no_crowds(tmp_path):
         draw_pairs(make_collection(tmp_path, stars + others), 9, seed=0, by=["category", "color"])
 
 
+def test_a_pair_is_made_of_objects_whose_masks_can_be_used(tmp_path):
+    nothing = np.zeros(SIZES["a"], bool)
+    things = [
+        ("a", "star", SMALL["a"]),
+        ("a", "ring", SMALL["a"]),
+        ("a", "bolt", nothing),
+        ("a", "disk", SMALL["a"]),
+        ("b", "star", SMALL["b"]),
+        ("b", "ring", SMALL["b"]),
+    ]
+    collection = break_masks(make_collection(tmp_path, things), 1, 5)
+    collection.objects.loc[2, "area"] = 1
+    for seed in range(5):
+        with pytest.warns(UserWarning, match="passed over"):
+            assert set(draw_pairs(collection, 9, seed=seed)[0]) == {"0", "3"}
+
+
 # Prompts
 
 
@@ -256,6 +305,26 @@ def test_an_empty_mask_is_nothing_found(world, segmenter, encoder, monkeypatch):
     assert segment_objects(world, world.objects, "box", segmenter, encoder, seed=0) == [None] * 4
 
 
+def test_an_object_without_a_usable_mask_keeps_its_place_and_is_not_measured(
+    world, segmenter, encoder
+):
+    break_masks(world, 1)
+    with pytest.warns(UserWarning, match="1 objects were passed over, .*: '1'"):
+        found = segment_objects(world, world.objects, "box", segmenter, encoder, seed=0)
+    assert [region is None for region in found] == [False, True, False, False]
+    ious = measure_masks(world, world.objects, found)
+    assert np.isnan(ious).tolist() == [False, True, False, False]
+    by_words = measure_masks(world, world.objects, found, by=["category"])
+    assert np.isnan(by_words).tolist() == [False, True, False, False]
+
+
+def test_words_need_no_mask(world, segmenter, encoder):
+    break_masks(world, 0)
+    options = {"threshold": 0, "everything": Everything(2, 64, 0, 0, 0.005, 1)}
+    found = segment_objects(world, world.objects, "text", segmenter, encoder, seed=0, **options)
+    assert all(found)
+
+
 # Measures
 
 
@@ -298,6 +367,12 @@ def test_what_words_cannot_tell_apart_is_all_right(twins):
 def test_nothing_found_counts_as_no_overlap(twins):
     found = [None, Region(make_mask("a", 8, 0, 12, 4))]
     assert measure_masks(twins, twins.objects.iloc[[0, 1]], found).tolist() == [0, 1]
+
+
+def test_masks_that_cannot_be_used_are_left_out_of_what_words_cannot_tell_apart(twins):
+    break_masks(twins, 0)
+    region = Region(make_mask("a", 8, 0, 12, 2))
+    assert measure_masks(twins, twins.objects.iloc[[0]], [region], by=["category"]) == [0.5]
 
 
 def test_every_object_needs_an_answer(twins):

@@ -1,6 +1,7 @@
 """Images, their objects and their captions as three tables over a folder."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import pandas as pd
 from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_string_dtype
 
 from regionlab.images import read_image
+from regionlab.orientation import is_sideways, turn_mask
 from regionlab.rle import rle_to_mask, segmentation_to_rle
 
 # What every table must hold; loaders add columns of their own.
@@ -81,7 +83,11 @@ class Collection:
     name, split
         What the data set calls itself and this part of it.
     skipped
-        What the loader left out: `path`, `reason`.
+        What the loader left out, and what it kept without a part: `path`, `reason`.
+    turned
+        Image id to EXIF orientation, of images whose segmentations were drawn on the pixels as
+        stored: `mask` turns them upright, as `read` does the picture. Boxes, width and height
+        are of the upright picture.
 
     Raises
     ------
@@ -97,6 +103,7 @@ class Collection:
     name: str = "collection"
     split: str | None = None
     skipped: pd.DataFrame = field(default_factory=lambda: make_table("skipped"))
+    turned: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
@@ -120,7 +127,7 @@ class Collection:
 
     def summary(self) -> dict[str, int]:
         """Count images, objects, categories, captions, labels and skipped files."""
-        labels = self.images["label"].nunique() if "label" in self.images else 0
+        named = self.images["label"].dropna() if "label" in self.images else []
         return {
             "images": len(self.images),
             "objects": len(self.objects),
@@ -129,7 +136,7 @@ class Collection:
             "images with objects": self.objects["image_id"].nunique(),
             "captions": len(self.captions),
             "images with captions": self.captions["image_id"].nunique(),
-            "labels": labels,
+            "labels": len(set(map(str, named))),
             "skipped": len(self.skipped),
         }
 
@@ -182,16 +189,17 @@ class Collection:
             raise KeyError(f"no object {object_id!r} in {self.name}")
         row = self.objects.iloc[self._object_rows[object_id]]
         image = self._image(row["image_id"])
+        orientation = self.turned.get(row["image_id"], 1)
+        size = [image["height"], image["width"]][:: -1 if is_sideways(orientation) else 1]
         try:
-            return rle_to_mask(
-                segmentation_to_rle(row["segmentation"], image["height"], image["width"])
-            )
+            mask = rle_to_mask(segmentation_to_rle(row["segmentation"], *size))
+            return turn_mask(mask, orientation)
         except ValueError as e:
             raise ValueError(f"object {object_id!r}: {e}") from e
 
     def missing_files(self) -> pd.DataFrame:
         """Return the rows of `images` whose file is not on disk."""
-        found = [(self.root / path).is_file() for path in self.images["path"]]
+        found = [os.path.isfile(self.root / path) for path in self.images["path"]]
         return self.images[~np.array(found, dtype=bool)]
 
     def _image(self, image_id: str) -> pd.Series:

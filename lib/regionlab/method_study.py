@@ -20,7 +20,8 @@ from regionlab.prompts import Box
 from regionlab.query import Part, Query
 from regionlab.region_search import RegionRanking, search_regions
 from regionlab.regions import encode_regions
-from regionlab.studies import prompt_for_object
+from regionlab.simulation import jitter_box
+from regionlab.studies import find_mask, prompt_for_object
 
 MEASURES = (
     "hit@1", "hit@5", "mAP", "precision@1", "precision@5", "ndcg@5", "top1_similarity", "mae", "r2"
@@ -51,6 +52,8 @@ def ask_by_box(
 ) -> list[Asked]:
     """Draw a box around each object, as hastily as `studies.segment_objects` does.
 
+    It is drawn around the mask, and around the object's own box where the mask cannot be used.
+
     Parameters
     ----------
     objects
@@ -59,11 +62,17 @@ def ask_by_box(
         Of the boxes, see `simulation.jitter_box`.
     """
     rng = np.random.default_rng(seed)
-    boxes = (
-        prompt_for_object("box", collection.mask(object_id), rng, noise=noise)
-        for object_id in objects["object_id"]
-    )
-    return [Asked(*pair) for pair in zip(objects["image_id"], boxes, strict=True)]
+    asked = []
+    for _, row in objects.iterrows():
+        mask = find_mask(collection, row["object_id"])
+        if mask is None:
+            size = collection.read(row["image_id"]).shape[:2]
+            corners = row[["x0", "y0", "x1", "y1"]].to_numpy(float)
+            box = Box(*jitter_box(corners, size, rng, noise=noise))
+        else:
+            box = prompt_for_object("box", mask, rng, noise=noise)
+        asked.append(Asked(row["image_id"], box))
+    return asked
 
 
 def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[Asked]:

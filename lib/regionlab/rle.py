@@ -72,12 +72,14 @@ def segmentation_to_rle(segmentation: list | dict | None, height: int, width: in
         return _as_text(coco_mask.frPyObjects(segmentation, height, width))
     if not isinstance(counts, str | bytes):
         raise ValueError(f"RLE counts must be a list or a string, not {counts!r}")
-    return _as_text(segmentation)
+    rle = _as_text(segmentation)
+    _check_runs(list(_iterate_runs(rle["counts"])), height, width)
+    return rle
 
 
 def _as_text(rle: dict) -> dict:
     counts = rle["counts"]
-    text = counts.decode("ascii") if isinstance(counts, bytes) else counts
+    text = counts.decode("ascii", "replace") if isinstance(counts, bytes) else counts
     return {"size": [int(side) for side in rle["size"]], "counts": text}
 
 

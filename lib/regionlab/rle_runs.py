@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 LETTERS = 12  # in a number, at most
+CHUNK = 10_000  # encodings decoded at once, to bound the memory
 
 
 def decode_runs(counts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -67,3 +68,39 @@ def _undo_differences(numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     runs[odd] = accumulate_within(numbers[odd], lengths // 2)
     runs[even] = accumulate_within(numbers[even], np.maximum(lengths - 1, 0) // 2)
     return runs
+
+
+def find_broken_counts(counts: Sequence[str], pixels: Sequence[int]) -> dict[int, str]:
+    """Find the compressed encodings that cannot be decoded.
+
+    Parameters
+    ----------
+    counts
+        (r,) texts.
+    pixels
+        (r,) how many each has to cover: height times width.
+
+    Returns
+    -------
+    dict
+        Position to what is wrong there.
+    """
+    broken = {}
+    waiting = [(at, min(at + CHUNK, len(counts))) for at in range(0, len(counts), CHUNK)]
+    while waiting:
+        start, stop = waiting.pop()
+        try:
+            runs, lengths = decode_runs(counts[start:stop])
+        except ValueError as e:
+            middle = (start + stop) // 2
+            if stop - start > 1:
+                waiting += [(start, middle), (middle, stop)]
+            else:
+                broken[start] = str(e)
+            continue
+        total, stops = np.append(0, np.cumsum(runs)), np.cumsum(lengths)
+        covered = total[stops] - total[stops - lengths]
+        for at in np.flatnonzero(covered != np.asarray(pixels[start:stop], np.int64)):
+            wanted = pixels[start + int(at)]
+            broken[start + int(at)] = f"RLE runs cover {covered[at]} pixels, not {wanted}"
+    return broken

@@ -4,8 +4,8 @@ What notebooks 04 and 05 are made of. A prompt is simulated from the true mask o
 (`simulation`) or from its words; the answers are judged by the objects that images hold.
 """
 
+import warnings
 from collections.abc import Sequence
-from itertools import islice
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ def draw_objects(
 ) -> pd.DataFrame:
     """Draw objects to ask about: with a mask, no crowds, and of a kind that others share.
 
+    Objects whose mask cannot be decoded are passed over, with one warning that counts them.
+
     Parameters
     ----------
     collection
@@ -37,7 +39,8 @@ def draw_objects(
     seed
         Of the draw.
     by
-        Columns of `objects` that make a kind; another image has to hold the same kind.
+        Columns of `objects` that make a kind; another image has to hold the same kind, with a
+        mask or without.
 
     Returns
     -------
@@ -49,14 +52,22 @@ def draw_objects(
     ValueError
         If there is no such object.
     """
-    objects = _find_masked(collection)
-    fit = objects[objects.groupby(list(by))["image_id"].transform("nunique") > 1]
-    if fit.empty:
+    objects = collection.objects[~collection.objects["iscrowd"]]
+    shared = objects.groupby(list(by))["image_id"].transform("nunique") > 1
+    fit = objects[shared & _may_be_asked_for(objects)]
+    drawn, unseen = [], []
+    for row, object_id in fit["object_id"].sample(frac=1, random_state=seed).items():
+        if len(drawn) == count:
+            break
+        # Polygons thinner than a pixel have an area, but no pixels that a user could ask for.
+        if find_mask(collection, object_id) is None:
+            unseen.append(object_id)
+        else:
+            drawn.append(row)
+    _warn_of(unseen)
+    if not drawn:
         raise ValueError(f"{collection!r} has no object with a mask and a kind that others share")
-    shuffled = fit.sample(frac=1, random_state=seed)
-    # Polygons thinner than a pixel have an area, but no pixels that a user could ask for.
-    visible = (row for row in shuffled.index if collection.mask(fit.at[row, "object_id"]).any())
-    return fit.loc[sorted(islice(visible, count))].reset_index(drop=True)
+    return fit.loc[sorted(drawn)].reset_index(drop=True)
 
 
 def draw_pairs(
@@ -74,20 +85,63 @@ def draw_pairs(
     ValueError
         If no image holds two kinds of object with masks.
     """
-    objects = _find_masked(collection).dropna(subset=list(by))
-    shuffled = objects.sample(frac=1, random_state=seed).drop_duplicates(["image_id", *by])
-    pairs = shuffled.groupby("image_id", sort=False).head(2).groupby("image_id", sort=False)
-    found = [tuple(ids) for _, ids in pairs["object_id"] if len(ids) == 2]
-    if not found:
-        raise ValueError(f"{collection!r} has no image with two kinds of object")
-    return found[:count]
-
-
-def _find_masked(collection: Collection) -> pd.DataFrame:
-    """Return the objects that have a mask, without crowds."""
     objects = collection.objects
+    objects = objects[_may_be_asked_for(objects)].dropna(subset=list(by))
+    shuffled = objects.sample(frac=1, random_state=seed)
+    pairs, unseen = [], []
+    for _, held in shuffled.groupby("image_id", sort=False):
+        if len(pairs) == count:
+            break
+        if pair := _take_pair(collection, held, by, unseen):
+            pairs.append(pair)
+    _warn_of(unseen)
+    if not pairs:
+        raise ValueError(f"{collection!r} has no image with two kinds of object")
+    return pairs
+
+
+def _take_pair(
+    collection: Collection, held: pd.DataFrame, by: Sequence[str], unseen: list[str]
+) -> tuple[str, str] | None:
+    """Return the first two objects of different kinds whose masks can be used."""
+    kinds = held[list(by)].apply(tuple, axis=1)
+    if kinds.nunique() < 2:
+        return None
+    first = None
+    for row, object_id in held["object_id"].items():
+        if first is not None and kinds[row] == kinds[first]:
+            continue
+        if find_mask(collection, object_id) is None:
+            unseen.append(object_id)
+        elif first is None:
+            first = row
+        else:
+            return held["object_id"][first], object_id
+    return None
+
+
+def find_mask(collection: Collection, object_id: str) -> np.ndarray | None:
+    """Return the mask of an object, (H, W) bool; None if it is empty or cannot be decoded."""
+    try:
+        mask = collection.mask(object_id)
+    except ValueError:
+        return None
+    return mask if mask.any() else None
+
+
+def _may_be_asked_for(objects: pd.DataFrame) -> pd.Series:
+    """Tell which objects have a mask and are no crowds, by what the tables say."""
     masked = objects["segmentation"].notna() & objects["area"].ne(0)
-    return objects[masked & ~objects["iscrowd"]]
+    return masked & ~objects["iscrowd"]
+
+
+def _warn_of(unseen: Sequence[str], stacklevel: int = 3) -> None:
+    if unseen:
+        warnings.warn(
+            f"{len(unseen):,} objects were passed over, as their masks are empty or cannot be "
+            f"decoded; the first: {unseen[0]!r}",
+            stacklevel=stacklevel,
+        )
 
 
 def describe_object(row: pd.Series, words: Sequence[str] = ("category",)) -> str:
@@ -159,18 +213,25 @@ def segment_objects(
     -------
     list of Region or None
         None where the prompt found nothing; this counts as a miss and is for the caller to
-        tell.
+        tell. None too, with one warning that counts them, where there is no mask to draw a box
+        or a click from; `measure_masks` measures nothing there.
     """
     rng = np.random.default_rng(seed)
     found: list[Region | None] = []
+    unseen = []
     for _, row in progress(objects.iterrows(), desc=f"segment by {how}", total=len(objects)):
-        mask, image = collection.mask(row["object_id"]), collection.read(row["image_id"])
+        mask, image = find_mask(collection, row["object_id"]), collection.read(row["image_id"])
+        if how != "text" and (mask is None or mask.shape != image.shape[:2]):
+            unseen.append(row["object_id"])
+            found.append(None)
+            continue
         said = describe_object(row, words)
         prompt = prompt_for_object(how, mask, rng, words=said, noise=noise)
         try:
             found += find_regions(image, prompt, segmenter, encoder, **options)[:1]
         except (EmptyMaskError, NothingFoundError):
             found.append(None)
+    _warn_of(unseen)
     return found
 
 
@@ -189,6 +250,8 @@ def measure_masks(
 ) -> np.ndarray:
     """Return the IoU of each region with the object that was asked for, (q,) float.
 
+    NaN where no mask of what was asked for can be used.
+
     Parameters
     ----------
     by
@@ -197,14 +260,15 @@ def measure_masks(
     """
     ious = []
     for (_, row), region in zip(objects.iterrows(), regions, strict=True):
-        if region is None:
-            ious.append(0.0)
-            continue
         held = collection.objects_of(row["image_id"]).dropna(subset="segmentation")
         same = (held[list(by)] == row[list(by)]).all(axis=1)
         meant = held["object_id"][same] if by else [row["object_id"]]
-        ious.append(max(mask_iou(region.mask, collection.mask(each)) for each in meant))
-    return np.array(ious)
+        masks = [mask for each in meant if (mask := find_mask(collection, each)) is not None]
+        if region is not None:
+            masks = [mask for mask in masks if mask.shape == region.mask.shape]
+        found = [0.0 if region is None else mask_iou(region.mask, mask) for mask in masks]
+        ious.append(max(found, default=np.nan))
+    return np.array(ious, float)
 
 
 def query_regions(

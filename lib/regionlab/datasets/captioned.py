@@ -42,9 +42,9 @@ def drop_empty_captions(
 
 def make_skipped(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
     """Make a collection's table `skipped` of pairs of path and reason."""
-    rows = list(rows)
-    paths = [path.encode("utf-8", "backslashreplace").decode() for path, _ in rows]
-    return make_table("skipped", {"path": paths, "reason": [reason for _, reason in rows]})
+    texts = [[text.encode("utf-8", "backslashreplace").decode() for text in row] for row in rows]
+    paths, reasons = [path for path, _ in texts], [reason for _, reason in texts]
+    return make_table("skipped", {"path": paths, "reason": reasons})
 
 
 def check_split(split: str | None, known: tuple[str, ...]) -> str | None:

@@ -1,9 +1,24 @@
 """CIRR's layout: captions with subsets of six images that look alike, and where images lie."""
 
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from regionlab.datasets.annotations import read_annotations, take, take_targets, take_texts
-from regionlab.datasets.triplets import Triplets, keep_captions, make_faults, make_queries
+from regionlab.datasets.annotations import (
+    explain_nothing_left,
+    hides_targets,
+    read_annotations,
+    read_entries,
+    take,
+    take_texts,
+)
+from regionlab.datasets.triplets import (
+    Triplets,
+    keep_captions,
+    keep_sound,
+    make_faults,
+    make_queries,
+)
+from regionlab.datasets.values import BadValue, is_text, take_file_name
 
 VERSION = "rc2"
 SUBSET_SIZE = 6
@@ -19,7 +34,8 @@ def load_cirr(root: Path | str, *, split: str = "val") -> Triplets:
     A query has one caption and a subset of six images that look alike, reference and target
     among them; its id is the published `pairid`. The target is `target_hard`. Of test1 it is
     hidden, and one query has no words: it is listed in `faults`, and stays, without captions,
-    as the server wants an answer to each.
+    as the server wants an answer to each. Entries that are broken, or contradict themselves, and
+    images without a path are left out and listed there too.
 
     Parameters
     ----------
@@ -35,7 +51,7 @@ def load_cirr(root: Path | str, *, split: str = "val") -> Triplets:
     FileNotFoundError
         If there are no captions at all, or no image split.
     ValueError
-        If there are no captions of the split, a file is broken, or a query is: see `Triplets`.
+        If there are no captions of the split, a file is broken, or no query is left.
     """
     root = _find_root(root)
     captions = root / "captions" / f"cap.{VERSION}.{split}.json"
@@ -43,20 +59,23 @@ def load_cirr(root: Path | str, *, split: str = "val") -> Triplets:
         raise ValueError(
             f"no captions of split {split!r} in {root}, but of {', '.join(known)}. {SOURCE}"
         )
-    files = _read_files(root, root / "image_splits" / f"split.{VERSION}.{split}.json")
-    queries, faults = _read_queries(captions)
-    try:
-        return Triplets(
-            name="cirr",
-            split=split,
-            category="",
-            queries=make_queries(queries),
-            gallery=tuple(files),
-            files=files,
-            faults=make_faults(faults),
-        )
-    except ValueError as e:
-        raise ValueError(f"{captions}: {e}") from e
+    files, lost = _read_files(root, root / "image_splits" / f"split.{VERSION}.{split}.json")
+    entries = read_annotations(captions, list, SOURCE)
+    hidden = hides_targets(entries, "target_hard")
+    read, broken = read_entries(entries, partial(_read_query, hidden=hidden))
+    queries, unsound = keep_sound(read, files)
+    faults = lost + broken + unsound
+    if not queries:
+        raise ValueError(f"{captions}: {explain_nothing_left(faults)}")
+    return Triplets(
+        name="cirr",
+        split=split,
+        category="",
+        queries=make_queries(queries),
+        gallery=tuple(files),
+        files=files,
+        faults=make_faults(faults),
+    )
 
 
 def _find_root(root: Path | str) -> Path:
@@ -72,34 +91,28 @@ def _list_splits(root: Path) -> list[str]:
     return sorted(file.name.split(".")[2] for file in files)
 
 
-def _read_files(root: Path, file: Path) -> dict[str, Path]:
-    """Return where each image of the split lies, or would lie, in the order of the file."""
-    paths = read_annotations(file, dict, SOURCE)
-    for name, path in paths.items():
-        if not isinstance(path, str) or not path or not _stays_inside(PurePosixPath(path)):
-            raise ValueError(f"{file}: {name!r} must have a path in the data set, got {path!r}")
+def _read_files(root: Path, file: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    """Return where each image of the split lies, or would lie, in order, and the faults."""
+    paths, faults = {}, []
+    for name, path in read_annotations(file, dict, SOURCE).items():
+        try:
+            if not name or not is_text(name):
+                raise BadValue("which is no name")
+            paths[name] = take_file_name({"path": path}, "path")
+        except BadValue as e:
+            faults.append((f"image {name!r}", f"left out of {file.name}: {e}"))
     folders = {PurePosixPath(path).parts[0] for path in paths.values()}
     above = root.parent if root.name == "cirr" else root
     here = any((root / folder).is_dir() for folder in folders)
-    return {name: (root if here else above) / path for name, path in paths.items()}
+    return {name: (root if here else above) / path for name, path in paths.items()}, faults
 
 
-def _stays_inside(path: PurePosixPath) -> bool:
-    return not path.is_absolute() and bool(path.parts) and ".." not in path.parts
-
-
-def _read_queries(file: Path) -> tuple[list[tuple], list[tuple[str, str]]]:
-    """Return the rows of the table of queries, and the faults."""
-    entries = read_annotations(file, list, SOURCE)
-    targets = take_targets(entries, "target_hard", file)
-    queries, faults = [], []
-    for i, (entry, target) in enumerate(zip(entries, targets, strict=True)):
-        where = f"{file}, entry {i}"
-        query_id = str(take(entry, "pairid", (int, str), where))
-        captions, found = keep_captions(query_id, (take(entry, "caption", str, where),))
-        subset = take_texts(take(entry, "img_set", dict, where), "members", f"{where}, img_set")
-        if len(subset) != SUBSET_SIZE:
-            raise ValueError(f"{where}: a subset holds {SUBSET_SIZE} images, got {len(subset)}")
-        queries.append((query_id, take(entry, "reference", str, where), target, captions, subset))
-        faults += found
-    return queries, faults
+def _read_query(entry: dict, *, hidden: bool) -> tuple[tuple, list[tuple[str, str]]]:
+    """Return a row of the table of queries, and its faults."""
+    query_id = str(take(entry, "pairid", (int, str)))
+    target = None if hidden else take(entry, "target_hard", str)
+    captions, faults = keep_captions(query_id, (take(entry, "caption", str),))
+    subset = take_texts(take(entry, "img_set", dict), "members")
+    if len(subset) != SUBSET_SIZE:
+        raise ValueError(f"a subset holds {SUBSET_SIZE} images, got {len(subset)}")
+    return (query_id, take(entry, "reference", str), target, captions, subset), faults

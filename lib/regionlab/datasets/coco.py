@@ -7,16 +7,13 @@ import json
 import os
 from pathlib import Path
 
-import pandas as pd
-
-from regionlab.collection import COLUMNS, Collection, make_table
-from regionlab.datasets.captioned import drop_empty_captions
-
-Records = list[dict]
-
-# The keys that end up in the columns every collection has; all others are extras.
-IMAGE_KEYS = {"id", "file_name", "width", "height"}
-OBJECT_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
+from regionlab.collection import Collection, make_table
+from regionlab.datasets.annotated import find_annotated, make_captions, make_objects
+from regionlab.datasets.captioned import make_skipped
+from regionlab.datasets.named_images import ImageRecord, make_images, read_images
+from regionlab.datasets.sources import Source
+from regionlab.datasets.upright import find_drawn
+from regionlab.datasets.values import show
 
 
 def load_coco(
@@ -34,7 +31,17 @@ def load_coco(
     `Collection.missing_files`). Ids are COCO's, as str; boxes become XYXY; segmentations stay
     as published and are decoded by `Collection.mask`. Other keys of an image or annotation,
     and those in an annotation's `attributes`, become columns of the same name, or of
-    `coco_<name>` where a required column has it. Empty captions are listed in `skipped`.
+    `coco_<name>` where a required column has it.
+
+    A bad record costs that record: it is left out and listed in `skipped`, with the path of its
+    image or of the annotation file, its id, key and value. An object whose segmentation encloses
+    nothing is kept without it; so is an image without its size, or an object without its area.
+
+    Boxes and masks are those of the upright picture, as `Collection.read` gives it. The headers
+    of the pictures that hold objects are read for it: where the JSON's width and height are those
+    of the pixels as stored, EXIF's turn is applied to what was drawn, see `upright.find_drawn`;
+    objects drawn on another size than either are left out. Other keys with coordinates, such as
+    keypoints, stay as given.
 
     Parameters
     ----------
@@ -54,7 +61,7 @@ def load_coco(
     FileNotFoundError
         If the pictures' folder, a file asked for, or both JSON files are not there.
     ValueError
-        If a JSON file is broken, or names an unknown image or category.
+        If a JSON file is broken, or no image is left.
     """
     root = Path(root).expanduser().absolute()
     base = root / "coco2017" if (root / "coco2017").is_dir() else root
@@ -66,16 +73,46 @@ def load_coco(
     folder = _find_images(root, base, split, image_dir)
     anchor = root if folder.is_relative_to(root) else folder
 
-    data = {file: _read_json(file) for file in files}
-    try:
-        images = _make_images([data[f]["images"] for f in files], folder.relative_to(anchor))
-        objects = _make_objects(data.get(instances_file), crowd)
-        texts, skipped = drop_empty_captions(images, _make_captions(data.get(captions_file)))
-        return Collection(
-            anchor, images, objects, texts, name=root.name, split=split, skipped=skipped
-        )
-    except (TypeError, ValueError) as e:
-        raise ValueError(f"{' or '.join(map(str, files))}: {e}") from e
+    faults: list[tuple[str, str]] = []
+    sources = {file: Source(_name(file, root), _read_json(file), faults) for file in files}
+    records = _read_images(sources)
+    place = folder.relative_to(anchor)
+    paths = {image_id: (place / record.name).as_posix() for image_id, record in records.items()}
+    drawn, objects, texts = {}, make_table("objects"), make_table("captions")
+    if instances_file:
+        named = find_annotated(sources[instances_file])
+        sizes = {image_id: image.size for image_id, image in records.items() if image_id in named}
+        drawn = find_drawn({image_id: anchor / paths[image_id] for image_id in sizes}, sizes)
+        objects = make_objects(sources[instances_file], paths, drawn, crowd=crowd)
+    if captions_file:
+        texts = make_captions(sources[captions_file], paths)
+    images = make_images(records, paths, drawn, sources[files[0]])
+    return Collection(
+        anchor,
+        images,
+        objects,
+        texts,
+        name=root.name,
+        split=split,
+        skipped=make_skipped(faults),
+        turned={id_: each.orientation for id_, each in drawn.items() if each.orientation != 1},
+    )
+
+
+def _read_images(sources: dict[Path, Source]) -> dict[str, ImageRecord]:
+    records: dict[str, ImageRecord] = {}
+    for source in sources.values():
+        read_images(source, records)
+    if not records:
+        faults = [*sources.values()][0].faults  # those of all files
+        first = f"{len(faults):,} left out, the first: {': '.join(faults[0])}" if faults else ""
+        reason = first or "it names no image"
+        raise ValueError(f"{' or '.join(map(str, sources))}: no image is left: {reason}")
+    return records
+
+
+def _name(file: Path, root: Path) -> str:
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
 def _find_json(root: Path, usual: Path, given: Path | str | None) -> Path | None:
@@ -113,104 +150,11 @@ def _explain_missing(base: Path, split: str) -> str:
 def _read_json(file: Path) -> dict:
     try:
         data = json.loads(file.read_bytes())
-    except ValueError as e:  # broken JSON (the message says where), or no UTF-8
+    except (ValueError, RecursionError) as e:  # the message says where, or that it is no UTF-8
         raise ValueError(f"{file} is not valid JSON: {e}") from e
-    for key in ("images", "annotations"):
-        records = data.get(key) if isinstance(data, dict) else None
-        if not isinstance(records, list) or not all(isinstance(r, dict) for r in records):
-            raise ValueError(f"{file} is not in COCO's format: it has no list of objects {key!r}")
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{file} is not in COCO's format: it has no list of objects 'images', but holds "
+            f"{show(data)}"
+        )
     return data
-
-
-def _make_images(lists: list[Records], folder: Path) -> pd.DataFrame:
-    images: dict[str, dict] = {}
-    for records in lists:
-        ids = _column(records, "id")
-        if len(set(ids)) < len(ids):
-            twice = next(id_ for id_ in ids if ids.count(id_) > 1)
-            raise ValueError(f"image id {twice} comes more than once")
-        for id_, record, name in zip(ids, records, _column(records, "file_name"), strict=True):
-            known = images.setdefault(str(id_), record)
-            if known["file_name"] != name:
-                raise ValueError(f"image {id_} is both {known['file_name']} and {name}")
-
-    records = list(images.values())
-    columns = {
-        "image_id": images,
-        "path": [(folder / record["file_name"]).as_posix() for record in records],
-        "width": [record.get("width", -1) for record in records],
-        "height": [record.get("height", -1) for record in records],
-    }
-    extras = [{k: v for k, v in record.items() if k not in IMAGE_KEYS} for record in records]
-    return make_table("images", columns | _make_extra_columns("images", extras))
-
-
-def _make_objects(data: dict | None, crowd: bool) -> pd.DataFrame:
-    if data is None:
-        return make_table("objects")
-    classes = data.get("categories", [])
-    categories = dict(zip(_column(classes, "id"), _column(classes, "name"), strict=True))
-    records = [r for r in data["annotations"] if crowd or not r.get("iscrowd")]
-    ids = _column(records, "id")
-    corners = [_box_xywh_to_xyxy(record) for record in records]
-    columns = {
-        "object_id": map(str, ids),
-        "image_id": map(str, _column(records, "image_id")),
-        "category": [_find_category(record, categories) for record in records],
-        **{name: [box[i] for box in corners] for i, name in enumerate(("x0", "y0", "x1", "y1"))},
-        "area": [record.get("area", float("nan")) for record in records],
-        "iscrowd": [bool(record.get("iscrowd")) for record in records],
-        "segmentation": [record.get("segmentation") or None for record in records],
-    }
-    return make_table("objects", columns | _make_extra_columns("objects", _object_extras(records)))
-
-
-def _make_captions(data: dict | None) -> pd.DataFrame:
-    if data is None:
-        return make_table("captions")
-    records = data["annotations"]
-    columns = {
-        "caption_id": map(str, _column(records, "id")),
-        "image_id": map(str, _column(records, "image_id")),
-        "caption": _column(records, "caption"),
-    }
-    return make_table("captions", columns)
-
-
-def _column(records: Records, key: str) -> list:
-    for record in records:
-        if key not in record:
-            raise ValueError(f"no {key!r} in {str(record)[:200]}")
-    return [record[key] for record in records]
-
-
-def _box_xywh_to_xyxy(record: dict) -> tuple[float, float, float, float]:
-    try:
-        x, y, width, height = map(float, record["bbox"])
-    except (KeyError, TypeError, ValueError) as e:
-        shown = record.get("bbox")
-        raise ValueError(f"bbox of annotation {record['id']} must be 4 numbers, not {shown}") from e
-    return x, y, x + width, y + height
-
-
-def _find_category(record: dict, categories: dict[int, str]) -> str:
-    category = record.get("category_id")
-    if category not in categories:
-        raise ValueError(f"annotation {record['id']} has the unknown category_id {category}")
-    return categories[category]
-
-
-def _object_extras(records: Records) -> Records:
-    extras = [{k: v for k, v in record.items() if k not in OBJECT_KEYS} for record in records]
-    for extra in extras:
-        if isinstance(extra.get("attributes"), dict):
-            extra |= extra.pop("attributes")
-    return extras
-
-
-def _make_extra_columns(table: str, extras: Records) -> dict[str, list]:
-    keys = dict.fromkeys(key for extra in extras for key in extra)
-    return {
-        f"coco_{key}" if key in COLUMNS[table] else key: [extra.get(key) for extra in extras]
-        for key in keys
-    }

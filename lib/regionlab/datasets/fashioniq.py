@@ -1,9 +1,24 @@
 """FashionIQ's layout: one file of captions and one of images for each category and split."""
 
+from functools import partial
 from pathlib import Path
 
-from regionlab.datasets.annotations import read_annotations, take, take_targets, take_texts
-from regionlab.datasets.triplets import Triplets, keep_captions, make_faults, make_queries
+from regionlab.datasets.annotations import (
+    explain_nothing_left,
+    hides_targets,
+    read_annotations,
+    read_entries,
+    take,
+    take_texts,
+)
+from regionlab.datasets.triplets import (
+    Triplets,
+    keep_captions,
+    keep_sound,
+    make_faults,
+    make_queries,
+)
+from regionlab.datasets.values import is_text, show
 
 SUFFIXES = (".jpg", ".png")
 SOURCE = (
@@ -29,8 +44,9 @@ def load_fashioniq(
 
     Each query has two captions of its own, by two people. A caption without words is left out
     and listed in `faults`; its query stays, with the other caption, so that the counts are the
-    published ones. A query's id is "reference>target", with a number where the pair comes
-    again, as it does where the split hides the targets (test).
+    published ones. Entries that are broken, or contradict themselves, and what is no name of an
+    image are left out and listed there too. A query's id is "reference>target", with a number
+    where the pair comes again, as it does where the split hides the targets (test).
 
     Parameters
     ----------
@@ -49,26 +65,28 @@ def load_fashioniq(
     FileNotFoundError
         If there are no captions at all, or no image split.
     ValueError
-        If there are no captions of the split or category, a file is broken, or a query is: see
-        `Triplets`.
+        If there are no captions of the split or category, a file is broken, or no query is left.
     """
     root = Path(root).expanduser().absolute()
     captions = root / "captions" / f"cap.{category}.{split}.json"
     _check_known(root, split, category)
-    names = _read_names(root / "image_splits" / f"split.{category}.{split}.json")
-    queries, faults = _read_queries(captions)
-    try:
-        return Triplets(
-            name="fashioniq",
-            split=split,
-            category=category,
-            queries=make_queries(queries),
-            gallery=names,
-            files=_find_files(root / images, names),
-            faults=make_faults(faults),
-        )
-    except ValueError as e:
-        raise ValueError(f"{captions}: {e}") from e
+    names, lost = _read_names(root / "image_splits" / f"split.{category}.{split}.json")
+    entries = read_annotations(captions, list, SOURCE)
+    hidden = hides_targets(entries, "target")
+    read, broken = read_entries(entries, partial(_read_query, hidden=hidden, times={}))
+    queries, unsound = keep_sound(read, names)
+    faults = lost + broken + unsound
+    if not queries:
+        raise ValueError(f"{captions}: {explain_nothing_left(faults)}")
+    return Triplets(
+        name="fashioniq",
+        split=split,
+        category=category,
+        queries=make_queries(queries),
+        gallery=names,
+        files=_find_files(root / images, names),
+        faults=make_faults(faults),
+    )
 
 
 def _list_captions(root: Path | str) -> list[tuple[str, str]]:
@@ -91,27 +109,30 @@ def _check_known(root: Path, split: str, category: str) -> None:
         )
 
 
-def _read_names(file: Path) -> tuple[str, ...]:
-    names = read_annotations(file, list, SOURCE)
-    for name in names:
-        if not isinstance(name, str) or "/" in name or "\\" in name:
-            raise ValueError(f"{file} must hold names of images, got {name!r}")
-    return tuple(names)
+def _read_names(file: Path) -> tuple[tuple[str, ...], list[tuple[str, str]]]:
+    """Return the names of the images of the split, and the faults."""
+    names, faults = {}, []
+    for name in read_annotations(file, list, SOURCE):
+        if not isinstance(name, str) or not name or {"/", "\\", "\0"} & set(name):
+            faults.append((f"image {show(name)}", f"left out of {file.name}: it is no name"))
+        elif not is_text(name) or name in names:
+            what = "comes a second time" if name in names else "holds half a character"
+            faults.append((f"image {show(name)}", f"left out of {file.name}: it {what}"))
+        else:
+            names[name] = None
+    return tuple(names), faults
 
 
-def _read_queries(file: Path) -> tuple[list[tuple], list[tuple[str, str]]]:
-    """Return the rows of the table of queries, and the faults."""
-    entries = read_annotations(file, list, SOURCE)
-    targets = take_targets(entries, "target", file)
-    queries, faults, times = [], [], {}
-    for i, (entry, target) in enumerate(zip(entries, targets, strict=True)):
-        where = f"{file}, entry {i}"
-        reference = take(entry, "candidate", str, where)
-        query_id = _name_query(reference, target, times)
-        captions, found = keep_captions(query_id, take_texts(entry, "captions", where))
-        queries.append((query_id, reference, target, captions, ()))
-        faults += found
-    return queries, faults
+def _read_query(
+    entry: dict, *, hidden: bool, times: dict[str, int]
+) -> tuple[tuple, list[tuple[str, str]]]:
+    """Return a row of the table of queries, and its faults."""
+    reference = take(entry, "candidate", str)
+    target = None if hidden else take(entry, "target", str)
+    texts = take_texts(entry, "captions")
+    query_id = _name_query(reference, target, times)
+    captions, faults = keep_captions(query_id, texts)
+    return (query_id, reference, target, captions, ()), faults
 
 
 def _name_query(reference: str, target: str | None, times: dict[str, int]) -> str:

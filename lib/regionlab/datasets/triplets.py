@@ -191,6 +191,27 @@ def make_faults(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=["query_id", "reason"], dtype=object)
 
 
+def keep_sound(
+    rows: Iterable[tuple], gallery: Iterable[str]
+) -> tuple[list[tuple], list[tuple[str, str]]]:
+    """Part the rows of a table of queries into those that `Triplets` takes, and faults.
+
+    Of two queries with one id the first stays.
+    """
+    images = {name: row for row, name in enumerate(gallery)}
+    sound, faults, seen = [], [], set()
+    for query in make_queries(rows).itertuples(index=False):
+        error = _find_error(query, images)
+        if query.query_id in seen:
+            error = "the id comes a second time"
+        if error:
+            faults.append((query.query_id, f"left out: {error}"))
+        else:
+            sound.append(tuple(query))
+            seen.add(query.query_id)
+    return sound, faults
+
+
 def join_captions(captions: Sequence[str], *, rng: np.random.Generator | None = None) -> str:
     """Make one text of a query's captions, as CLIP4Cir does (Baldrati et al., CVPRW 2022).
 
