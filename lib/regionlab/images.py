@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from regionlab.paths import expand
+
 IMAGE_SUFFIXES = (
     ".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp",
 )  # fmt: skip
@@ -61,7 +63,7 @@ def list_images(root: Path | str) -> list[Path]:
     ValueError
         If there is no picture under `root`.
     """
-    root = Path(root)
+    root = expand(root)
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
     if not root.is_dir():
@@ -211,7 +213,8 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
     ValueError
         If the suffix is another one, or `image` is no (H, W, 3) uint8 array.
     """
-    suffix = Path(path).suffix.lower()
+    path = expand(path)
+    suffix = path.suffix.lower()
     if suffix == ".png":
         _image_from_array(image).save(path)
     elif suffix in (".jpg", ".jpeg"):
@@ -228,7 +231,7 @@ def _image_from_array(image: np.ndarray) -> Image.Image:
 
 def _read_bytes(path: Path | str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return expand(path).read_bytes()
     except FileNotFoundError as e:
         raise ImageError(path, "file not found") from e
     except (OSError, ValueError) as e:  # ValueError: a null character in the name

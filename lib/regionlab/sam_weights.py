@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from regionlab import weights
+from regionlab.paths import expand
 from regionlab.toybox import toysam
 from regionlab.weights import CONNECT_SECONDS, WeightsError, WeightsFile, hash_file
 
@@ -57,7 +58,7 @@ def find_sam_weights(
         return _find_own_file(architecture, source)
     if architecture == "toysam":
         return _find_toysam()
-    folder = folder or weights.WEIGHTS
+    folder = expand(folder or weights.WEIGHTS)
     name, expected = OFFICIAL[architecture]
     path = folder / name
     if not path.is_file():

@@ -11,7 +11,7 @@ import pandas as pd
 from regionlab.collection import Collection, make_table
 from regionlab.datasets.films import FilmError, find_films, read_frames
 from regionlab.images import write_image
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 from regionlab.progress import progress
 from regionlab.records import write_json
 
@@ -141,7 +141,7 @@ def _read_spans(root: Path, labels: Path | str | None, films: dict[str, Path]) -
     folder = root if root.is_dir() else root.parent
     if labels is None and not (root / LABELS).is_file():
         return pd.DataFrame(columns=SPAN)
-    path = folder / (labels or LABELS)
+    path = folder / expand(labels or LABELS)
     if not path.is_file():
         raise FileNotFoundError(f"no such file of labels: {path}")
     spans = pd.read_csv(path, dtype="str", keep_default_na=False)
