@@ -1,10 +1,13 @@
 """Names and words of others in figures: drawn as they are, whatever they hold."""
 
+import re
 import warnings
+from html import unescape
 from io import BytesIO
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import mistune
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +18,14 @@ from regionlab.composed_figures import draw_composed, draw_shares
 from regionlab.engine_figures import draw_tradeoff
 from regionlab.feedback_figures import draw_rounds
 from regionlab.images import write_image
-from regionlab.lettering import LONGEST, show_entry, show_lines, show_name, write_plainly
+from regionlab.lettering import (
+    LONGEST,
+    escape_markdown,
+    show_entry,
+    show_lines,
+    show_name,
+    write_plainly,
+)
 from regionlab.map_figures import draw_map, draw_word_cloud
 from regionlab.probe_figures import draw_confusion, draw_gammas, draw_train_and_test
 from regionlab.prompts import Box, Text
@@ -185,3 +195,24 @@ def test_titles_keep_their_lines():
 
 def test_only_legend_entries_that_would_be_hidden_are_changed():
     assert (show_entry("_a"), show_entry("a_")) == ("\u200b_a", "a_")
+
+
+MARKDOWN = [
+    *HOSTILE, "a|b", "*a*", "**a**", "_a_", "a_b", "__a__", "`a`", "``", "[a](b)", "![a](b)",
+    "[a][b]", "[a]: b", "<b>a</b>", "<!-- results:x -->", "a < b > c", "&lt;", "&amp; & x",
+    "\\*a\\*", "\\", "a\\|b", "~~a~~", "~a", "$a$ $b$", "$$a$$", "c:\\new", "hit@1 [0.500, 1.000]", "#1",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", MARKDOWN)
+def test_markdown_shows_the_text_itself(text):
+    render = mistune.create_markdown(escape=False, plugins=["table", "strikethrough", "math"])
+    page = render(f"| {escape_markdown(text)} |\n| --- |\n| {escape_markdown(text)} |\n")
+    cells = re.findall(r"<t[hd]>(.*?)</t[hd]>", page)
+    shown = " ".join(show_name(text, 1000).split())
+    assert [unescape(cell) for cell in cells] == [shown, shown]
+
+
+@pytest.mark.parametrize("text", ["hit@1", "a_b.c-d", "0.667 [0.500, 1.000]", "< 0.001", "α ≥ β"])
+def test_markdown_of_our_own_numbers_and_names_stays(text):
+    assert escape_markdown(text) == text

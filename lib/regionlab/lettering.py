@@ -1,9 +1,10 @@
-"""Text in figures: names and words of others are written as they are, never as markup.
+"""Text in figures and pages: names and words of others are written as they are, never as markup.
 
 Matplotlib sets what stands between two `$` as mathematics, hides legend entries that begin with
 `_`, and fails at half a surrogate pair, as file names may hold.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Part = TypeVar("Part", "Axes", "Figure")
 
+MARKUP = re.compile(r"[|*`$]|(?<![^\W_])_|_(?![^\W_])|~(?=~)|(?<=~)~|(?<=\])[(\[:]")
 LONGEST = 60  # characters of a name
 FIRST_IDEOGRAPH = "\u2e80"  # from which on DejaVu Sans has no letters
 IDEOGRAPHS = (
@@ -28,7 +30,7 @@ IDEOGRAPHS = (
 
 def show_name(name: object, longest: int = LONGEST) -> str:
     """Return a name as one line that can be drawn: no control characters, cut where it is long."""
-    line = " ".join(_drop_controls(str(name)).split())
+    line = " ".join(drop_controls(str(name)).split())
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
@@ -48,6 +50,17 @@ def show_names(names: Iterable[object], longest: int = LONGEST) -> list[str]:
     return [show_name(name, longest) for name in names]
 
 
+def escape_markdown(text: str) -> str:
+    """Return text as one line of Markdown that shows it, also in a table: nothing in it is markup.
+
+    Underscores within a word and brackets without an address are none, and stay.
+    """
+    line = " ".join(drop_controls(text).split())
+    line = re.sub(r"\\(?=[!-/:-@\[-`{-~])", r"\\\\", line)
+    line = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", line))
+    return MARKUP.sub(r"\\\g<0>", line)
+
+
 def write_plainly(part: Part) -> Part:
     """Let no text of a figure, or of one of its axes, be markup; the numbers of axes stay ours.
 
@@ -61,7 +74,7 @@ def write_plainly(part: Part) -> Part:
         if id(text) not in numbers:
             text.set_parse_math(False)
             text.set_usetex(False)
-            text.set_text(_drop_controls(text.get_text()))
+            text.set_text(drop_controls(text.get_text()))
             if any(letter >= FIRST_IDEOGRAPH for letter in text.get_text()):
                 families = (*text.get_fontfamily(), *_find_ideographs())
                 text.set_fontfamily(list(dict.fromkeys(families)))
@@ -80,7 +93,7 @@ def _find_numbers(ax: "Axes") -> Iterator["Text | Artist"]:
                 yield from (text for tick in ticks for text in (tick.label1, tick.label2))
 
 
-def _drop_controls(text: str) -> str:
+def drop_controls(text: str) -> str:
     """Replace what has no glyph: half surrogates by the sign for it, control characters not."""
     return "".join(map(_show_letter, text)) if not text.isprintable() else text
 
