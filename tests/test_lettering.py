@@ -200,7 +200,8 @@ def test_only_legend_entries_that_would_be_hidden_are_changed():
 MARKDOWN = [
     *HOSTILE, "a|b", "*a*", "**a**", "_a_", "a_b", "__a__", "`a`", "``", "[a](b)", "![a](b)",
     "[a][b]", "[a]: b", "<b>a</b>", "<!-- results:x -->", "a < b > c", "&lt;", "&amp; & x",
-    "\\*a\\*", "\\", "a\\|b", "~~a~~", "~a", "$a$ $b$", "$$a$$", "c:\\new", "hit@1 [0.500, 1.000]", "#1",
+    "\\*a\\*", "\\", "a\\|b", "~~a~~", "~a", "$a$ $b$", "$$a$$", "c:\\new", "#1",
+    "hit@1 [0.500, 1.000]",
 ]  # fmt: skip
 
 
