@@ -208,7 +208,7 @@ def _portable_text(text: str) -> str:
     if path.is_absolute() and "\n" not in text and path.name:
         inside = path.is_relative_to(paths.ROOT)
         return path.relative_to(paths.ROOT).as_posix() if inside else f"<outside>/{path.name}"
-    for place, name in ((paths.ROOT, "."), (Path.home(), "~")):
+    for place, name in ((paths.ROOT, "."), (paths.expand("~"), "~")):
         if place.name:  # never the root of the file system
             text = text.replace(str(place), name)
     return text
