@@ -607,7 +607,7 @@ def harmed(kind, good, path):
     else:
         content = {
             "code": {**state, "gift": Gift()},
-            "nested": {"model": state},
+            "nested": {"first": state, "second": state},
             "a list": list(state.values()),
             "a tensor lost": {key: value for key, value in state.items() if key != name},
             "a tensor more": {**state, "more": torch.zeros(2)},
@@ -625,9 +625,9 @@ def harmed(kind, good, path):
         ("empty", "it may be cut short"),
         ("text", "it is damaged"),
         ("code", "holds more than tensors, which is not loaded"),
-        ("nested", "it is no state dict"),
+        ("nested", "it holds several state dicts, first, second"),
         ("a list", "it is no state dict"),
-        ("a tensor lost", "another architecture than toysam"),
+        ("a tensor lost", "another architecture than toysam: Missing key(s)"),
         ("a tensor more", "another architecture than toysam"),
         ("another shape", "another architecture than toysam"),
         ("not finite", "holds numbers that are not finite"),

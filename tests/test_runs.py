@@ -2,6 +2,7 @@ import contextlib
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -468,8 +469,8 @@ def test_a_value_must_be_of_the_kind_of_the_default(literal, good, bad):
             check_value(parameter, value)
 
 
-def test_yaml_text_that_looks_like_a_float_gets_a_hint():
-    with pytest.raises(ValueError, match="1e-3 is text: write 1.0e-3"):
+def test_text_that_looks_like_a_number_gets_a_hint():
+    with pytest.raises(ValueError, match="a number is written without quotes"):
         check_value(parse(tagged("rate = 0.1"))["rate"], "1e-3")
 
 
@@ -479,3 +480,135 @@ def test_a_value_left_empty_by_hand_is_empty_text(workspace):
     code, printed = run_command("tiny", "--dry-run", "--set", "split=")
     assert code == 0
     assert "split = ''" in printed
+
+
+# ---- values as people write them
+
+
+DEFAULTS = """root = ""  # folder
+k = 5  # cut
+rate = 0.1  # step
+whole = True  # all of it
+names = ["a"]  # some
+sizes = [1]  # some
+models = {"a": "b"}  # by title
+any = None  # what you like
+"""
+TEXTS = [
+    "/pics/holiday #1", "[a]", "[2019]", "- x", "2024-01-01", "123", "/a: b", "@eaDir", "a=b", "",
+    "'quoted'", '"half', "null", "~", "true", "no", "1e5", "007", "1:30", "0x10", " spaced ", "{}",
+    "{a}", "*", "&a", "!x", "%a", "# x", "|", ">", "a\nb", "\t", "back\\slash", "猫", "é", "$HOME",
+]  # fmt: skip
+
+
+def read_one(profile_parameters="{}", **settings):
+    """Return the parameters of each run of a notebook that declares DEFAULTS."""
+    write_notebook("one", DEFAULTS)
+    text = f"notebooks:\n  - notebook: one\n    parameters: {profile_parameters}\n"
+    return [r.parameters for r in load_profile(write_profile(text), settings=settings).runs]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_typed_for_a_text_parameter_is_taken_as_it_is(workspace, text):
+    write_notebook("one", DEFAULTS)
+    write_profile("notebooks: [{notebook: one}]")
+    code, printed = run_command("tiny", "--dry-run", "--set", f"root={text}")
+    assert code == 0
+    assert f"    root = {text!r}  #" in printed
+
+
+def test_what_is_typed_for_other_parameters_is_read_as_yaml(workspace):
+    (found,) = read_one(
+        k=["7"], rate=["1e-3"], whole=["no"], names=["[x, 2019, no, 2024-01-01]"],
+        sizes=["[10, 2]"], models=["{DIR: toydir, 7: 007}"], any=["{a: [1, b]}"],
+    )  # fmt: skip
+    assert found == {
+        "root": "", "k": 7, "rate": 0.001, "whole": False,
+        "names": ["x", "2019", "no", "2024-01-01"], "sizes": [10, 2],
+        "models": {"DIR": "toydir", "7": "007"}, "any": {"a": [1, "b"]},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"k": "x"}, "'k' must be like its default 5 .int., got str 'x'"),
+        ({"k": "'7'"}, "got str '7' .a number is written without quotes"),
+        ({"whole": "2"}, "'whole' must be like its default True .bool., got int 2"),
+        ({"names": "x"}, "got str 'x' .a list is written .a, b.."),
+        ({"names": "[a: b]"}, "got list .*'a': 'b'.*needs quotes"),
+        ({"names": "[@x]"}, "needs quotes"),
+        ({"sizes": "[no]"}, "got list .False."),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_is_allowed(workspace, setting, message):
+    with pytest.raises(ValueError, match=message):
+        read_one(**{name: [text] for name, text in setting.items()})
+
+
+def test_the_same_name_is_read_as_each_notebook_declares_it(workspace):
+    write_notebook("one", "words = ''  # text")
+    write_notebook("two", "words = ['a']  # list")
+    path = write_profile("notebooks: [{notebook: one}, {notebook: two}]")
+    first, second = load_profile(path, settings={"words": ["[2019]"]}).runs
+    assert (first.parameters, second.parameters) == ({"words": "[2019]"}, {"words": ["2019"]})
+
+
+def test_a_name_set_twice_is_a_sweep(workspace):
+    write_notebook("one", DEFAULTS)
+    write_profile("notebooks: [{notebook: one}]")
+    given = ("--set", "root=[a]", "--set", "root=b", "k=1", "k=[2, 3]")
+    code, printed = run_command("tiny", "--dry-run", *given)
+    assert code == 0
+    assert printed.count("root = '[a]'") == printed.count("root = 'b'") == 3
+
+
+def test_a_list_in_a_profile_is_a_sweep_of_a_text_parameter(workspace):
+    assert [p["root"] for p in read_one("{root: [a, 2019, 'x #1']}")] == ["a", "2019", "x #1"]
+
+
+@pytest.mark.parametrize("text", ["2024-01-01", "123", "007", "1:30", "no", "true", "1e5", "0x10"])
+def test_text_without_quotes_in_a_profile_is_the_text_written(workspace, text):
+    assert read_one(f"{{root: {text}}}")[0]["root"] == text
+
+
+@pytest.mark.parametrize("text", ["null", "~", ""])
+def test_nothing_for_a_text_parameter_of_a_profile_wants_quotes(workspace, text):
+    with pytest.raises(ValueError, match="'root' must be like .*got NoneType None .*needs quotes"):
+        read_one(f"{{root: {text}}}")
+
+
+@pytest.mark.parametrize("text", ["@eaDir", "a: b", "%a", "*a", "!x"])
+def test_what_is_no_yaml_in_a_profile_is_told_to_need_quotes(workspace, text):
+    with pytest.raises(ValueError, match="(?s)is not YAML: .*needs quotes"):
+        write_notebook("one", DEFAULTS)
+        write_profile(f"notebooks:\n  - notebook: one\n    parameters:\n      root: {text}\n")
+        load_profile(paths.NOTEBOOKS / "tiny.yaml")
+
+
+def test_a_number_with_a_leading_zero_is_not_octal(workspace):
+    (found,) = read_one("{k: 010}", sizes=["[08]"])
+    assert (found["k"], found["sizes"]) == (10, [8])
+
+
+def test_a_key_given_twice_in_a_profile_is_refused(workspace):
+    with pytest.raises(ValueError, match="is not YAML: 'k' twice"):
+        read_one("{k: 1, k: 2}")
+
+
+def test_runs_of_long_values_have_file_names_that_fit_and_differ(workspace):
+    write_notebook("one", DEFAULTS)
+    path = write_profile("notebooks: [{notebook: one}]")
+    settings = {"root": ["猫" * 90 + "a", "猫" * 90 + "b"]}
+    first, second = (run.name for run in load_profile(path, settings=settings).runs)
+    assert first != second
+    assert max(len(first.encode()), len(second.encode())) < 150
+
+
+def test_a_kernel_gets_text_as_it_was_typed(workspace):
+    code = ["import json, pathlib", "pathlib.Path('got.json').write_text(json.dumps(names))"]
+    write_notebook("one", 'names = [""]  # some', "\n".join(code))
+    (run,) = load_profile(write_profile("notebooks: [{notebook: one}]")).runs
+    run = replace(run, parameters={"names": TEXTS})
+    execution.execute(run, workspace / "out.ipynb", timeout_s=60)
+    assert json.loads((paths.NOTEBOOKS / "got.json").read_text()) == TEXTS

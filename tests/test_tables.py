@@ -251,3 +251,13 @@ def test_every_environment_and_brace_is_closed(record, rows):
     assert bare.count("{") == bare.count("}")
     body = latex.split(r"\midrule")[1]
     assert len(re.findall(r"(?<!\\)&", body)) == 0  # one column
+
+
+def test_names_of_any_kind_are_saved_and_read_again(record):
+    names = ["a\rb", "a\r\nb", "bell\x07", "half \ud83d", 'quote " , comma', "猫"]
+    rows, latex, saved = save(record, pd.DataFrame({"name": names}, dtype=object))
+    read = ["a\nb", "a\nb", "bell\x07", "half \\ud83d", 'quote " , comma', "猫"]
+    assert [row[0] for row in rows[1:]] == read
+    shown = ["a b", "a b", "bell", "half \ufffd", 'quote " , comma', "猫"]
+    assert [row[0] for row in saved["table"]["rows"]] == shown
+    assert not set("\x07\r") & set(latex)

@@ -9,7 +9,7 @@ from typing import Any
 
 from regionlab.command_line import run_command
 from regionlab.compose import LADDER, create_composer
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 
 STAGES = ("text", "combiner", "fine_tuned_combiner")
 KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
@@ -121,7 +121,7 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     submit = _add_command(commands, "submit", _submit, "write the files for CIRR's test server")
     submit.add_argument("--composer", default="fine_tuned_combiner", choices=LADDER)
     submit.add_argument("--split", default="test1", help="default: test1")
-    submit.add_argument("--out", type=Path, default=Path("submission"), help="folder to write to")
+    submit.add_argument("--out", type=expand, default=Path("submission"), help="folder to write to")
     for command in (evaluate, submit):
         command.add_argument("--weight", type=float, help="of the words, for weighted and slerp")
     return parser.parse_args(arguments)
@@ -131,10 +131,10 @@ def _add_command(commands, name: str, run: Callable, text: str) -> argparse.Argu
     command = commands.add_parser(name, help=text, description=text)
     command.set_defaults(run=run)
     command.add_argument("--data", required=True, choices=("cirr", "fashioniq", "toybox"))
-    command.add_argument("--root", type=Path, help="folder of the data set; not for Toybox")
+    command.add_argument("--root", type=expand, help="folder of the data set; not for Toybox")
     command.add_argument("--encoder", default="toyclip", help="such as RN50x4/openai")
     command.add_argument("--padding", default="target", choices=("none", "target", "square"))
-    command.add_argument("--folder", type=Path, help="of trained parts; data/composed/... if not")
+    command.add_argument("--folder", type=expand, help="of trained parts; data/composed/... if not")
     command.add_argument("--validate-on", default="val", metavar="SPLIT", help="default: val")
     return command
 

@@ -12,6 +12,7 @@ import numpy as np
 from regionlab.composed_training import Lessons
 from regionlab.datasets.triplets import PUNCTUATION, Triplets, join_captions
 from regionlab.embedding import Encoder
+from regionlab.paths import expand
 from regionlab.progress import progress
 
 SHARD = 1024  # images; what a run that is cut off has to compute again at most
@@ -103,7 +104,7 @@ def _load_or_encode(
     encoder: Encoder, files: Sequence[Path], folder: Path | None, batch_size: int
 ) -> tuple[np.ndarray, dict[int, str]]:
     """Return the features of some files, and which rows could not be read and why."""
-    path = None if folder is None else folder / f"{_key(encoder, files)}.npy"
+    path = None if folder is None else expand(folder) / f"{_key(encoder, files)}.npy"
     vectors = np.full((len(files), encoder.dim), np.nan, np.float32)
     if path is not None and path.exists():
         vectors = np.load(path)

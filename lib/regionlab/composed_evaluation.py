@@ -15,6 +15,7 @@ import numpy as np
 from regionlab.bootstrap import draw_groups, exact_interval, summarise
 from regionlab.composed_ranking import check_vectors, rank_gallery, rank_subsets, rank_targets
 from regionlab.datasets.triplets import Triplets
+from regionlab.paths import expand
 from regionlab.ranking import check_choice, check_count
 
 GALLERIES = ("split", "union")
@@ -244,7 +245,7 @@ def write_cirr_submission(
     composed, vectors = check_vectors(composed, gallery_vectors, triplets)
     first, _ = rank_gallery(composed, vectors, k=RECALL, exclude=triplets.reference_rows)
     alike = [rows[:RECALL_SUBSET] for rows in rank_subsets(composed, vectors, triplets)]
-    folder = Path(folder)
+    folder = expand(folder)
     texts = {
         folder / f"{metric}.json": _submission_to_json(metric, triplets, rows)
         for metric, rows in (("recall", first), ("recall_subset", alike))

@@ -11,10 +11,12 @@ from regionlab.composed_data import ComposedFeatures
 from regionlab.composed_evaluation import rank_gallery
 from regionlab.figures import RIGHT, draw_gallery, draw_image
 from regionlab.images import read_image
+from regionlab.lettering import show_name, show_names, write_plainly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LONGEST_TEXT = 240  # letters
 LINE = 22  # letters a line of a sentence under a picture
 
 
@@ -41,8 +43,9 @@ def draw_composed(
         composed[query : query + 1], part.gallery, k=len(axes) - 1, exclude=own
     )
     draw_image(axes[0], read_image(triplets.files[row["reference"]]))
-    said = "\n".join(textwrap.wrap(triplets.texts()[query], LINE))
+    said = "\n".join(textwrap.wrap(show_name(triplets.texts()[query], LONGEST_TEXT), LINE))
     axes[0].set_xlabel(said, fontsize="small")
+    write_plainly(axes[0])
     draw_gallery(axes[1:], [], [])
     for ax, found, score in zip(axes[1:], rows[0], scores[0], strict=False):
         color = RIGHT if found == triplets.target_rows[query] else None
@@ -59,7 +62,7 @@ def draw_shares(ax: "Axes", shares: pd.DataFrame, *, label: str) -> "Axes":
         value = shares.iloc[row, column]
         color = "white" if value > 0.6 else "black"
         ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=color)
-    ax.set_xticks(range(shares.shape[1]), shares.columns)
-    ax.set_yticks(range(shares.shape[0]), shares.index)
-    ax.figure.colorbar(picture, ax=ax, label=label)
-    return ax
+    ax.set_xticks(range(shares.shape[1]), show_names(shares.columns))
+    ax.set_yticks(range(shares.shape[0]), show_names(shares.index))
+    write_plainly(ax.figure.colorbar(picture, ax=ax, label=label).ax)
+    return write_plainly(ax)

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from regionlab.combiner import Combiner, CombinerSize
 from regionlab.compact import apply_changes, pack, pack_changes, unpack
 from regionlab.embedding import Encoder
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 from regionlab.text_tower import TextFeatures
 from regionlab.weights import WeightsError, hash_file
 
@@ -100,7 +100,7 @@ class TrainedParts:
     """
 
     def __init__(self, encoder: Encoder, folder: Path | str | None = None):
-        self.encoder, self.folder = encoder, Path(folder or TOYBOX)
+        self.encoder, self.folder = encoder, expand(folder or TOYBOX)
 
     def path(self, name: str) -> Path:
         """Return where a part lies: `TEXT`, or a composer's name in `COMBINERS`."""

@@ -14,6 +14,7 @@ from regionlab.composed_study import Benchmark, load_benchmark
 from regionlab.composed_training import Lessons
 from regionlab.encoders import load_encoder
 from regionlab.fusions import add, to_unit
+from regionlab.paths import expand
 from regionlab.ranking import check_choice
 from regionlab.text_tower import TextFeatures
 from regionlab.train_combiner import CombinerRecipe, train_combiner
@@ -59,7 +60,8 @@ class Stages:
     ):
         self.encoder_name, self.padding = encoder_name, padding
         self.data, self.root, self.split, self.layout = data, root, split, layout
-        self.folder, self.cache, self.options = folder, cache or folder, options
+        self.folder, self.options = expand(folder), options
+        self.cache = expand(cache or folder)
 
     def train(self, stage: str, recipe: TextRecipe | CombinerRecipe) -> dict[str, Any]:
         """Train "text", "combiner" or "fine_tuned_combiner", or go on with it.

@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from regionlab.command_line import run_command
-from regionlab.paths import index_folder
+from regionlab.paths import expand, index_folder
 
 ADDRESS = (
     "host:port of the cluster's head, or auto on a machine of the cluster; without it RAY_ADDRESS "
@@ -63,10 +62,10 @@ def _add_build(commands) -> None:
     build.set_defaults(run=_build)
     add = build.add_argument
     add("--dataset", required=True, help="kind of data set: coco, folder, toybox, ...")
-    add("--root", type=Path, help="its folder, at the same path on every machine; not for Toybox")
+    add("--root", type=expand, help="its folder, at the same path on every machine; not for Toybox")
     add("--split", help="such as val2017; the data set's own choice if not given")
     add("--encoder", default="toyclip", help="such as ViT-B-32/openai")
-    add("--out", type=Path, help="where the index goes; data/indexes/... if not given")
+    add("--out", type=expand, help="where the index goes; data/indexes/... if not given")
     add("--address", help=ADDRESS)
     add("--workers", type=int, default=2, help="copies of the model")
     add("--cpus", type=int, default=1, help="processors of each worker")

@@ -1,12 +1,15 @@
 """Encoders by name: toyclip, and every architecture and weights that open_clip knows."""
 
 import difflib
+import tempfile
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from regionlab import torchvision_cpu  # noqa: F401 - makes open_clip importable on a CPU-only torch
+from regionlab.checkpoints import CheckpointError, read_checkpoint, tell_misfit
 from regionlab.devices import resolve_device, resolve_precision
 from regionlab.embedding import FULL, Encoder
 from regionlab.padding import pad_first
@@ -143,16 +146,17 @@ def _create_model(architecture: str, weights: WeightsFile | None, precision: str
     quick_gelu = bool(
         known.get("quick_gelu") or open_clip.get_model_config(architecture).get("quick_gelu")
     )
-    try:
+
+    def create(file: Path | None):
         # The seed is for random weights, and must not reach the caller's own numbers.
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
             warnings.filterwarnings(
                 "ignore", "QuickGELU mismatch|'torch.load' received|.torch.jit.load"
             )
             torch.random.default_generator.manual_seed(0)
-            model, _, preprocess = open_clip.create_model_and_transforms(
+            return open_clip.create_model_and_transforms(
                 architecture,
-                pretrained=str(weights.path) if weights else None,
+                pretrained=str(file) if file else None,
                 precision=precision,
                 device=device,
                 force_quick_gelu=quick_gelu,
@@ -162,13 +166,31 @@ def _create_model(architecture: str, weights: WeightsFile | None, precision: str
                 image_resize_mode=known.get("resize_mode"),
                 weights_only=not (weights and weights.trusted),
             )
-    except Exception as e:  # open_clip, torch, safetensors and zip all have errors of their own
+
+    try:
+        model, _, preprocess = create(weights and weights.path)
+    except Exception:  # open_clip, torch, safetensors and zip all have errors of their own
         if weights is None:
             raise
-        raise WeightsError(
-            f"{weights.path} (SHA-256 {weights.sha256}) cannot be loaded as {architecture}: "
-            f"it may be cut short, or of another architecture. {e}"
-        ) from e
+        model, _, preprocess = _create_unwrapped(create, architecture, weights)
     digest = weights.sha256 if weights else f"untrained: seed 0 of torch {torch.__version__}"
     model = model.eval().to(memory_format=torch.channels_last)  # convolutions like it, by far
     return model, preprocess, {"weights_sha256": digest, "quick_gelu": quick_gelu}
+
+
+def _create_unwrapped(create: Callable, architecture: str, weights: WeightsFile) -> tuple:
+    """Create a model from weights that open_clip does not read as they are, or say why not."""
+    try:
+        state = read_checkpoint(weights.path)
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(state, Path(folder) / "weights.pt")
+            return create(Path(folder) / "weights.pt")
+    except CheckpointError as e:
+        reason, cause = str(e), e
+    except Exception as e:  # as above
+        reason, cause = tell_misfit(e), e
+        if "loading state_dict" in str(e):
+            reason = f"it is incomplete or of another architecture: {reason}"
+    raise WeightsError(
+        f"{weights.path} (SHA-256 {weights.sha256}) cannot be loaded as {architecture}: {reason}"
+    ) from cause

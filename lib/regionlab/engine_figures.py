@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from regionlab.lettering import show_entry, write_plainly
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -30,7 +32,7 @@ def draw_tradeoff(
     measured = table[table["recall"].notna()]
     for factory, curve in measured.groupby("factory", sort=False):
         curve = _take_front(curve)
-        label = f"{factory}, {describe_bytes(curve['bytes'].iloc[0])}"
+        label = f"{show_entry(factory)}, {describe_bytes(curve['bytes'].iloc[0])}"
         (line,) = ax.plot(curve["milliseconds"], curve["recall"], linewidth=1)
         areas = _scale_areas(curve["bytes"], measured["bytes"])
         ax.scatter(
@@ -45,7 +47,7 @@ def draw_tradeoff(
     ax.set(xlabel="milliseconds a query, logarithmic", ylabel="recall, worst kind of query")
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)
 
 
 def _take_front(curve: pd.DataFrame) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import zmq
 from traitlets.config import Config
 
 from regionlab import paths
+from regionlab.caches import find_places
 from regionlab.parameters import read_notebook
 from regionlab.profiles import Run
 from regionlab.records import RUN_VARIABLE
@@ -57,7 +58,8 @@ def execute(run: Run, executed: Path, *, timeout_s: float | None = None) -> None
         return None if timeout_s is None else max(started + timeout_s - time.monotonic(), 0.1)
 
     started = time.monotonic()
-    with _environment({RUN_VARIABLE: str(executed.parent), "REGIONLAB_ROOT": str(paths.ROOT)}):
+    ours = {RUN_VARIABLE: str(executed.parent), "REGIONLAB_ROOT": str(paths.ROOT)}
+    with _environment({**find_places(), **ours}):
         notebook = papermill.execute_notebook(
             _literal(run.path),
             _literal(executed),

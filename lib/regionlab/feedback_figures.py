@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from regionlab.lettering import show_entry, write_plainly
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -37,7 +39,7 @@ def draw_rounds(
             values = [one["value"] for one in found]
             reach = np.abs([np.subtract(one["ci95"], one["value"]) for one in found]).T
             places = np.array(known) + SHIFT * (number - (len(rounds_of) - 1) / 2)
-            name = f"{method}, no feedback" if measure == "none" else method
+            name = show_entry(method) + (", no feedback" if measure == "none" else "")
             ax.errorbar(
                 places, values, reach, fmt=STYLES[measure], color=f"C{number}",
                 label=name, markersize=3, linewidth=1, elinewidth=0.8,
@@ -46,4 +48,4 @@ def draw_rounds(
     ax.set_xlabel("rounds of judgements")
     ax.set_ylabel(label)
     ax.grid(axis="y")
-    return ax
+    return write_plainly(ax)

@@ -1,6 +1,7 @@
 """Figures for reports: draw on a given Axes, save with the record of the run."""
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regionlab.images import read_image
+from regionlab.lettering import show_entry, show_lines, show_names, write_plainly
 from regionlab.records import Record
 
 if TYPE_CHECKING:
@@ -46,7 +48,9 @@ def save_figure(
     path = record.path_for(name, ".png")
     order = len({*path.parent.glob("*.png")} - {path})
     partial = path.with_suffix(".tmp")
-    fig.savefig(partial, format="png", dpi=200, metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        write_plainly(fig).savefig(partial, format="png", dpi=200, metadata={"Software": None})
     os.replace(partial, path)
     alt = alt or caption or name.replace("_", " ")
     figure = {"file": path.name, "caption": caption, "alt": alt, "order": order}
@@ -64,8 +68,8 @@ def draw_image(ax: "Axes", image: np.ndarray, title: str = "", *, color: str | N
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set(visible=color is not None, color=color, linewidth=2.5)
-    ax.set_title(title)
-    return ax
+    ax.set_title(show_lines(title))
+    return write_plainly(ax)
 
 
 def draw_gallery(axes: Iterable["Axes"], images: Iterable[np.ndarray], titles: Iterable[str]):
@@ -113,12 +117,14 @@ def draw_histograms(ax: "Axes", groups: Mapping[str, np.ndarray], *, label: str,
     """Draw the distributions of several groups over one another, each of area one."""
     edges = np.histogram_bin_edges(np.concatenate(list(groups.values())), bins)
     for name, values in groups.items():
-        ax.hist(values, edges, density=True, alpha=0.6, label=f"{name} (n={len(values):,})")
+        ax.hist(
+            values, edges, density=True, alpha=0.6, label=f"{show_entry(name)} (n={len(values):,})"
+        )
     ax.set_xlabel(label)
     ax.set_ylabel("density")
     ax.set_ylim(top=1.35 * ax.get_ylim()[1])  # room for the legend
     ax.legend(loc="upper left")
-    return ax
+    return write_plainly(ax)
 
 
 def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
@@ -135,13 +141,13 @@ def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     for number, (group, measures) in enumerate(groups.items()):
         places = [metrics.index(name) + (number + 0.5) * width - 0.4 for name in measures]
         values = [m["value"] for m in measures.values()]
-        reach = find_reach(measures.values())
-        ax.bar(places, values, width, yerr=reach, label=group, error_kw={"elinewidth": 0.9})
-    ax.set_xticks(range(len(metrics)), metrics)
+        bars = {"yerr": find_reach(measures.values()), "error_kw": {"elinewidth": 0.9}}
+        ax.bar(places, values, width, label=show_entry(group), **bars)
+    ax.set_xticks(range(len(metrics)), show_names(metrics))
     ax.set_ylim(0, 1)
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)
 
 
 def find_reach(measures: Iterable[Mapping]) -> np.ndarray:
@@ -164,12 +170,12 @@ def draw_bars(ax: "Axes", measures: Mapping[str, Mapping], *, label: str):
     reach = find_reach(measures.values())
     places = np.arange(len(measures))
     ax.barh(places, values, 0.7, xerr=reach if len(values) else None, error_kw={"elinewidth": 0.9})
-    ax.set_yticks(places, list(measures))
+    ax.set_yticks(places, show_names(measures))
     ax.invert_yaxis()
     ax.set_xlim(left=0)
     ax.grid(axis="x")
     ax.set_xlabel(label)
-    return ax
+    return write_plainly(ax)
 
 
 def draw_similarities(
@@ -177,10 +183,10 @@ def draw_similarities(
 ):
     """Draw an (r, c) matrix of cosine similarities as a heat map (S0, figure 26)."""
     picture = ax.imshow(similarities, cmap="viridis", vmax=1)
-    ax.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
-    ax.set_yticks(range(len(rows)), rows)
+    ax.set_xticks(range(len(columns)), show_names(columns), rotation=45, ha="right")
+    ax.set_yticks(range(len(rows)), show_names(rows))
     ax.figure.colorbar(picture, ax=ax, label="cosine similarity")
-    return ax
+    return write_plainly(ax)
 
 
 def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tuple[float, float]]):
@@ -201,8 +207,8 @@ def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tu
         ax.annotate(f"{here[step]:.3g} ms", (here[step], place), (0, 6), textcoords="offset points")
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
-    ax.set_yticks(range(len(steps)), steps)
+    ax.set_yticks(range(len(steps)), show_names(steps))
     ax.set_ylim(len(steps) - 0.5, -0.7)
     ax.set_xscale("log")
     ax.set_xlabel("milliseconds, logarithmic")
-    return ax
+    return write_plainly(ax)

@@ -16,6 +16,7 @@ from regionlab.jpeg_scans import MAX_SCANS, count_scans
 from regionlab.listing import Listing, list_files
 from regionlab.opening import FORMATS as FORMATS
 from regionlab.opening import ImageError, open_picture
+from regionlab.paths import expand
 from regionlab.suffixes import readable_images, unread_images
 
 STRIP = 2**22  # pixels that are copied at a time
@@ -50,7 +51,7 @@ def find_images(root: Path | str) -> Listing:
     ValueError
         If there is no picture under `root`.
     """
-    root = Path(root)
+    root = expand(root)
     if not root.exists():
         raise FileNotFoundError(f"no such folder: {root}")
     if not root.is_dir():
@@ -212,7 +213,8 @@ def write_image(path: Path | str, image: np.ndarray) -> None:
     ValueError
         If the suffix is another one, or `image` is no (H, W, 3) uint8 array.
     """
-    suffix = Path(path).suffix.lower()
+    path = expand(path)
+    suffix = path.suffix.lower()
     if suffix == ".png":
         _image_from_array(image).save(path)
     elif suffix in (".jpg", ".jpeg"):
@@ -229,7 +231,7 @@ def _image_from_array(image: np.ndarray) -> Image.Image:
 
 def _read_bytes(path: Path | str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return expand(path).read_bytes()
     except FileNotFoundError as e:
         raise ImageError(path, "file not found") from e
     except MemoryError as e:

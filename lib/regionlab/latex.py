@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Sequence
 
+from regionlab.lettering import drop_controls
+
 SPECIAL = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
     "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
@@ -26,7 +28,7 @@ def escape_latex(text: str) -> str:
     Greek letters and common signs become LaTeX's; other letters stay as they are, which
     LuaLaTeX and XeLaTeX set, and pdfLaTeX where its font has them.
     """
-    return text.translate(SPECIAL)
+    return drop_controls(text).translate(SPECIAL)
 
 
 def number_to_latex(text: str) -> str:

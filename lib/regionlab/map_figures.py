@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.figures import draw_image
+from regionlab.lettering import show_entry, show_lines, show_name, write_plainly
 from regionlab.region_figures import OBJECT_COLORS
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ COLORS = (*OBJECT_COLORS, "#000000")
 MARKERS = "o^sD"
 MOST = len(MARKERS) * len(COLORS)  # labels that can be told apart
 INKS = ("#0072B2", "#009E73", "#D55E00", "#CC79A7")  # dark enough for small words
+LONGEST_WORD = 30  # characters: longer ones find no room
 CLOUD = {"width": 600, "height": 300, "scale": 3}  # laid out small, drawn three times as large
 
 
@@ -39,13 +41,13 @@ def draw_map(ax: "Axes", positions: np.ndarray, labels: Sequence[str], *, title:
     size = float(np.clip(4000 / len(labels), 2, 18))
     ax.scatter(*positions[rest].T, s=size, color="0.8", linewidths=0)
     for label, style in _choose_looks(sorted(named)).items():
-        ax.scatter(*positions[labels == label].T, s=size, label=label, **style)
+        ax.scatter(*positions[labels == label].T, s=size, label=show_entry(label), **style)
     ax.set_xticks([])
     ax.set_yticks([])
     for spine in ax.spines.values():
         spine.set(visible=True, color="0.8")
-    ax.set_title(title)
-    return ax
+    ax.set_title(show_lines(title))
+    return write_plainly(ax)
 
 
 def _choose_looks(labels: Sequence[str]) -> dict[str, dict]:
@@ -82,9 +84,13 @@ def draw_word_cloud(ax: "Axes", counts: Mapping[str, int], *, seed: int, most: i
 
     if not counts:
         raise ValueError("there are no words to draw")
+    words: dict[str, int] = {}
+    for word, count in counts.items():
+        shown = show_name(word, LONGEST_WORD)
+        words[shown] = words.get(shown, 0) + count
     cloud = WordCloud(
         **CLOUD, max_words=most, background_color="white", random_state=seed,
         color_func=lambda *_, random_state, **__: random_state.choice(INKS),
     )  # fmt: skip
-    draw_image(ax, cloud.generate_from_frequencies(counts).to_array())
+    draw_image(ax, cloud.generate_from_frequencies(words).to_array())
     return ax

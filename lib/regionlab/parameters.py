@@ -138,12 +138,23 @@ def check_value(parameter: Parameter, value: Any) -> None:
     if fits(value, parameter.default):
         return
     kind = type(parameter.default).__name__
-    # YAML 1.1 reads 1e-3 as text
-    hint = " (in YAML, 1e-3 is text: write 1.0e-3)" if kind == "float" and _is_number(value) else ""
     raise ValueError(
         f"parameter {parameter.name!r} must be like its default {parameter.default!r} ({kind}), "
-        f"got {type(value).__name__} {value!r}{hint}"
+        f"got {type(value).__name__} {value!r}{_advise(value, parameter.default)}"
     )
+
+
+def _advise(value: Any, default: Any) -> str:
+    """Return what may help who wrote the value, as the end of an error."""
+    if isinstance(default, str):
+        return ' (text that YAML reads as something else needs quotes; "" is empty text)'
+    if isinstance(default, int | float) and _is_number(value):
+        return " (a number is written without quotes)"
+    if isinstance(default, list) and not isinstance(value, list):
+        return " (a list is written [a, b])"
+    if isinstance(default, list) and any(isinstance(item, str) for item in default):
+        return " (text with : # [ ] { } in it needs quotes)"
+    return ""
 
 
 def check_names(names: Any, known: Any) -> None:

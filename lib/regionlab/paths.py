@@ -38,6 +38,23 @@ DATA = ROOT / "data"
 RUNS = DATA / "runs"
 
 
+def expand(path: Path | str) -> Path:
+    """Return a path with a leading `~` or `~user` as that home folder.
+
+    Where there is no such user or home, `~` is a name like any other.
+    """
+    return Path(os.path.expanduser(path))
+
+
+def locate(written: str) -> Path | None:
+    """Return a path that was written down, as in a notebook's parameters; None for "".
+
+    A relative one starts at the workspace's root, whatever the working directory; `~` is the
+    home folder.
+    """
+    return ROOT / expand(written) if written else None
+
+
 def index_folder(*names: str | None) -> Path:
     """Return where the index with these names lies, such as data set, split and encoder.
 

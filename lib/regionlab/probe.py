@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.bootstrap import exact_interval
+from regionlab.paths import expand
 from regionlab.splits import Split, check_labels
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def save_probe(path: Path | str, model: "ClassifierMixin", *, space: str) -> Pat
     """
     import skops.io
 
-    path = Path(path)
+    path = expand(path)
     content = skops.io.dumps({"space": space, "model": model})
     if strange := skops.io.get_untrusted_types(data=content):
         raise ProbeFileError(f"{model} holds what will not be loaded again: {', '.join(strange)}")
@@ -279,7 +280,7 @@ def load_probe(path: Path | str, *, space: str) -> "ClassifierMixin":
     FileNotFoundError
         If there is no such file.
     """
-    content = _read_trusted(Path(path))
+    content = _read_trusted(expand(path))
     if not isinstance(content, dict) or content.keys() != {"space", "model"}:
         raise ProbeFileError(f"{path} holds a {type(content).__name__} that is no probe")
     if content["space"] != space:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.figures import find_reach
+from regionlab.lettering import show_entry, show_name, show_names, write_plainly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,13 +44,13 @@ def draw_train_and_test(
         known = [name for name in test if name in published]
         spots = [list(test).index(name) for name in known]
         ax.plot([published[n] for n in known], spots, "x", color=PAPER, label="S3, its data")
-    ax.set_yticks(places, list(test))
+    ax.set_yticks(places, show_names(test))
     ax.invert_yaxis()
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("accuracy")
     ax.grid(axis="x")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)
 
 
 def draw_gammas(
@@ -70,18 +71,18 @@ def draw_gammas(
         Name to gamma, such as "auto".
     """
     for name, values in curves.items():
-        ax.plot(gammas, values, "o-", label=name)
+        ax.plot(gammas, values, "o-", label=show_entry(name))
     for name, gamma in marks.items():
         ax.axvline(gamma, color="0.5", linewidth=0.8, linestyle="--")
         ax.annotate(
-            name, (gamma, 1), (0, 3), xycoords=("data", "axes fraction"),
+            show_name(name), (gamma, 1), (0, 3), xycoords=("data", "axes fraction"),
             textcoords="offset points", ha="center", va="bottom", color="0.35",
         )  # fmt: skip
     ax.set_xscale("log")
     ax.set(xlabel="γ, logarithmic", ylabel="accuracy", ylim=(0, 1.02))
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)
 
 
 def draw_confusion(ax: "Axes", confusion: pd.DataFrame):
@@ -89,8 +90,8 @@ def draw_confusion(ax: "Axes", confusion: pd.DataFrame):
     counts = confusion.to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    ax.set_xticks(range(len(confusion)), confusion.columns, rotation=90)
-    ax.set_yticks(range(len(confusion)), confusion.index)
+    ax.set_xticks(range(len(confusion)), show_names(confusion.columns), rotation=90)
+    ax.set_yticks(range(len(confusion)), show_names(confusion.index))
     if len(confusion) > 12:
         ax.tick_params(labelsize=6)
     for row, column in zip(*np.nonzero(counts), strict=True):
@@ -101,4 +102,4 @@ def draw_confusion(ax: "Axes", confusion: pd.DataFrame):
         )
     ax.set(xlabel="labelled as", ylabel="true class")
     ax.figure.colorbar(picture, ax=ax, label="share of the true class", shrink=0.7)
-    return ax
+    return write_plainly(ax)

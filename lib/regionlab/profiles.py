@@ -10,9 +10,12 @@
         needs: [01_build_index]       # not run if that one failed
         parameters: {seed: [0, 1, 2]} # a list is a sweep: one run a value
 
-The notebooks are those of `notebooks/`, and run in the order written.
+A parameter whose default is text takes text as it is written, `007` and `2024-01-01` too; text
+that YAML reads otherwise (`a #1`, `a: b`, `null`) needs quotes. The notebooks are those of
+`notebooks/`, and run in the order written.
 """
 
+import hashlib
 import itertools
 import re
 from collections import Counter
@@ -20,8 +23,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from regionlab import paths
 from regionlab.parameters import (
@@ -32,9 +33,11 @@ from regionlab.parameters import (
     read_parameters,
     sweep_values,
 )
+from regionlab.written import fit_text, plain, read_typed, read_yaml
 
 PROFILE_KEYS = ("name", "timeout_s", "parameters", "notebooks")
 ENTRY_KEYS = ("notebook", "needs", "parameters")
+LONGEST_NAME = 120  # bytes of a run's name: a file system takes 255, with all that is appended
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def find_profile(name: str) -> Path:
     FileNotFoundError
         If there is none; the message lists those there are.
     """
-    path = Path(name)
+    path = paths.expand(name)
     if path.suffix not in (".yaml", ".yml"):
         path = paths.NOTEBOOKS / f"{name}.yaml"
     if not path.is_file():
@@ -93,7 +96,7 @@ def find_profile(name: str) -> Path:
 
 
 def load_profile(
-    path: Path, *, only: Sequence[str] = (), settings: Mapping[str, Any] | None = None
+    path: Path, *, only: Sequence[str] = (), settings: Mapping[str, Sequence[str]] | None = None
 ) -> Profile:
     """Read and check a complete profile, so that nothing runs before all of it is right.
 
@@ -104,7 +107,8 @@ def load_profile(
     only
         The notebooks to keep; all by default. Others are checked, but no longer needed.
     settings
-        Values that take precedence over the file's, for every notebook that declares them.
+        Values that take precedence over the file's, for every notebook that declares them: by
+        name the texts as they were typed, see `written.read_typed`. Several are a sweep.
 
     Raises
     ------
@@ -150,8 +154,8 @@ def _check_declared(names: Iterable[str], notebooks: Iterable[Mapping[str, Param
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        document = _mapping(yaml.safe_load(path.read_text(encoding="utf-8")), path.name)
-    except yaml.YAMLError as e:
+        document = _mapping(read_yaml(path.read_text(encoding="utf-8")), path.name)
+    except ValueError as e:
         raise ValueError(f"{path.name} is not YAML: {e}") from e
     _check_keys(document, PROFILE_KEYS, path.name)
     if not isinstance(document.get("notebooks"), list) or not document["notebooks"]:
@@ -166,7 +170,7 @@ def _read_entry(item: Any, where: str) -> dict[str, Any]:
     _check_keys(item, ENTRY_KEYS, name)
     if not re.fullmatch(r"[\w-]+", name):
         raise ValueError(f"{where}: notebook is a name without folder or .ipynb, got {name!r}")
-    needs = item.get("needs") or []
+    needs = plain(item.get("needs")) or []
     if not isinstance(needs, list):
         raise ValueError(f"{name}: needs must be a list of notebooks, got {needs!r}")
     parameters = _mapping(item.get("parameters"), f"{name}: parameters")
@@ -197,14 +201,17 @@ def _expand(
     entry: Mapping[str, Any],
     declared: dict[str, Parameter],
     shared: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Sequence[str]],
 ) -> list[Run]:
     """Return one run for each combination of swept values, in the order written."""
     name = entry["notebook"]
     try:
         check_names(entry["parameters"], declared)
-        own = {**shared, **entry["parameters"], **settings}
-        given = {key: value for key, value in own.items() if key in declared}
+        own = {**shared, **entry["parameters"]}
+        written = {
+            key: [fit_text(own[key], declared[key].default)] for key in own if key in declared
+        }
+        given = {**written, **_read_typed(settings, declared)}
         choices, swept = _choices(given, declared)
         varying = [key for key in given if key in swept or key in settings]
         combinations = [
@@ -222,15 +229,28 @@ def _expand(
     return runs
 
 
+def _read_typed(
+    settings: Mapping[str, Sequence[str]], declared: Mapping[str, Parameter]
+) -> dict[str, list]:
+    return {
+        key: [read_typed(text, declared[key].default) for text in texts]
+        for key, texts in settings.items()
+        if key in declared
+    }
+
+
 def _choices(
-    given: Mapping[str, Any], declared: Mapping[str, Parameter]
+    given: Mapping[str, Sequence[Any]], declared: Mapping[str, Parameter]
 ) -> tuple[dict[str, list], set[str]]:
+    """Return each parameter's values, one after the other, and the names of those swept."""
     choices, swept = {}, set()
-    for key, value in given.items():
-        values = sweep_values(value, declared[key].default)
-        if values is not None:
+    for key, values in given.items():
+        sweeps = [sweep_values(value, declared[key].default) for value in values]
+        if len(values) > 1 or sweeps != [None]:
             swept.add(key)
-        choices[key] = [value] if values is None else values
+        choices[key] = []
+        for value, sweep in zip(values, sweeps, strict=True):
+            choices[key] += [value] if sweep is None else sweep
         for one in choices[key]:
             check_value(declared[key], one)
         if not choices[key]:
@@ -239,8 +259,13 @@ def _choices(
 
 
 def _run_name(notebook: str, varying: Sequence[str], values: Mapping[str, Any]) -> str:
-    parts = [key + "=" + re.sub(r"[^\w.+-]+", "-", str(values[key]))[:60] for key in varying]
-    return "-".join([notebook, ",".join(parts)]) if parts else notebook
+    """Return a file name: with what varies, cut where that is long and then told by a hash."""
+    parts = [key + "=" + re.sub(r"[^\w.+-]+", "-", str(values[key])) for key in varying]
+    name = "-".join([notebook, ",".join(parts)]) if parts else notebook
+    if len(name.encode()) <= LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(repr([values[key] for key in varying]).encode("utf-8", "replace"))
+    return f"{name.encode()[:LONGEST_NAME].decode(errors='ignore')}-{digest.hexdigest()[:8]}"
 
 
 def _check_distinct(runs: Sequence[Run]) -> None:
@@ -250,7 +275,7 @@ def _check_distinct(runs: Sequence[Run]) -> None:
 
 
 def _timeout(document: Mapping[str, Any]) -> float | None:
-    value = document.get("timeout_s")
+    value = plain(document.get("timeout_s"))
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
@@ -259,7 +284,7 @@ def _timeout(document: Mapping[str, Any]) -> float | None:
 
 
 def _mapping(value: Any, where: str) -> dict[str, Any]:
-    if value is None:
+    if plain(value) is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{where} must be `key: value` pairs, got {value!r}")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import pandas as pd
 
+from regionlab.caches import let_numba_cache
 from regionlab.collection import Collection
 
 
@@ -29,6 +30,7 @@ def _project_tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _project_umap(vectors: np.ndarray, seed: int) -> np.ndarray:
+    let_numba_cache()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Tensorflow not installed", ImportWarning)
         from umap import UMAP  # ten seconds to import, and as many to compile when first used

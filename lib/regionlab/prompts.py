@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from regionlab.paths import expand
 from regionlab.records import to_json, write_json
 
 
@@ -253,8 +254,9 @@ class Selection:
         """Write the selection as JSON, in one step, and return the file."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         values["prompts"] = [prompt_to_dict(prompt) for prompt in self.prompts]
-        write_json(Path(path), to_json(values))
-        return Path(path)
+        file = expand(path)
+        write_json(file, to_json(values))
+        return file
 
     @classmethod
     def load(cls, path: Path | str) -> "Selection":
@@ -268,7 +270,7 @@ class Selection:
             If it holds no selection; names the file.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(expand(path).read_text(encoding="utf-8"))
             prompts = tuple(prompt_from_dict(prompt) for prompt in values.pop("prompts"))
             return cls(prompts=prompts, **values)
         except (AttributeError, KeyError, TypeError, ValueError) as e:  # of any other JSON

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 
+from regionlab.lettering import show_names, write_plainly
 from regionlab.ratings import SCALE
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def draw_ratings(
     for place, method in zip(places, measured, strict=True):
         if printed and method in printed:
             ax.plot(printed[method], place, "D", color=PRINTED, label="printed")
-    ax.set_yticks(places, list(measured))
+    ax.set_yticks(places, show_names(measured))
     ax.invert_yaxis()
     ax.set_xlim(0.9, 5.1)
     ax.set_xticks(list(SCALE), [f"{rating}\n{word}" for rating, word in SCALE.items()])
@@ -42,7 +43,7 @@ def draw_ratings(
     ax.grid(axis="x")
     handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)
 
 
 def draw_counts(ax: "Axes", counts: "pd.DataFrame"):
@@ -55,12 +56,13 @@ def draw_counts(ax: "Axes", counts: "pd.DataFrame"):
     """
     shares = counts.div(counts.sum(axis=1), axis=0)
     colors = matplotlib.colormaps["cividis"](np.linspace(0.05, 0.95, len(SCALE)))
-    left = np.zeros(len(shares))
+    places, left = np.arange(len(shares)), np.zeros(len(shares))
     for color, (rating, word) in zip(colors, SCALE.items(), strict=True):
-        ax.barh(shares.index, shares[rating], 0.7, left, color=color, label=f"{rating} {word}")
+        ax.barh(places, shares[rating], 0.7, left, color=color, label=f"{rating} {word}")
         left += shares[rating].to_numpy()
+    ax.set_yticks(places, show_names(shares.index))
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of ratings")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from regionlab.paths import expand
 from regionlab.ranking import check_count
 
 SCALE = {1: "bad", 2: "poor", 3: "fair", 4: "good", 5: "excellent"}  # ITU-T P.800's words
@@ -148,7 +149,7 @@ class RatingBook:
     """
 
     def __init__(self, file: Path | str, study: Study):
-        self.file, self.study = Path(file), study
+        self.file, self.study = expand(file), study
         self.file.parent.mkdir(parents=True, exist_ok=True)
         plan = json.dumps(asdict(study), sort_keys=True)
         with self._open() as base:

@@ -208,7 +208,7 @@ def _portable_text(text: str) -> str:
     if path.is_absolute() and "\n" not in text and path.name:
         inside = path.is_relative_to(paths.ROOT)
         return path.relative_to(paths.ROOT).as_posix() if inside else f"<outside>/{path.name}"
-    for place, name in ((paths.ROOT, "."), (Path.home(), "~")):
+    for place, name in ((paths.ROOT, "."), (paths.expand("~"), "~")):
         if place.name:  # never the root of the file system
             text = text.replace(str(place), name)
     return text
@@ -245,7 +245,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
+    """Write a text file in one step; what is no Unicode, as in file names, is escaped."""
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(partial, path)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.ndimage import binary_erosion
 
 from regionlab.figures import RIGHT, WRONG, draw_image, draw_ranking
+from regionlab.lettering import show_name, write_plainly
 from regionlab.prompts import Box, Points, Prompt, Text, Whole, as_prompts
 
 if TYPE_CHECKING:
@@ -91,8 +92,8 @@ def draw_selection(
         _draw_prompt(ax, prompt, color)
         label = labels[number] if number < len(labels) else ""
         if label := f"“{prompt.words}”" if isinstance(prompt, Text) else label:
-            _write_label(ax, label, _find_corner(prompt, region), color)
-    return ax
+            _write_label(ax, show_name(label), _find_corner(prompt, region), color)
+    return write_plainly(ax)
 
 
 def draw_matches(

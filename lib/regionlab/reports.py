@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from regionlab.lettering import escape_markdown
 from regionlab.parameters import read_notebook
 from regionlab.records import write_text
 from regionlab.significance import show_p
@@ -72,7 +73,7 @@ def results_table(results: Mapping[str, Any], *, only: Sequence[str] = ()) -> st
         raise ValueError(f"no result {unknown[0]!r}; there are {len(rows)}, as {', '.join(near)}")
     shown = [rows[name] for name in only or rows]
     lines = [("metric", title_values(shown), "n"), ("---", "---", "---")]
-    lines += [(_cell(row.name), _cell(row.value), row.n) for row in shown]
+    lines += [(escape_markdown(row.name), escape_markdown(row.value), row.n) for row in shown]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -115,10 +116,6 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return f"{len(value)} values" if len(value) > 8 else ", ".join(map(_text, value))
     return "–" if value is None else json.dumps(value)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def update_marked_tables(text: str, results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -226,7 +223,7 @@ def _gallery_of_run(run: str, saved: Mapping[str, Mapping[str, Any]]) -> list[st
     parts = []
     for figure in own_parts(own, "figure"):
         parts.append(f"![{_alt(figure['alt'])}]({figure['file']})\n")
-        parts += [f"*{figure['caption']}*\n"] if figure["caption"] else []
+        parts += [f"*{escape_markdown(figure['caption'])}*\n"] if figure["caption"] else []
     for table in own_parts(own, "table"):
         parts += _gallery_table(table)
     for name, content in own.items():
@@ -249,16 +246,17 @@ def own_parts(own: Mapping[str, Mapping[str, Any]], kind: str) -> list[Mapping[s
 
 def _gallery_table(table: Mapping[str, Any]) -> list[str]:
     links = f"[CSV]({table['csv']}), [LaTeX]({table['tex']})"
-    parts = [f"*{table['caption']}* ({links})\n" if table["caption"] else f"{links}\n"]
+    caption = escape_markdown(table["caption"])
+    parts = [f"*{caption}* ({links})\n" if caption else f"{links}\n"]
     if len(table["rows"]) > GALLERY_ROWS:
         return parts
     lines = [table["head"], ["--:" if number else "---" for number in table["numeric"]]]
     lines += table["rows"]
-    return [*parts, "".join(f"| {' | '.join(map(_cell, line))} |\n" for line in lines)]
+    return [*parts, "".join(f"| {' | '.join(map(escape_markdown, line))} |\n" for line in lines)]
 
 
 def _alt(text: str) -> str:
-    return " ".join(text.split()).replace("[", "(").replace("]", ")")
+    return escape_markdown(text.replace("[", "(").replace("]", ")"))
 
 
 def read_question(path: Path) -> tuple[str, str]:

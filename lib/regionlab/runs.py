@@ -17,9 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml
 from tqdm import tqdm
 
 from regionlab import paths
@@ -229,16 +227,14 @@ def describe(profile: Profile) -> str:
     return "\n".join(lines)
 
 
-def _read_settings(items: Sequence[str]) -> dict[str, Any]:
-    settings = {}
+def _read_settings(items: Sequence[str]) -> dict[str, list[str]]:
+    """Return the texts typed for each name, in order: what they mean, the notebooks know."""
+    settings: dict[str, list[str]] = {}
     for item in items:
         name, equals, text = item.partition("=")
         if not equals:
             raise ValueError(f"--set takes name=value, got {item!r}")
-        try:
-            settings[name] = yaml.safe_load(text) if text else ""
-        except yaml.YAMLError as e:
-            raise ValueError(f"--set {item!r}: the value is not YAML") from e
+        settings.setdefault(name, []).append(text)
     return settings
 
 
@@ -252,7 +248,8 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        help="parameters that differ from the profile; results then stay in data/runs/",
+        help="parameters that differ from the profile: text as it is, all else as in YAML; given "
+        "twice, both are run; results then stay in data/runs/",
     )
     parser.add_argument("--resume", action="store_true", help="keep what succeeded unchanged")
     side = "run what does not need each other side by side, on this machine or a Ray cluster"

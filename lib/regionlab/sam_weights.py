@@ -5,13 +5,14 @@ the names they are published by and downloaded where the network allows; `<name>
 a file of your own.
 """
 
-import pickle
 import urllib.request
 from pathlib import Path
 
 import torch
 
 from regionlab import weights
+from regionlab.checkpoints import CheckpointError, read_checkpoint, tell_misfit
+from regionlab.paths import expand
 from regionlab.toybox import toysam
 from regionlab.weights import CONNECT_SECONDS, WeightsError, WeightsFile, hash_file
 
@@ -57,7 +58,7 @@ def find_sam_weights(
         return _find_own_file(architecture, source)
     if architecture == "toysam":
         return _find_toysam()
-    folder = folder or weights.WEIGHTS
+    folder = expand(folder or weights.WEIGHTS)
     name, expected = OFFICIAL[architecture]
     path = folder / name
     if not path.is_file():
@@ -75,8 +76,8 @@ def find_sam_weights(
 def read_sam_weights(weights_file: WeightsFile) -> dict[str, torch.Tensor]:
     """Read the tensors of a checkpoint by name, as float32 on the CPU.
 
-    A `.safetensors` file, or what `torch.save` made of a state dict; code in a file is never
-    run.
+    Whatever a training script has put around them, see `read_checkpoint`; code in a file is
+    never run.
 
     Raises
     ------
@@ -85,15 +86,9 @@ def read_sam_weights(weights_file: WeightsFile) -> dict[str, torch.Tensor]:
     """
     path = weights_file.path
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {name: tensor.float() for name, tensor in state.items()}
-    except Exception as e:  # torch, pickle, zip and safetensors have errors of their own
-        raise damaged(weights_file, _tell_why(e)) from e
+        state = {name: tensor.float() for name, tensor in read_checkpoint(path).items()}
+    except CheckpointError as e:
+        raise damaged(weights_file, str(e)) from e
     broken = [name for name, tensor in state.items() if not torch.isfinite(tensor).all()]
     if broken:
         raise damaged(weights_file, f"{broken[0]} holds numbers that are not finite")
@@ -104,6 +99,14 @@ def damaged(weights_file: WeightsFile, reason: str) -> WeightsError:
     """Return the error for weights that cannot be loaded: names file, SHA-256 and reason."""
     return WeightsError(
         f"{weights_file.path} (SHA-256 {weights_file.sha256}) cannot be loaded: {reason}"
+    )
+
+
+def misfit(weights_file: WeightsFile, architecture: str, error: Exception) -> WeightsError:
+    """Return the error for weights that a model refuses; `error` is what it said."""
+    return damaged(
+        weights_file,
+        f"it is incomplete or of another architecture than {architecture}: {tell_misfit(error)}",
     )
 
 
@@ -138,14 +141,6 @@ def _download(architecture: str, address: str, path: Path, expected: str) -> Non
             f"cannot download {architecture}: {_first_line(e)}\n"
             f"Fetch {address} on a machine that can, and put the file at {path}."
         ) from e
-
-
-def _tell_why(error: Exception) -> str:
-    if isinstance(error, AttributeError):  # what was read has no items, or they are no tensors
-        return "it is no state dict"
-    if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds more than tensors, which is not loaded"
-    return f"it may be cut short ({type(error).__name__}: {_first_line(error)[:200]})"
 
 
 def _first_line(error: Exception) -> str:

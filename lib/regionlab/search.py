@@ -12,6 +12,7 @@ from regionlab.embedding import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list
 from regionlab.engines import Engine, build_engine
 from regionlab.images import ImageError
 from regionlab.index import Index
+from regionlab.paths import expand
 from regionlab.spaces import get_space
 from regionlab.weights import hash_file
 
@@ -290,10 +291,10 @@ def _find_own_row(index: Index, image: ImageSource) -> int:
     if isinstance(image, np.ndarray):
         raise ValueError("exclude_self needs image files: an array's own image cannot be known")
     try:
-        digest = hash_file(Path(image))
+        digest = hash_file(expand(image))
     except OSError as e:
         raise ImageError(image, e.strerror or str(e)) from e
     rows = np.flatnonzero(index.images["sha256"] == digest)
-    here = Path(image).resolve()
+    here = expand(image).resolve()
     same_file = [row for row in rows if index.path(row).resolve() == here]
     return int([*same_file, *rows, -1][0])

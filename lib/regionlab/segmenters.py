@@ -10,7 +10,7 @@ from regionlab.devices import resolve_device, resolve_precision
 from regionlab.everything import Everything
 from regionlab.islands import ISLAND_SHARE
 from regionlab.masking import Segmenter
-from regionlab.sam_weights import damaged, find_sam_weights, read_sam_weights
+from regionlab.sam_weights import find_sam_weights, misfit, read_sam_weights
 from regionlab.toybox.toysam import create_toysam
 
 from segment_anything import sam_model_registry  # isort: skip
@@ -105,7 +105,7 @@ def _create_model(architecture: str, source: str) -> tuple[Sam, str]:
     try:
         sam.load_state_dict(state, assign=True)
     except RuntimeError as e:
-        raise damaged(weights, f"it is of another architecture than {architecture}") from e
+        raise misfit(weights, architecture, e) from e
     return sam, weights.sha256
 
 

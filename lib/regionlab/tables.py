@@ -4,12 +4,14 @@ tables.save_table(frame, "02_table", record, caption="Retrieval on Toybox.")
 """
 
 import json
+import re
 from collections.abc import Mapping
 from numbers import Number
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regionlab.latex import table_to_latex
+from regionlab.lettering import drop_controls
 from regionlab.records import Record, write_text
 
 if TYPE_CHECKING:
@@ -103,7 +105,7 @@ def _spread(flat: "pd.DataFrame") -> "pd.DataFrame":
     for name in flat:
         cells = flat[name].tolist()
         if not any(isinstance(cell, Mapping) for cell in cells):
-            columns[name] = cells
+            columns[name] = [_one_line_end(cell) for cell in cells]
             continue
         parts = [cell if isinstance(cell, Mapping) else {"value": cell} for cell in cells]
         ends = [part.get("ci95", (None, None)) for part in parts]
@@ -111,6 +113,11 @@ def _spread(flat: "pd.DataFrame") -> "pd.DataFrame":
         columns[f"{name}, low"], columns[f"{name}, high"] = map(list, zip(*ends, strict=True))
         columns[f"{name}, n"] = [part.get("n") for part in parts]
     return pd.DataFrame(columns, dtype=object)
+
+
+def _one_line_end(cell: Any) -> Any:
+    """Return text with newlines for carriage returns, which older Pythons write without quotes."""
+    return "\n".join(re.split("\r\n?", cell)) if isinstance(cell, str) else cell
 
 
 def show_cell(cell: Any, digits: int = 3) -> str:
@@ -141,7 +148,7 @@ def show_cell(cell: Any, digits: int = 3) -> str:
     if isinstance(cell, float):
         return _show_float(cell, digits)
     if isinstance(cell, str | Path):
-        return " ".join(str(cell).split())
+        return " ".join(drop_controls(str(cell)).split())
     raise ValueError(f"a {type(cell).__name__} cannot be a cell of a table: {cell!r}")
 
 

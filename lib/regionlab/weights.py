@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 
 WEIGHTS = DATA / "weights"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
@@ -68,7 +68,7 @@ def find_weights(architecture: str, source: str, *, folder: Path | None = None) 
     published = open_clip.get_pretrained_cfg(architecture, source)
     if not published:
         return _find_own_file(architecture, source)
-    folder = folder or WEIGHTS
+    folder = expand(folder or WEIGHTS)
     path = _file_of_tag(architecture, source, folder) or _download(
         architecture, source, published, folder
     )

@@ -12,7 +12,7 @@ from regionlab.baselines.retrieval import create_dir, create_toydir, learn_white
 from regionlab.baselines.segnet import create_segnet, create_toysegnet
 from regionlab.baselines.vit import create_toyvit, create_vit
 from regionlab.devices import resolve_device, resolve_precision
-from regionlab.sam_weights import damaged, read_sam_weights
+from regionlab.sam_weights import misfit, read_sam_weights
 from regionlab.weights import WeightsError, WeightsFile
 
 import timm  # isort: skip
@@ -136,7 +136,7 @@ def _create_model(architecture: str, source: str) -> tuple[ImageModel, str]:
     try:
         model.load_weights(state)
     except (RuntimeError, KeyError, ValueError) as e:  # of torch, and of timm's conversions
-        raise damaged(weights, f"it is of another architecture than {architecture}") from e
+        raise misfit(weights, architecture, e) from e
     return model, weights.sha256
 
 

@@ -11,7 +11,7 @@ import timm
 from timm.models import PretrainedCfg
 
 from regionlab import weights
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 from regionlab.weights import CONNECT_SECONDS, WEIGHT_SUFFIXES, WeightsError, WeightsFile, hash_file
 
 TOYBOX = DATA / "toybox"
@@ -69,7 +69,7 @@ def find_timm_weights(name: str, *, folder: Path | None = None) -> WeightsFile:
     published = timm.get_pretrained_cfg(name)
     if not published or not published.hf_hub_id:
         raise WeightsError(f"timm publishes no weights of {name}: say {name}/<a file>")
-    folder = folder or weights.WEIGHTS
+    folder = expand(folder or weights.WEIGHTS)
     full_name = f"{published.architecture}.{published.tag}" if published.tag else name
     paths = (folder / f"{full_name}{suffix}" for suffix in WEIGHT_SUFFIXES)
     path = next((path for path in paths if path.is_file()), None)

@@ -16,6 +16,7 @@ from torch.nn.functional import normalize
 
 from regionlab.baselines.models import ImageEncoder, TimmModel, make_preprocess
 from regionlab.embedding import ImageSource
+from regionlab.paths import expand
 
 TOY_SIDE = 128
 TOY_KEPT = 32  # dimensions; on Toybox val more are worse, as the last ones are mostly noise
@@ -162,5 +163,6 @@ def learn_whitening(
     vectors = torch.from_numpy(plain.encode_images(images))
     model.whitening = Whitening(dim, kept)
     model.whitening.fit(vectors)
+    path = expand(path)
     save_file({name: t.cpu().contiguous() for name, t in model.state_dict().items()}, path)
-    return Path(path)
+    return path

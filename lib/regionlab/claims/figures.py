@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.claims.table import CONSISTENT, DIFFERENT, IMPOSSIBLE, PAPERS, UNKNOWN, VERDICTS
+from regionlab.lettering import write_plainly
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +43,7 @@ def draw_verdicts(ax: "Axes", audited: pd.DataFrame):
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of the printed numbers; counts in the bars")
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=7, columnspacing=1)
-    return ax
+    return write_plainly(ax)
 
 
 def draw_dumbbells(ax: "Axes", measured: pd.DataFrame):
@@ -65,4 +66,4 @@ def draw_dumbbells(ax: "Axes", measured: pd.DataFrame):
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.grid(axis="x")
     ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return ax
+    return write_plainly(ax)

@@ -77,7 +77,7 @@ def load_claims(path: Path | None = None) -> pd.DataFrame:
         If a column is missing or surplus, or a row is repeated, names an unknown paper
         or unit, has no number, no remark, or a key of another form.
     """
-    path = path or paths.DATA / "claims.csv"
+    path = paths.expand(path or paths.DATA / "claims.csv")
     claims = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(claims) != COLUMNS:
         raise ValueError(f"{path.name} has the columns {list(claims)}, not {COLUMNS}")

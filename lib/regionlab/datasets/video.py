@@ -14,7 +14,7 @@ from regionlab.collection import Collection, make_table
 from regionlab.datasets.captioned import make_skipped
 from regionlab.datasets.films import FilmError, find_films, read_frames
 from regionlab.images import write_image
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 from regionlab.progress import progress
 from regionlab.records import write_json
 from regionlab.short_names import shorten_path
@@ -155,7 +155,7 @@ def _read_spans(
     folder = root if root.is_dir() else root.parent
     if labels is None and not (root / LABELS).is_file():
         return pd.DataFrame(columns=SPAN), {}
-    path = folder / (labels or LABELS)
+    path = folder / expand(labels or LABELS)
     if not path.is_file():
         raise FileNotFoundError(f"no such file of labels: {path}")
     try:

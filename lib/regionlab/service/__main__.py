@@ -24,8 +24,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("regionlab.service", description=__doc__.partition(":")[0])
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--index", type=Path, help="an index; by default that of Toybox, test")
-    source.add_argument("--images", type=Path, help="a folder of pictures, indexed on first use")
+    source.add_argument(
+        "--index", type=paths.expand, help="an index; by default that of Toybox, test"
+    )
+    source.add_argument(
+        "--images", type=paths.expand, help="a folder of pictures, indexed on first use"
+    )
     parser.add_argument("--encoder", default="toyclip", help="or architecture/weights")
     parser.add_argument("--segmenter", default="toysam", help="or vit_b, vit_l, vit_h")
     parser.add_argument("--device", default="auto")

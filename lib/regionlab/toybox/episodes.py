@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 from regionlab.progress import progress
 from regionlab.records import write_json
 from regionlab.toybox.disk import is_written
@@ -184,7 +184,7 @@ def write_episodes(
     """
     if count < 1 or not seconds >= 1 / RATE:
         raise ValueError(f"films need count and seconds above 0, got {count} and {seconds}")
-    root = Path(root)
+    root = expand(root)
     ours = {"description": "Toybox episodes", "version": VERSION}
     info = ours | {"seed": seed, "count": count, "seconds": seconds}
     marker = root / "episodes.json"

@@ -11,7 +11,7 @@ from regionlab.datasets.cirr import load_cirr
 from regionlab.datasets.fashioniq import load_fashioniq
 from regionlab.datasets.triplets import Triplets
 from regionlab.images import write_image
-from regionlab.paths import DATA
+from regionlab.paths import DATA, expand
 from regionlab.progress import progress
 from regionlab.records import write_json
 from regionlab.toybox import disk, world
@@ -97,7 +97,7 @@ def find_changes(
         root = ROOTS[split]
         if (seed, size) != (0, GROUPS[split]):
             root = root.with_name(f"{root.name}-seed{seed}-{size}")
-    return write_changes(Path(root), split, size, seed=seed)
+    return write_changes(expand(root), split, size, seed=seed)
 
 
 def kinds_of(root: Path | str, split: str) -> dict[str, str]:
@@ -115,7 +115,7 @@ def kinds_of(root: Path | str, split: str) -> dict[str, str]:
     dict
         By query id, in both forms: CIRR's "12" and FashionIQ's "reference>target".
     """
-    entries = json.loads(_captions_file(Path(root), split).read_text(encoding="utf-8"))
+    entries = json.loads(_captions_file(expand(root), split).read_text(encoding="utf-8"))
     kinds = {str(entry["pairid"]): entry["kind"] for entry in entries}
     return kinds | {f"{e['reference']}>{e['target_hard']}": e["kind"] for e in entries}
 
@@ -152,7 +152,7 @@ def write_changes(root: Path, split: str, groups: int, *, seed: int = 0) -> Path
     check_split(split)
     if groups < 1:
         raise ValueError(f"a split of changes needs at least one group, got groups={groups}")
-    root = Path(root)
+    root = expand(root)
     ours = {"description": "Toybox changes", "version": [world.VERSION, VERSION]}
     info = ours | {"seed": seed, "split": split, "groups": groups}
     marker = root / f"changes_{split}.json"

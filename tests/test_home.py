@@ -1,0 +1,93 @@
+"""`~` is the home folder wherever a path is given, in whatever shell or file it was written."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regionlab import distributed_cli, load_collection, paths
+from regionlab.baselines.files import find_own_file
+from regionlab.compose_cli import _read_arguments as read_compose
+from regionlab.composed_files import TrainedParts
+from regionlab.composed_stages import Stages
+from regionlab.engine_files import find_place
+from regionlab.images import list_images, read_image, write_image
+from regionlab.profiles import find_profile
+from regionlab.prompts import Box, Selection
+from regionlab.sam_weights import find_sam_weights
+from regionlab.service.__main__ import parse_arguments
+from regionlab.weights import find_weights
+
+PICTURE = np.zeros((8, 8, 3), np.uint8)
+
+
+@pytest.fixture
+def home(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "pics").mkdir()
+    return tmp_path
+
+
+def test_a_written_path_is_of_the_workspace_the_home_folder_or_absolute(home):
+    assert paths.locate("") is None
+    assert paths.locate("data/x") == paths.ROOT / "data/x"
+    assert paths.locate("~/pics") == home / "pics"
+    assert paths.locate("/a/~") == Path("/a/~")
+
+
+def test_a_tilde_before_no_user_is_a_name(home):
+    assert paths.expand("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x")
+
+
+def test_pictures_are_written_listed_and_read_at_home(home):
+    write_image("~/pics/a.png", PICTURE)
+    assert list_images("~/pics") == [home / "pics/a.png"]
+    assert read_image("~/pics/a.png").shape == PICTURE.shape
+    assert load_collection("folder", "~/pics").root == home / "pics"
+
+
+def test_a_selection_is_saved_and_read_at_home(home):
+    selection = Selection("a.png", (8, 8), (Box(0, 0, 4, 4),))
+    assert selection.save("~/selection.json") == home / "selection.json"
+    assert Selection.load("~/selection.json") == selection
+
+
+def test_weights_are_found_at_home(home):
+    (home / "w.pt").write_bytes(b"x")
+    found = [
+        find_own_file("vit/x", "~/w.pt"),
+        find_sam_weights("vit_b", "~/w.pt"),
+        find_weights("ViT-B-32", "~/w.pt"),
+    ]
+    assert {file.path for file in found} == {home / "w.pt"}
+
+
+def test_trained_parts_and_engines_are_kept_at_home(home):
+    stages = Stages("toyclip", "toybox", folder="~/parts")
+    assert (stages.folder, stages.cache) == (home / "parts", home / "parts")
+    assert TrainedParts(None, "~/parts").folder == home / "parts"
+    assert find_place("~/engines", "HNSW32").parent == home / "engines"
+
+
+def test_a_profile_is_found_at_home(home):
+    (home / "mine.yaml").write_text("notebooks: []")
+    assert find_profile("~/mine.yaml") == home / "mine.yaml"
+
+
+def test_command_lines_take_home_where_the_shell_leaves_it(home):
+    build = ["build", "--dataset", "folder", "--root=~/pics", "--out=~/index"]
+    built = distributed_cli._read_arguments(build)
+    trained = read_compose(["train", "--data", "cirr", "--root=~/pics", "--folder=~/parts"])
+    served = parse_arguments(["--images=~/pics"])
+    assert {built.root, trained.root, served.images} == {home / "pics"}
+    assert (built.out, trained.folder) == (home / "index", home / "parts")
+
+
+@pytest.mark.parametrize("file", sorted(paths.NOTEBOOKS.glob("*.ipynb")), ids=lambda f: f.stem)
+def test_notebooks_locate_the_paths_of_their_parameters(file):
+    cells = json.loads(file.read_text("utf-8"))["cells"]
+    source = "".join(line for cell in cells for line in cell["source"])
+    assert not re.search(r"paths\.ROOT / [a-z]", source)
