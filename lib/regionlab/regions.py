@@ -7,13 +7,14 @@ so that CLIP's preprocessing, which cuts out the middle square, cuts nothing off
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from regionlab.embedding import MAX_ASPECT, Encoder
+from regionlab.embedding import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.masking import erase_background
 from regionlab.simulation import mask_to_box
 from regionlab.tokens import CLIP_MEAN, encode_region_tokens, find_normalization
@@ -64,6 +65,7 @@ def encode_regions(
     *,
     encoding: str = DEFAULT_ENCODING,
     batch_size: int = 64,
+    strict: bool = True,
 ) -> np.ndarray:
     """Encode regions of one image.
 
@@ -79,6 +81,8 @@ def encode_regions(
         A name in `REGION_ENCODINGS`.
     batch_size
         Pictures a forward pass.
+    strict
+        False gives NaN in place of a vector that is not finite, or zero, rather than an error.
 
     Returns
     -------
@@ -87,6 +91,8 @@ def encode_regions(
 
     Raises
     ------
+    FloatingPointError
+        If the model gives a vector that is not finite, or zero.
     ValueError
         If the encoding is not known or not possible with this encoder, `batch_size` is not
         positive, or the image or a mask has no pixels, another dtype or size.
@@ -98,12 +104,16 @@ def encode_regions(
     if len(masks) == 0:
         return np.empty((0, encoder.dim), np.float32)
     if chosen.show is None:
-        return encode_region_tokens(encoder, image, masks)
+        vectors = encode_region_tokens(encoder, image, masks)
+        if strict and not np.isfinite(vectors).all():
+            raise FloatingPointError(NO_DIRECTION)
+        return vectors
     color = find_mean_color(encoder)
     pictures = (Image.fromarray(chosen.show(image, mask, color)) for mask in masks)
     pixels = map(encoder.preprocess, pictures)
     batches = iter(lambda: list(islice(pixels, batch_size)), [])
-    return np.concatenate([encoder.encode_pixels(torch.stack(batch)) for batch in batches])
+    encode = partial(encoder.encode_pixels, strict=strict)
+    return np.concatenate([encode(torch.stack(batch)) for batch in batches])
 
 
 def show_region(

@@ -35,13 +35,16 @@ def encode_region_tokens(
     Returns
     -------
     np.ndarray
-        (r, d) float32, unit length.
+        (r, d) float32, unit length; NaN where the model's vectors are not finite, or cancel out.
     """
     patches = encode_patches(encoder, image, scale=scale)
     weights = np.stack([mask_to_grid(mask, patches.shape[:2]) for mask in masks])
     weights /= weights.sum((1, 2), keepdims=True)
     vectors = np.einsum("rhw,hwd->rd", weights, patches)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    good = np.isfinite(norms) & (norms > 0)
+    with np.errstate(invalid="ignore"):
+        return (vectors / np.where(good, norms, np.nan)).astype(np.float32)
 
 
 @torch.inference_mode()
