@@ -3,6 +3,7 @@
 import io
 import json
 from dataclasses import replace
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,9 @@ def _make_text(text: str) -> str:
 
 
 def _is_storable(column: pd.Series) -> bool:
+    kinds = set(map(type, column.dropna())) if column.dtype == object else set()
+    if len(kinds) > 1 and (bool in kinds or not all(issubclass(k, Number) for k in kinds)):
+        return False
     try:
         kind = pa.Table.from_pandas(column.rename("column").to_frame(), preserve_index=False)
         kind = kind.schema.field("column").type
@@ -89,13 +93,8 @@ def _is_storable(column: pd.Series) -> bool:
         return False
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    is_plain = (
-        pa.types.is_primitive,
-        pa.types.is_string,
-        pa.types.is_large_string,
-        pa.types.is_null,
-    )
-    return any(check(kind) for check in is_plain)
+    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+    return text or pa.types.is_primitive(kind) or pa.types.is_null(kind)
 
 
 def _to_json(value: Any) -> str | None:

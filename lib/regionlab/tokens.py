@@ -40,7 +40,9 @@ def encode_region_tokens(
     patches = encode_patches(encoder, image, scale=scale)
     weights = np.stack([mask_to_grid(mask, patches.shape[:2]) for mask in masks])
     weights /= weights.sum((1, 2), keepdims=True)
-    vectors = np.einsum("rhw,hwd->rd", weights, patches)
+    lost = ~np.isfinite(patches).all(axis=2)  # in the regions that cover them, and no others
+    vectors = np.einsum("rhw,hwd->rd", weights, np.where(lost[..., None], 0, patches))
+    vectors[(weights[:, lost] > 0).any(axis=1)] = np.nan
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     good = np.isfinite(norms) & (norms > 0)
     with np.errstate(invalid="ignore"):
