@@ -263,6 +263,36 @@ def test_fresh_vectors_leave_the_old_regions_until_there_are_new_ones(
     assert hidden(work) == []
 
 
+def test_the_service_indexes_a_folder_again_only_for_what_is_new(
+    made, work, encoder, segmenter, done, monkeypatch
+):
+    from regionlab.service.__main__ import build_own
+
+    monkeypatch.setattr(paths, "DATA", work / "data")
+    monkeypatch.setattr(segmenter, "everything", FEW)
+    first = build_own(work / "photos", encoder, segmenter)
+    write_picture(work / "photos" / "25.png", 25, size=(55, 24))
+    done[0].clear(), done[1].clear()
+    second = build_own(work / "photos", encoder, segmenter)
+    assert done == (["25.png"], [55])
+    assert second.folder == first.folder
+    before, now = parts(open_index(made / "index")), parts(second)
+    assert {digest: now[digest] for digest in before} == before
+
+
+def test_an_engine_does_not_outlive_a_change_of_its_index(work, encoder):
+    from regionlab.search import get_engine
+
+    index = build(work / "photos", encoder)
+    get_engine(index, "faiss:Flat")
+    write_picture(work / "photos" / "1.png", 101)
+    changed = build(work / "photos", encoder)
+    engine = get_engine(changed, "faiss:Flat")
+    rows, _ = engine.search(np.array(changed.vectors[1:2]), 1)
+    assert rows.tolist() == [[1]]
+    np.testing.assert_array_equal(engine.vectors, changed.vectors)
+
+
 # Work that was cut off
 
 
