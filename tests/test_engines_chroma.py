@@ -1,6 +1,7 @@
 """Chroma in a folder and behind a real server: the same answers, and nothing lost on the way."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -391,3 +392,12 @@ def test_a_changed_table_is_another_collection(tmp_path):
         open_engine("chroma", SMALL, folder=tmp_path, table=table)
     engine = build_engine("chroma", SMALL, folder=tmp_path, table=table)
     assert engine.search(QUERIES[:1], 2, where={"label": "cow"})[0].tolist() == [[0, -1]]
+
+
+def test_a_folder_that_was_deleted_is_built_again_in_the_same_process(tmp_path):
+    vectors = np.eye(4, dtype=np.float32)
+    for _ in range(3):
+        engine = build_engine("chroma", vectors, folder=tmp_path / "engines")
+        rows, _ = engine.search(vectors[:1], 1)
+        assert rows.tolist() == [[0]]
+        shutil.rmtree(tmp_path / "engines")

@@ -64,7 +64,7 @@ def test_an_index_holds_table_and_vectors_of_every_image(photos, encoder, tmp_pa
     collection = load_folder(photos)
     index = build_index(collection, encoder, tmp_path / "index")
     assert len(index) == 10
-    assert {path.name for path in index.folder.iterdir()} == FILES
+    assert {path.name for path in index.folder.iterdir()} == FILES | {"stamps.json"}
     assert index.images["image_id"].tolist() == collection.images["image_id"].tolist()
     assert index.images["width"].tolist() == list(range(20, 30))
     assert index.images["height"].tolist() == [30] * 10

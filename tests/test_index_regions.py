@@ -144,7 +144,7 @@ def test_the_index_is_the_same_but_for_its_regions(made):
     assert whole.id == plain.id
     assert whole.root == plain.root
     files = {path.name for path in whole.folder.iterdir()}
-    assert files == {"manifest.json"} | IMAGE_FILES | REGION_FILES
+    assert files == {"manifest.json", "stamps.json"} | IMAGE_FILES | REGION_FILES
     for name in IMAGE_FILES:
         assert (whole.folder / name).read_bytes() == (plain.folder / name).read_bytes()
     own = {"regions": None, "checksum": "", "files": plain.manifest["files"]}

@@ -304,6 +304,31 @@ def test_another_models_encoder_cannot_verify(index):
         verify_index(index, encoder=load_encoder("toyclip/untrained", device="cpu"))
 
 
+def write_large_jpegs(folder):
+    """Fine textures, which a decoder at reduced scale does not give as a large one resized."""
+    folder.mkdir()
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.jpg", quality=95)
+    return load_folder(folder)
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["reduced", "full"])
+def test_large_jpegs_are_read_again_as_they_were_for_the_index(tmp_path, monkeypatch, fast):
+    monkeypatch.setattr("regionlab.index_verify.ALIKE_FP32", 0.999998)
+    photos = write_large_jpegs(tmp_path / "photos")
+    one, other = (
+        load_encoder("toyclip", device="cpu", precision="fp32", fast_decode=f) for f in (fast, True)
+    )
+    index = build_index(photos, one, tmp_path / "index")
+    full = one.encode_images([np.asarray(Image.open(index.path(row))) for row in range(3)])
+    cosines = (full * index.vectors).sum(axis=1)
+    assert (cosines < 0.999998).any() == fast  # as arrays they would be called damaged
+    assert verify_index(index.folder, encoder=one) == []
+    assert verify_index(index.folder, encoder=other) == []
+    assert other.fast_decode
+
+
 # The command
 
 
@@ -323,6 +348,18 @@ def test_the_command_compares_vectors_when_given_the_model(index, encoder_file, 
     assert main([str(index), "--encoder", "toyclip/untrained"]) == 2
     assert main([str(index), "--encoder", "nothing"]) == 2
     assert "error: unknown encoder 'nothing'" in capsys.readouterr().err
+
+
+def test_the_command_takes_padding_and_precision(tmp_path, encoder_file, capsys):
+    name = f"toyclip/{encoder_file}"
+    encoder = load_encoder(name, device="cpu", precision="fp32", padding="target")
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (60, 24), "red").save(tmp_path / "photos" / "1.png")
+    folder = str(build_index(load_folder(tmp_path / "photos"), encoder, tmp_path / "index").folder)
+    assert main([folder, "--encoder", name]) == 2
+    assert "is by toyclip" in capsys.readouterr().err
+    more = ["--encoder", name, "--padding", "target", "--precision", "fp32"]
+    assert main([folder, *more]) == 0
 
 
 def test_the_command_runs_as_a_module(tmp_path):

@@ -88,6 +88,8 @@ class Collection:
         Image id to EXIF orientation, of images whose segmentations were drawn on the pixels as
         stored: `mask` turns them upright, as `read` does the picture. Boxes, width and height
         are of the upright picture.
+    shown_as
+        What people are to read for `name`, where that has more in it to be unique; see `title`.
 
     Raises
     ------
@@ -104,6 +106,7 @@ class Collection:
     split: str | None = None
     skipped: pd.DataFrame = field(default_factory=lambda: make_table("skipped"))
     turned: Mapping[str, int] = field(default_factory=dict)
+    shown_as: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
@@ -120,8 +123,13 @@ class Collection:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def title(self) -> str:
+        """What people are to read: the name without what only makes it unique."""
+        return self.shown_as or self.name
+
     def __repr__(self) -> str:
-        title = f"{self.name} {self.split}" if self.split else self.name
+        title = f"{self.title} {self.split}" if self.split else self.title
         counts = ", ".join(f"{n:,} {what}" for what, n in self.summary().items() if n)
         return f"<Collection {title}: {counts or 'empty'}>"
 

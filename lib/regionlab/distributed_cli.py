@@ -23,7 +23,7 @@ def _build(options: argparse.Namespace) -> None:
 
     choice = {"split": options.split} if options.split else {}
     collection = load_collection(options.dataset, options.root, **choice)
-    name = (options.dataset, collection.split, options.encoder)
+    name = (collection.name, collection.split, options.encoder)
     index = build_index_distributed(
         collection, options.encoder, options.out or index_folder(*name), workers=options.workers,
         cpus_per_worker=options.cpus, gpus_per_worker=options.gpus,

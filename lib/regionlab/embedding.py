@@ -24,6 +24,7 @@ ImageSource = Path | str | np.ndarray
 DEFAULT_TEMPLATES = ("{}",)
 # Resized to the model's size by its short side, a long line of pixels would fill the memory.
 MAX_ASPECT = 200
+NO_DIRECTION = "the model gave a vector that is not finite, or zero"
 FULL = "full"  # the fingerprint's word for pictures that are always decoded at full size
 
 
@@ -50,7 +51,7 @@ class Encoder:
     Raises
     ------
     FloatingPointError
-        If the model's vectors are not finite.
+        If the model's vectors are not finite; `encode_stream` reports those of single images.
     """
 
     def __init__(self, name, model, preprocess, tokenizer, fingerprint, device):
@@ -126,9 +127,9 @@ class Encoder:
     ) -> Iterator[ImageBatch]:
         """Encode images batch by batch, decoding the next ones while the model computes.
 
-        Memory holds four batches at most, however long the stream. Images that cannot be read
-        are reported in their batch and stop nothing. On a CPU a batch is computed in parts side
-        by side, see `SideBySide`.
+        Memory holds four batches at most, however long the stream. Images that cannot be read,
+        or whose vector is not finite, are reported in their batch and stop nothing. On a CPU a
+        batch is computed in parts side by side, see `SideBySide`.
 
         Raises
         ------
@@ -200,15 +201,20 @@ class Encoder:
         return with_space(_normalize(vectors) if unit else vectors, self.space)
 
     @torch.inference_mode()
-    def encode_pixels(self, pixels: torch.Tensor, *, unit: bool = True) -> np.ndarray:
+    def encode_pixels(
+        self, pixels: torch.Tensor, *, unit: bool = True, strict: bool = True
+    ) -> np.ndarray:
         """Encode preprocessed images, (b, 3, size, size) float, to (b, d) float32 unit vectors.
 
-        With `unit` False they are as long as the model makes them.
+        With `unit` False they are as long as the model makes them. A vector without a direction,
+        not finite or zero, is an error; with `strict` False it is NaN in each place.
         """
         pixels = pixels.to(self.device, self.dtype, memory_format=torch.channels_last)
         vectors = self.model.encode_image(pixels).float().cpu().numpy()
-        directions = _normalize(vectors)  # also a check that there are any
-        return with_space(directions if unit else vectors, self.space)
+        directions = _normalize(vectors, strict=strict)  # also a check that there are any
+        if not unit:
+            directions = np.where(np.isnan(directions), np.nan, vectors)
+        return with_space(directions, self.space)
 
     @torch.inference_mode()
     def _encode_tokens(self, tokens: torch.Tensor, unit: bool) -> np.ndarray:
@@ -237,31 +243,37 @@ class Encoder:
         return torch.zeros(count, 3, *side, dtype=self.dtype)
 
     def _read(self, item: tuple[int, ImageSource, Preprocessing]) -> tuple:
-        """Read and shape one image: (row, shaped, size, digest), or (row, error)."""
+        """Read and shape one image: (row, shaped, size, digest, source), or (row, error)."""
         row, source, steps = item
         try:
             least_side = steps.least_side if self.fast_decode else None
             picture, size, digest = _load_image(source, row, least_side)
-            return row, steps.shape(picture), size, digest
+            return row, steps.shape(picture), size, digest, source
         except (ImageError, MemoryError, RuntimeError) as error:
             return row, _to_failure(error, source, row)
 
     def _encode_read(
         self, items: list[tuple], steps: Preprocessing, model: SideBySide, unit: bool
     ) -> ImageBatch:
-        read = [item for item in items if len(item) == 4]
+        read = [item for item in items if len(item) > 2]
         failures = [item for item in items if len(item) == 2]
-        rows, shaped, sizes, digests = zip(*read, strict=True) if read else ((), (), (), ())
+        rows, shaped, sizes, digests, sources = zip(*read, strict=True) if read else ((),) * 5
 
         def encode(part: Sequence) -> np.ndarray:
-            return self.encode_pixels(steps.stack(part), unit=unit)
+            return self.encode_pixels(steps.stack(part), unit=unit, strict=False)
 
         vectors = model.map(encode, shaped) if read else [np.empty((0, self.dim))]
+        vectors = np.concatenate(vectors).astype(np.float32)
+        good = ~np.isnan(vectors).any(axis=1)
+        for position in np.flatnonzero(~good):
+            name = sources[position]
+            name = f"image {rows[position]}" if isinstance(name, np.ndarray) else name
+            failures.append((rows[position], ImageError(name, NO_DIRECTION)))
         return ImageBatch(
-            rows=np.array(rows, np.int64),
-            vectors=with_space(np.concatenate(vectors).astype(np.float32), self.space),
-            sizes=np.array(sizes, np.int64).reshape(-1, 2),
-            digests=list(digests),
+            rows=np.array(rows, np.int64)[good],
+            vectors=with_space(vectors[good], self.space),
+            sizes=np.array(sizes, np.int64).reshape(-1, 2)[good],
+            digests=[digest for digest, kept in zip(digests, good, strict=True) if kept],
             failures=failures,
         )
 
@@ -312,8 +324,10 @@ def _check_texts(texts: str | Iterable[str]) -> list[str]:
     return texts
 
 
-def _normalize(vectors: np.ndarray) -> np.ndarray:
+def _normalize(vectors: np.ndarray, *, strict: bool = True) -> np.ndarray:
     norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    if not np.isfinite(norms).all() or not norms.all():
-        raise FloatingPointError("the model gave a vector that is not finite, or zero")
-    return vectors / norms
+    good = np.isfinite(norms) & (norms > 0)
+    if strict and not good.all():
+        raise FloatingPointError(NO_DIRECTION)
+    with np.errstate(invalid="ignore"):  # what is not finite is NaN in the end
+        return vectors / np.where(good, norms, np.nan)

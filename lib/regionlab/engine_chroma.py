@@ -25,12 +25,14 @@ from regionlab.progress import progress
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
+    from chromadb.config import Settings
 
 OPTIONS = ("collection", "ef_search")
 EF_SEARCH = 400  # Chroma's own 100 misses one neighbour in fifty on random vectors
 CHUNK = 2000  # vectors sent at a time, if the server takes as many
 QUESTIONS = 100  # queries sent at a time
 ANSWERS = 2**12  # rows asked for at most, beyond those of the answer
+_clients: dict[Path, tuple[tuple[int, int] | None, "ClientAPI"]] = {}  # by folder, while it is open
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,33 @@ def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple[
     place = Place(str(path), "see that it can be written to, or name another folder")
     with _explain(place, "open"):
         path.mkdir(parents=True, exist_ok=True)
-        return chromadb.PersistentClient(path, settings=settings), place
+        return _open_folder(path.resolve(), settings), place
+
+
+def _open_folder(path: Path, settings: "Settings") -> "ClientAPI":
+    """Return the client of a folder, a new one where the folder was deleted since it was opened.
+
+    Chroma keeps a folder open as long as the process lives, and would write to the deleted files.
+    """
+    import chromadb
+
+    file, client = _clients.get(path, (None, None))
+    if client is not None and file != _identify(path):
+        client.close()
+        client = None
+    if client is None:
+        client = chromadb.PersistentClient(path, settings=settings)
+        _clients[path] = _identify(path), client
+    return client
+
+
+def _identify(path: Path) -> tuple[int, int] | None:
+    """Return which file the database is; as long as it is open, no other gets its number."""
+    try:
+        stat = (path / "chroma.sqlite3").stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
 def _get_collection(

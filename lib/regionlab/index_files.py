@@ -10,15 +10,23 @@ import numpy as np
 import pandas as pd
 
 from regionlab.collection import Collection
+from regionlab.failure_files import FAILURE_COLUMNS, write_failures
+from regionlab.index_stamps import STAMPS, Stamp, write_stamps
 from regionlab.shards import read_shards
-from regionlab.vector_files import digest_sample, merge_vectors, open_vectors, write_vectors
+from regionlab.vector_files import (
+    StackedVectors,
+    digest_sample,
+    link_or_copy,
+    merge_vectors,
+    open_vectors,
+    write_vectors,
+)
 from regionlab.weights import hash_file
 
 SCHEMA = 1
 IMAGE_FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
 REGION_FILES = ("regions.parquet", "region_vectors.npy", "region_failures.csv")
-FILES = ("manifest.json", *IMAGE_FILES, *REGION_FILES)
-FAILURE_COLUMNS = ["image_id", "path", "reason"]
+FILES = ("manifest.json", *IMAGE_FILES, *REGION_FILES, STAMPS)
 
 
 class IndexFolderError(ValueError):
@@ -30,8 +38,10 @@ class Known(NamedTuple):
 
     Attributes
     ----------
-    images, vectors
-        As in `Index`.
+    images
+        `width`, `height` and `sha256` of each.
+    vectors
+        (m, d) float32, theirs.
     rows
         (n,) int64, for each image of the new one its row in the old one; -1 if it is to come
         from the shards, in their order.
@@ -39,20 +49,16 @@ class Known(NamedTuple):
         `space`, `model`, `dim` of the vectors, as the manifest has them.
     seconds
         What the old one took.
+    file
+        Of the very vectors that the new one is to have, if it needs no others.
     """
 
     images: pd.DataFrame
-    vectors: np.ndarray
+    vectors: np.ndarray | StackedVectors
     rows: np.ndarray
     model: dict[str, Any]
     seconds: float = 0.0
-
-
-def know_nothing(count: int, model: dict[str, Any]) -> Known:
-    """Return what is known of images without an older index: only the model."""
-    images = pd.DataFrame({"width": [0], "height": [0], "sha256": [""]}).iloc[:0]
-    vectors = np.empty((0, model["dim"]), np.float32)
-    return Known(images, vectors, np.full(count, -1), model)
+    file: Path | None = None
 
 
 def write_index_files(
@@ -63,6 +69,7 @@ def write_index_files(
     folder: Path,
     plan: str,
     known: Known,
+    stamps: list[Stamp],
 ) -> None:
     """Join what is known and the shards of the rest into the files of an index.
 
@@ -80,6 +87,8 @@ def write_index_files(
         What decided the index, to know it again.
     known
         Images that need no embedding.
+    stamps
+        Of the images' files, from before they were read.
 
     Raises
     ------
@@ -99,10 +108,14 @@ def write_index_files(
     unread = collection.images.assign(reason=visits["reason"])[~read]
     skipped = collection.skipped.reindex(columns=FAILURE_COLUMNS, fill_value="")
     failures = pd.concat([unread[FAILURE_COLUMNS], skipped])
-    failures.to_csv(new / "failures.csv", index=False)
-    fresh = (vector for part in read_shards(shards, "vectors") for vector in part)
-    blocks = merge_vectors(known.vectors, known.rows, fresh, keep=read)
-    write_vectors(new / "image_vectors.npy", blocks, (len(images), model["dim"]))
+    write_failures(new / "failures.csv", failures)
+    write_stamps(new / STAMPS, folder, collection, stamps, visits["sha256"])
+    if known.file is not None:
+        link_or_copy(known.file, new / "image_vectors.npy")
+    else:
+        fresh = (vector for part in read_shards(shards, "vectors") for vector in part)
+        blocks = merge_vectors(known.vectors, known.rows, fresh, keep=read)
+        write_vectors(new / "image_vectors.npy", blocks, (len(images), model["dim"]))
     seconds = known.seconds + sum(float(part.sum()) for part in read_shards(shards, "seconds"))
     manifest = {
         "schema": SCHEMA,
@@ -112,6 +125,7 @@ def write_index_files(
         "model": model["model"],
         "collection": collection.name,
         "split": collection.split,
+        "title": collection.title,
         "root": str(collection.root.resolve()),
         "root_from_here": os.path.relpath(collection.root.resolve(), folder),
         "regions": None,
@@ -183,7 +197,7 @@ def check_agreement(
         raise ValueError("images.parquet is not the table that was written with it")
     if digest_sample(vectors) != manifest["vectors_sample"]:
         raise ValueError("image_vectors.npy is not the file that was written with it")
-    if len(failures) != manifest["failures"] or list(failures.columns) != FAILURE_COLUMNS:
+    if len(failures) != manifest["failures"]:
         raise ValueError(f"failures.csv does not list {manifest['failures']} files")
 
 

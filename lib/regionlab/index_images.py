@@ -10,6 +10,7 @@ from regionlab.batch_size import resolve_batch_size
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index_files import Known, write_index_files
+from regionlab.index_stamps import Stamp
 from regionlab.shards import write_shards
 from regionlab.workshop import whole_folder
 
@@ -20,16 +21,18 @@ def make_images(
     encoder: Encoder | None,
     known: Known,
     *,
+    shards: Path,
     folder: Path,
     plan: str,
     sizes: dict[str, Any],
+    stamps: list[Stamp],
     write: Callable[..., None] = write_shards,
 ) -> None:
     """Make the files of an index without regions in the folder `target` of a workshop.
 
     Parameters
     ----------
-    collection, folder, plan
+    collection, shards, folder, plan, stamps
         As for `write_index_files`.
     encoder
         Embeds the images that are not known; None if all are.
@@ -40,13 +43,14 @@ def make_images(
     write
         Writes the shards that are missing: `write_shards`, or another that takes the same.
     """
-    shards = target.parent / "shards"
     rest = np.flatnonzero(known.rows < 0)
     if len(rest):
         batch_size = resolve_batch_size(encoder, sizes["batch_size"])
         write(collection, rest, encoder, shards, **sizes | {"batch_size": batch_size})
     with whole_folder(target) as new:
-        write_index_files(new, collection, shards, folder=folder, plan=plan, known=known)
+        write_index_files(
+            new, collection, shards, folder=folder, plan=plan, known=known, stamps=stamps
+        )
 
 
 def check_sizes(batch_size: int | str, workers: int, shard_size: int) -> dict[str, Any]:

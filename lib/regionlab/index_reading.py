@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.embedding import Encoder
+from regionlab.failure_files import read_failures
 from regionlab.index_files import (
     IndexFolderError,
     check_agreement,
@@ -77,7 +78,8 @@ class Index:
         if self.regions is not None:
             held += f", {len(self.regions)} regions"
         failed = f", {len(self.failures)} unreadable" if len(self.failures) else ""
-        return f"<Index {made['collection']}: {held} by {made['model']['model']}{failed}>"
+        title = made.get("title", made["collection"])
+        return f"<Index {title}: {held} by {made['model']['model']}{failed}>"
 
     @property
     def id(self) -> str:
@@ -194,7 +196,7 @@ def _read_index(folder: Path) -> Index:
     try:
         images = pd.read_parquet(folder / "images.parquet")
         vectors = open_vectors(folder / "image_vectors.npy")
-        failures = pd.read_csv(folder / "failures.csv", dtype=str, keep_default_na=False)
+        failures = read_failures(folder / "failures.csv")
         check_agreement(manifest, images, vectors, failures)
         regions = read_region_files(folder, manifest, images)
         root = find_root(folder, manifest)

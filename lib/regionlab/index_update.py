@@ -4,10 +4,8 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,18 +14,14 @@ import pandas as pd
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index import Index, open_index, warn_of_failures
-from regionlab.index_files import IndexFolderError, Known
-from regionlab.index_images import check_sizes, make_images
+from regionlab.index_change import Change, make_change, match_images
+from regionlab.index_files import IndexFolderError
+from regionlab.index_images import check_sizes
 from regionlab.index_lock import claim_index
-from regionlab.index_regions import make_regions
+from regionlab.index_stamps import Look, hash_unknown, look_at_files
 from regionlab.masking import Segmenter
-from regionlab.progress import progress
-from regionlab.region_files import get_policy
-from regionlab.region_merge import take_over_regions
-from regionlab.weights import hash_file
-from regionlab.workshop import IMAGES, finish_swap, get_workshop, open_workshop, plan_build
-
-REGION_SHARD = 128  # images between two savings, when regions are found
+from regionlab.storable import make_storable
+from regionlab.workshop import IMAGES, finish_swap, get_workshop, plan_build
 
 
 def update_index(
@@ -72,11 +66,12 @@ def update_index(
     if not len(collection):
         raise ValueError(f"{collection!r} has no images to index")
     sizes = check_sizes(batch_size, workers, shard_size)
+    collection = make_storable(collection)
     with _claimed(index) as current:
         plan = plan_build(collection, encoder)
-        digests = _hash_files(collection, workers)
-        rows = match_images(current.images, collection.images["image_id"], digests)
-        changed = _change(current, collection, rows, plan, encoder, segmenter, sizes)
+        look = hash_unknown(collection, look_at_files(collection), workers)
+        rows = match_images(current.images, collection.images["image_id"], look.digests)
+        changed = _change(current, collection, rows, plan, look, encoder, segmenter, sizes)
     warn_of_failures(changed)
     return changed
 
@@ -112,10 +107,11 @@ def add_images(
         )
     sizes = check_sizes(batch_size, workers, shard_size)
     with _claimed(index) as current:
-        merged = _merge(as_collection(current), collection)
+        merged = make_storable(_merge(as_collection(current), collection))
         rows = np.concatenate([np.arange(len(current)), np.full(len(merged) - len(current), -1)])
         plan = _extend_plan(current, "add", plan_build(merged, encoder))
-        changed = _change(current, merged, rows, plan, encoder, segmenter, sizes)
+        look = look_at_files(merged)
+        changed = _change(current, merged, rows, plan, look, encoder, segmenter, sizes)
     warn_of_failures(changed)
     return changed
 
@@ -142,7 +138,7 @@ def remove_images(index: Index, image_ids: Iterable[str]) -> Index:
         held = as_collection(current)
         kept = replace(held, images=held.images.iloc[rows].reset_index(drop=True))
         plan = _extend_plan(current, "remove", sorted(gone))
-        return _change(current, kept, rows, plan)
+        return _change(current, kept, rows, plan, look_at_files(kept))
 
 
 def as_collection(index: Index) -> Collection:
@@ -153,6 +149,7 @@ def as_collection(index: Index) -> Collection:
         name=index.manifest["collection"],
         split=index.manifest["split"],
         skipped=index.failures,
+        shown_as=index.manifest.get("title", ""),
     )
 
 
@@ -163,42 +160,6 @@ def _merge(held: Collection, collection: Collection) -> Collection:
     skipped = pd.concat([failed, collection.skipped.assign(image_id="")]).drop_duplicates()
     images = pd.concat([held.images, more], ignore_index=True)
     return replace(held, images=images, skipped=skipped)
-
-
-def match_images(images: pd.DataFrame, image_ids: pd.Series, digests: np.ndarray) -> np.ndarray:
-    """Return for each file the row of an index's image with the same contents, -1 for none.
-
-    Of several the one with the same id is taken, else the first.
-
-    Parameters
-    ----------
-    images
-        Table of the index.
-    image_ids
-        (n,) str.
-    digests
-        (n,) SHA-256 of each file; empty where it cannot be read.
-    """
-    by_id = pd.Index(images["image_id"]).get_indexer(image_ids)
-    held = images["sha256"].to_numpy()
-    first = images.drop_duplicates("sha256")
-    by_digest = pd.Index(first["sha256"]).get_indexer(digests)
-    by_digest = np.where(by_digest < 0, -1, first.index.to_numpy()[by_digest])
-    return np.where((by_id >= 0) & (held[by_id] == digests), by_id, by_digest)
-
-
-def _hash_files(collection: Collection, workers: int) -> np.ndarray:
-    paths = [collection.root / path for path in collection.images["path"]]
-    with ThreadPoolExecutor(workers) as pool:
-        digests = progress(pool.map(_hash_or_nothing, paths), desc="hash files", total=len(paths))
-        return np.array(list(digests), dtype=object)
-
-
-def _hash_or_nothing(path: Path) -> str:
-    try:
-        return hash_file(path)
-    except (OSError, ValueError):  # whoever reads it next says why
-        return ""
 
 
 def _extend_plan(index: Index, *changes: object) -> str:
@@ -220,31 +181,23 @@ def _change(
     collection: Collection,
     rows: np.ndarray,
     plan: str,
+    look: Look,
     encoder: Encoder | None = None,
     segmenter: Segmenter | None = None,
     sizes: dict[str, Any] | None = None,
 ) -> Index:
     """Put an index of `collection` in the place of `index`, and take over its `rows`."""
-    made, folder = index.manifest, index.folder
     if (rows < 0).any():
         _check_models(index, encoder, segmenter)
-    same = plan == made["plan"] and index.root == collection.root.resolve()
-    if same and np.array_equal(rows, np.arange(len(index))):
+    same = plan == index.manifest["plan"] and index.root == collection.root.resolve()
+    missing = segmenter is not None and index.regions is not None and len(index.region_failures)
+    if same and not missing and np.array_equal(rows, np.arange(len(index))):
         return index
-    marker = [index.id, made["regions"] and made["regions"]["id"], plan, sizes]
-    work = open_workshop(folder, IMAGES, json.dumps(marker))
-    model = {key: made[key] for key in ("space", "model", "dim")}
-    known = Known(index.images, index.vectors, rows, model, made["seconds"])
-    target = work / ("ready" if index.regions is None else "images")
-    make_images(target, collection, encoder, known, folder=folder, plan=plan, sizes=sizes)
-    if index.regions is not None:
-        new = replace(open_index(target), root=collection.root.resolve())
-        read = collection.images["image_id"].isin(new.images["image_id"])
-        retry = segmenter is not None
-        regions = take_over_regions(index, new.images, rows[read], retry=retry)
-        make_regions(new, segmenter, encoder, work, get_policy(made), regions, REGION_SHARD)
-    finish_swap(folder)
-    return open_index(folder)
+    change = Change(
+        index.folder, collection, plan, look, encoder, segmenter, sizes=sizes or {"workers": 2},
+        retry=segmenter is not None,
+    )  # fmt: skip
+    return make_change(change, index, rows, index)
 
 
 def _check_models(index: Index, encoder: Encoder, segmenter: Segmenter | None) -> None:

@@ -3,14 +3,15 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from regionlab.embedding import Encoder
-from regionlab.images import ImageError, read_image_and_digest
+from regionlab.embedding import FULL, Encoder
 from regionlab.index import Index, open_index
 from regionlab.index_checks import (
     REBUILD,
@@ -33,7 +34,7 @@ from regionlab.index_lock import find_builder
 from regionlab.progress import progress
 from regionlab.vector_files import open_vectors
 from regionlab.weights import hash_file
-from regionlab.workshop import IMAGES, REGIONS, get_workshop
+from regionlab.workshop import IMAGES, PREVIOUS, REGIONS, get_workshop
 
 # Cosine of an image's vector with itself, computed again: in fp32 on both sides, and otherwise.
 ALIKE_FP32, ALIKE = 0.9999, 0.99
@@ -96,6 +97,11 @@ def _check_surroundings(folder: Path) -> Iterator[Finding]:
         if work.exists() and not builder:
             advice = "Run the same call again to finish it, or remove this folder."
             yield Finding(work.name, "work that was cut off", advice)
+    aside = get_workshop(folder, PREVIOUS)
+    if aside.exists():
+        what = "the index that was here before, with its regions"
+        advice = "It goes when add_regions is done, or comes back with its model; or remove it."
+        yield Finding(aside.name, what, advice, harm=False)
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     for name in sorted(set(names) - set(FILES)):
         advice = "Move it elsewhere: the index cannot be built again while it is here."
@@ -176,20 +182,24 @@ def _has_changed(index: Index, row: int) -> bool:
 
 
 def _check_sample(index: Index, encoder: Encoder) -> Iterator[Finding]:
-    """Embed images from all over the index again; a wrong alignment shows in most of them."""
+    """Embed images from all over the index again; a wrong alignment shows in most of them.
+
+    They are read as they were for the index: large JPEGs at reduced scale, or not.
+    """
     index.check_encoder(encoder)
-    rows, images = [], []
-    for row in np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int)):
-        try:
-            image, digest = read_image_and_digest(index.path(row))
-        except ImageError:
-            continue
-        if digest == index.images["sha256"].iloc[row]:
-            rows.append(row)
-            images.append(image)
+    encoder = copy(encoder)
+    encoder.fast_decode = index.manifest["model"].get("decode", FULL) != FULL
+    sample = np.unique(np.linspace(0, len(index) - 1, SAMPLE).astype(int))
+    rows, vectors = [], [np.empty((0, encoder.dim), np.float32)]
+    with closing(encoder.encode_stream(index.path(row) for row in sample)) as batches:
+        for batch in batches:  # what cannot be read, or has changed, is another finding
+            held = index.images["sha256"].to_numpy()[sample[batch.rows]]
+            same = held == np.array(batch.digests, object)
+            rows.extend(sample[batch.rows][same])
+            vectors.append(batch.vectors[same])
     precise = index.manifest["model"]["precision"] == encoder.precision == "fp32"
     least = ALIKE_FP32 if precise else ALIKE
-    cosines = (encoder.encode_images(images) * index.vectors[rows]).sum(axis=1)
+    cosines = (np.concatenate(vectors) * index.vectors[rows]).sum(axis=1)
     wrong = np.flatnonzero(cosines < least)
     if len(wrong):
         first = index.images["path"].iloc[rows[wrong[0]]]
@@ -205,6 +215,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("regionlab.index_verify", description=__doc__.split(":")[0])
     parser.add_argument("folder", help="the index")
     parser.add_argument("--encoder", help="name of its model: embed some images again and compare")
+    parser.add_argument(
+        "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of the model"
+    )
+    parser.add_argument(
+        "--padding", default="none", choices=("none", "target", "square"),
+        help="of long images, as the index was made",
+    )  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="do not decode masks or read images")
     options = parser.parse_args(arguments)
     try:
@@ -212,7 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.encoder:
             from regionlab.encoders import load_encoder  # late: the rest needs no model
 
-            encoder = load_encoder(options.encoder)
+            encoder = load_encoder(
+                options.encoder, precision=options.precision, padding=options.padding
+            )
         found = verify_index(options.folder, encoder=encoder, quick=options.quick)
     except (ValueError, RuntimeError) as e:
         print(f"error: {e}", file=sys.stderr)

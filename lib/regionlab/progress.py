@@ -38,6 +38,11 @@ def progress(
         yield from _with_lines(iterable, desc, total, every_s)
 
 
+def say(line: str) -> None:
+    """Tell in one line what is being done."""
+    print(line, flush=True)
+
+
 def _somebody_looks_on() -> bool:
     if os.environ.get("REGIONLAB_RUN"):
         return False

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,18 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regionlab.index_files import (
-    FAILURE_COLUMNS,
-    IMAGE_FILES,
-    REGION_FILES,
-    read_manifest,
-    write_manifest,
-)
-from regionlab.vector_files import digest_sample, open_vectors, write_vectors
+from regionlab.failure_files import FAILURE_COLUMNS, read_failures, write_failures
+from regionlab.index_files import IMAGE_FILES, REGION_FILES, read_manifest, write_manifest
+from regionlab.index_stamps import STAMPS
+from regionlab.vector_files import digest_sample, link_or_copy, open_vectors, write_vectors
 from regionlab.weights import hash_file
 
 TABLE, VECTORS, FAILURES = REGION_FILES
 POLICY = ("segmenter", "everything", "encoding", "model")
+PENDING = "no regions yet: call add_regions"  # the reason of images that nobody has looked at
 COLUMNS = {
     "region_id": "str",
     "image_id": "str",
@@ -60,6 +55,8 @@ def write_region_files(
     regions: pd.DataFrame,
     vectors: Iterable[np.ndarray],
     visits: pd.DataFrame,
+    *,
+    unchanged: Path | None = None,
 ) -> None:
     """Write the index in `folder` once more, with its regions, into the folder `new`.
 
@@ -72,31 +69,38 @@ def write_region_files(
         vectors in blocks.
     visits
         `reason` (empty unless it could not be read) and `seconds` of each image.
+    unchanged
+        Folder of an index with the very table and vectors, if there is one.
 
     Raises
     ------
     ValueError
         If not one image could be read.
     """
-    for name in IMAGE_FILES:
-        _link_or_copy(folder / name, new / name)
+    for name in (*IMAGE_FILES, *([STAMPS] if (folder / STAMPS).exists() else [])):
+        link_or_copy(folder / name, new / name)
     images = pd.read_parquet(new / "images.parquet")
     failures = images.assign(reason=visits["reason"])[visits["reason"] != ""][FAILURE_COLUMNS]
-    if len(failures) == len(images):
+    if len(failures) == len(images) and not len(regions) and PENDING not in set(visits["reason"]):
         first = failures.iloc[0]
         raise ValueError(
             f"regions can be found in not one of the {len(images)} images of the index {folder}; "
             f"the first: {first['path']}: {first['reason']}"
         )
     manifest = read_manifest(folder)
-    regions.to_parquet(new / TABLE)
-    write_vectors(new / VECTORS, vectors, (len(regions), manifest["dim"]))
-    failures.to_csv(new / FAILURES, index=False)
+    if unchanged is not None:
+        link_or_copy(unchanged / TABLE, new / TABLE)
+        link_or_copy(unchanged / VECTORS, new / VECTORS)
+    else:
+        regions.to_parquet(new / TABLE)
+        write_vectors(new / VECTORS, vectors, (len(regions), manifest["dim"]))
+    write_failures(new / FAILURES, failures)
+    seen = pd.Index(np.flatnonzero(visits["reason"] == ""))
     manifest["regions"] = {
         "id": _digest_contents(manifest["id"], regions, policy),
         **policy,
         "count": len(regions),
-        "images_without": len(images) - len(failures) - regions["row"].nunique(),
+        "images_without": len(seen.difference(regions["row"])),
         "table": _digest_table(regions),
         "vectors_sample": digest_sample(open_vectors(new / VECTORS)),
         "failures": len(failures),
@@ -124,11 +128,11 @@ def read_region_files(
         return None, None, None
     regions = pd.read_parquet(folder / TABLE)
     vectors = open_vectors(folder / VECTORS)
-    failures = pd.read_csv(folder / FAILURES, dtype=str, keep_default_na=False)
+    failures = read_failures(folder / FAILURES)
     _check_vectors(manifest, regions, vectors)
     _check_table(manifest, regions, images)
     expected = manifest["regions"]["failures"]
-    if len(failures) != expected or list(failures.columns) != FAILURE_COLUMNS:
+    if len(failures) != expected:
         raise ValueError(f"{FAILURES} does not list {expected} files")
     return regions, vectors, failures
 
@@ -171,11 +175,3 @@ def _digest_table(regions: pd.DataFrame) -> str:
         content = "\n".join(values).encode() if kind == "str" else values.to_numpy(kind).tobytes()
         digest.update(f"\n{column}\n".encode() + content)
     return digest.hexdigest()
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    """Let both names lead to the same bytes; nothing of an index is ever changed in place."""
-    try:
-        os.link(source, target)
-    except OSError:  # a file system without hard links
-        shutil.copyfile(source, target)

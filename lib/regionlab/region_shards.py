@@ -1,22 +1,22 @@
 """Find and encode the regions of an index's images in shards on disk, as `shards.py` does images.
 
 A shard is a folder with `regions.parquet` (`COLUMNS`), `vectors.npy` (r, d) float32 and
-`images.parquet`: `reason`, empty unless the image has no regions for one, and `seconds` of each
-image visited. A shard that exists is whole.
+`images.parquet`: of each image visited its `row` in the index, `sha256` of its file, `reason`,
+empty unless the image has no regions for one, and `seconds`. A shard that exists is whole.
 """
 
 import time
 from collections.abc import Iterator
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from regionlab.embedding import Encoder
+from regionlab.embedding import NO_DIRECTION, Encoder
 from regionlab.images import ImageError, read_image_and_digest
-from regionlab.index import Index
+from regionlab.index_reading import Index
 from regionlab.masking import Everything, Region, Segmenter
 from regionlab.memory import name_picture, named_memory_error
 from regionlab.progress import progress
@@ -64,7 +64,9 @@ def write_shards(
     )
     visits = progress(visits, desc="find regions", total=sum(map(len, shards)))
     for start, shard in zip(starts, shards, strict=True):
-        _save(_path(folder, start), list(islice(visits, len(shard))), encoder.dim)
+        digests = index.images["sha256"].to_numpy()[shard]
+        seen = pd.DataFrame({"row": shard, "sha256": digests}).astype({"sha256": "str"})
+        _save(_path(folder, start), seen, list(islice(visits, len(shard))), encoder.dim)
     for _ in visits:  # lets the progress come to its end
         pass
 
@@ -73,19 +75,20 @@ def read_tables(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the regions of all shards, and `reason` and `seconds` of the images visited."""
     regions = [empty_table()]
     images = [pd.DataFrame({"reason": [""], "seconds": [0.0]}).iloc[:0]]
-    for shard in _list_shards(folder):
+    for shard in list_shards(folder):
         regions.append(pd.read_parquet(shard / "regions.parquet"))
-        images.append(pd.read_parquet(shard / "images.parquet"))
+        images.append(pd.read_parquet(shard / "images.parquet")[["reason", "seconds"]])
     return pd.concat(regions, ignore_index=True), pd.concat(images, ignore_index=True)
 
 
 def read_vectors(folder: Path) -> Iterator[np.ndarray]:
     """Yield the vector of each region of all shards, (d,) float32."""
-    for shard in _list_shards(folder):
+    for shard in list_shards(folder):
         yield from open_vectors(shard / "vectors.npy")
 
 
-def _list_shards(folder: Path) -> list[Path]:
+def list_shards(folder: Path) -> list[Path]:
+    """Return the shards in a folder, in the order of their images."""
     return sorted(folder.glob("*.shard"))
 
 
@@ -112,13 +115,17 @@ def _visit(
         with named_memory_error(name_picture(image.shape)):
             regions = segmenter.segment_everything(image, settings=everything)
             masks = (region.mask for region in regions)  # one at a time
-            vectors = encode_regions(encoder, image, masks, encoding=encoding)
+            vectors = encode_regions(encoder, image, masks, encoding=encoding, strict=False)
             image_id = index.images["image_id"].iloc[row]
             lines = [_describe(region, image_id, row) for region in regions]
     except ImageError as e:
         reason = e.reason
     except MemoryError as e:
         vectors, lines, reason = vectors[:0], [], str(e) or "out of memory"
+    good = np.isfinite(vectors).all(axis=1)
+    if not good.all():
+        reason = f"{np.sum(~good)} of its {len(good)} regions left out: {NO_DIRECTION}"
+        vectors, lines = vectors[good], list(compress(lines, good))
     return Visit(lines, vectors, reason, time.perf_counter() - began)
 
 
@@ -137,12 +144,14 @@ def _describe(region: Region, image_id: str, row: int) -> tuple:
     return (name_region(image_id, counts), image_id, row, *region.box, region.area, *scores, counts)
 
 
-def _save(shard: Path, visits: list[Visit], dim: int) -> None:
+def _save(shard: Path, seen: pd.DataFrame, visits: list[Visit], dim: int) -> None:
     lines = [line for visit in visits for line in visit.lines]
     table = pd.DataFrame(lines, columns=list(COLUMNS)).astype(COLUMNS)
-    images = [(visit.reason, visit.seconds) for visit in visits]
+    images = seen.assign(
+        reason=[visit.reason for visit in visits], seconds=[visit.seconds for visit in visits]
+    )
     with whole_folder(shard) as new:
         table.to_parquet(new / "regions.parquet")
         blocks = (visit.vectors for visit in visits)
         write_vectors(new / "vectors.npy", blocks, (len(lines), dim))
-        pd.DataFrame(images, columns=["reason", "seconds"]).to_parquet(new / "images.parquet")
+        images.to_parquet(new / "images.parquet")

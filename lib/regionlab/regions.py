@@ -7,13 +7,14 @@ so that CLIP's preprocessing, which cuts out the middle square, cuts nothing off
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter
 
-from regionlab.embedding import MAX_ASPECT, Encoder
+from regionlab.embedding import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.masking import erase_background
 from regionlab.memory import name_picture, named_memory_error
 from regionlab.simulation import mask_to_box
@@ -66,6 +67,7 @@ def encode_regions(
     *,
     encoding: str = DEFAULT_ENCODING,
     batch_size: int = 64,
+    strict: bool = True,
 ) -> Vectors:
     """Encode regions of one image.
 
@@ -82,6 +84,8 @@ def encode_regions(
         A name in `REGION_ENCODINGS`.
     batch_size
         Pictures a forward pass.
+    strict
+        False gives NaN in place of a vector that is not finite, or zero, rather than an error.
 
     Returns
     -------
@@ -90,6 +94,8 @@ def encode_regions(
 
     Raises
     ------
+    FloatingPointError
+        If the model gives a vector that is not finite, or zero.
     ValueError
         If the encoding is not known or not possible with this encoder, `batch_size` is not
         positive, or the image or a mask has no pixels, another dtype or size.
@@ -106,6 +112,8 @@ def encode_regions(
             vectors = encode_region_tokens(encoder, image, masks)
         else:
             vectors = _encode_pictures(encoder, image, masks, chosen, batch_size)
+    if strict and not np.isfinite(vectors).all():
+        raise FloatingPointError(NO_DIRECTION)
     return with_space(vectors, encoder.space, chosen.name)
 
 
@@ -119,7 +127,8 @@ def _encode_pictures(
     color = find_mean_color(encoder)
     pixels = (encoder.preprocess(chosen.show(image, mask, color)) for mask in masks)
     batches = iter(lambda: list(islice(pixels, batch_size)), [])
-    vectors = [encoder.encode_pixels(torch.stack(batch)) for batch in batches]
+    encode = partial(encoder.encode_pixels, strict=False)
+    vectors = [encode(torch.stack(batch)) for batch in batches]
     return np.concatenate([np.empty((0, encoder.dim), np.float32), *vectors])
 
 

@@ -10,14 +10,17 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder, ImageBatch
 from regionlab.progress import progress
+from regionlab.vector_files import StackedVectors
 
 
 def write_shards(
@@ -70,6 +73,37 @@ def read_shards(folder: Path, name: str) -> Iterator[np.ndarray]:
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as shard:
             yield shard[name]
+
+
+def read_salvage(folders: list[Path], dim: int) -> tuple[pd.DataFrame, StackedVectors, float]:
+    """Return what shards of builds that were cut off hold, to be known again by contents.
+
+    Returns
+    -------
+    images
+        `width`, `height` and `sha256` of each image; no digest where it could not be read.
+    vectors
+        (n, d) float32, theirs.
+    seconds
+        What they took.
+    """
+    paths = [path for folder in folders for path in sorted(folder.glob("*.npz"))]
+    images, parts, seconds = [], [], 0.0
+    for path in paths:
+        with np.load(path) as shard:
+            width, height = shard["sizes"].T
+            held = {"width": width, "height": height, "sha256": shard["digests"]}
+            images.append(pd.DataFrame(held).astype({"sha256": "str"}))
+            seconds += float(shard["seconds"].sum())
+        parts.append((len(images[-1]), partial(_read_vectors, path)))
+    blank = pd.DataFrame({"width": [0], "height": [0], "sha256": [""]}).iloc[:0]
+    images = pd.concat([blank, *images], ignore_index=True)
+    return images, StackedVectors(parts, dim), seconds
+
+
+def _read_vectors(path: Path) -> np.ndarray:
+    with np.load(path) as shard:
+        return shard["vectors"]
 
 
 def _path(folder: Path, start: int) -> Path:

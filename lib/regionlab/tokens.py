@@ -36,7 +36,7 @@ def encode_region_tokens(
     Returns
     -------
     np.ndarray
-        (r, d) float32, unit length.
+        (r, d) float32, unit length; NaN where the model's vectors are not finite, or cancel out.
     """
     patches = encode_patches(encoder, image, scale=scale)
     weights = [mask_to_grid(mask, patches.shape[:2]) for mask in masks]
@@ -44,8 +44,13 @@ def encode_region_tokens(
         return np.empty((0, patches.shape[2]), np.float32)
     weights = np.stack(weights)
     weights /= weights.sum((1, 2), keepdims=True)
-    vectors = np.einsum("rhw,hwd->rd", weights, patches)
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    lost = ~np.isfinite(patches).all(axis=2)  # in the regions that cover them, and no others
+    vectors = np.einsum("rhw,hwd->rd", weights, np.where(lost[..., None], 0, patches))
+    vectors[(weights[:, lost] > 0).any(axis=1)] = np.nan
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    good = np.isfinite(norms) & (norms > 0)
+    with np.errstate(invalid="ignore"):
+        return (vectors / np.where(good, norms, np.nan)).astype(np.float32)
 
 
 @torch.inference_mode()

@@ -1,7 +1,9 @@
 """Files of vectors: written block by block, so that memory need not hold them, and opened."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,34 @@ import numpy as np
 BLOCK = 4096  # vectors in memory at once
 
 
+class StackedVectors:
+    """Vectors of several files as one table (n, d), read where rows of it are asked for.
+
+    Parameters
+    ----------
+    parts
+        Each its number of rows, and a function that returns them, (m, d) float32.
+    dim
+        Their length d.
+    """
+
+    def __init__(self, parts: Sequence[tuple[int, Callable[[], np.ndarray]]], dim: int):
+        self.parts = list(parts)
+        self._ends = np.cumsum([0, *(count for count, _ in parts)])
+        self.shape = (int(self._ends[-1]), dim)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of some rows, (k, d) float32."""
+        found = np.empty((len(rows), self.shape[1]), np.float32)
+        owners = np.searchsorted(self._ends, rows, "right") - 1
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            found[chosen] = self.parts[owner][1]()[rows[chosen] - self._ends[owner]]
+        return found
+
+
 def merge_vectors(
-    old: np.ndarray,
+    old: np.ndarray | StackedVectors,
     rows: np.ndarray,
     fresh: Iterator[np.ndarray],
     *,
@@ -59,3 +87,11 @@ def digest_sample(vectors: np.ndarray) -> str:
     """Hash some rows from all over the file; to read all of a large one would take too long."""
     sample = np.ascontiguousarray(vectors[:: max(len(vectors) // 1000, 1)])
     return hashlib.sha256(sample.tobytes()).hexdigest()
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let both names lead to the same bytes; nothing of an index is ever changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

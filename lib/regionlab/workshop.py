@@ -1,7 +1,8 @@
 """Workshop: the hidden folder beside an index where the next one is made, and the move into place.
 
 `.<name>.building` is that of the images, `.<name>.regions` that of the regions. An index that
-is complete waits there as `ready`, and takes the place of the old one in one move.
+is complete waits there as `ready`, and takes the place of the old one in one move. Where that one
+has regions and the new one is still to get them, the old one stays as `.<name>.previous`.
 """
 
 import hashlib
@@ -11,12 +12,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index_files import FILES, SCHEMA, IndexFolderError
 
 IMAGES, REGIONS = "building", "regions"
+SHARDS, REGION_SHARDS = "shards", "region shards"  # of images, and of their regions
+PREVIOUS = "previous"
+MADE_BY = "made_by.json"
 
 
 def get_workshop(folder: Path, task: str) -> Path:
@@ -25,29 +30,74 @@ def get_workshop(folder: Path, task: str) -> Path:
 
 
 def open_workshop(folder: Path, task: str, plan: str, *, fresh: bool = False) -> Path:
-    """Return the workshop with its folder of shards, emptied if they belong to another plan."""
+    """Return the workshop of a plan; shards of another plan that lie there become salvage."""
     work = get_workshop(folder, task)
     marker = work / "plan"
-    if fresh or not marker.exists() or marker.read_text() != plan:
+    if fresh:
         shutil.rmtree(work, ignore_errors=True)
-        (work / "shards").mkdir(parents=True)
+    if not marker.exists() or marker.read_text() != plan:
+        _lay_by(work)
         marker.write_text(plan)
     return work
 
 
+def _lay_by(work: Path) -> None:
+    """Empty a workshop, but for the shards, whose images may be known again by contents."""
+    salvage = work / "salvage"
+    salvage.mkdir(parents=True, exist_ok=True)
+    for path in (work / SHARDS, work / REGION_SHARDS):
+        if path.exists():
+            path.rename(salvage / f"{len(list(salvage.iterdir())):06d}")
+    for path in work.iterdir():
+        if path != salvage:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def open_shards(work: Path, name: str, made_by: Any) -> tuple[Path, list[Path]]:
+    """Return a workshop's folder of shards, and others that were made alike for other plans.
+
+    Those may lie in either workshop of the index.
+
+    Parameters
+    ----------
+    name
+        `SHARDS` or `REGION_SHARDS`.
+    made_by
+        What decides what is in them, but for the images: as plain JSON values.
+    """
+    text = json.dumps([name, made_by], sort_keys=True)
+    shards = work / name
+    if not (shards / MADE_BY).exists():
+        shards.mkdir(exist_ok=True)
+        (shards / MADE_BY).write_text(text)
+    beside = [work, *(work.with_suffix(f".{task}") for task in (IMAGES, REGIONS))]
+    found = {path.parent for place in beside for path in place.glob(f"*/{MADE_BY}")}
+    found |= {path.parent for place in beside for path in place.glob(f"salvage/*/{MADE_BY}")}
+    others = sorted(found - {shards})
+    return shards, [folder for folder in others if (folder / MADE_BY).read_text() == text]
+
+
+def hand_over_regions(folder: Path) -> None:
+    """Let the regions that cut off work has found so far outlive the images' workshop."""
+    salvage = get_workshop(folder, REGIONS) / "salvage"
+    for marker in sorted(get_workshop(folder, IMAGES).glob(f"salvage/*/{MADE_BY}")):
+        if json.loads(marker.read_text())[0] == REGION_SHARDS:
+            salvage.mkdir(parents=True, exist_ok=True)
+            marker.parent.rename(salvage / f"{len(list(salvage.iterdir())):06d}")
+
+
 def plan_build(collection: Collection, encoder: Encoder) -> str:
-    """Hash what decides the index: model, tables, and each file's name, size and time."""
+    """Hash what decides the index but for the contents of its files: model and tables."""
     names = [SCHEMA, encoder.space, encoder.fingerprint, collection.name, collection.split]
     digest = hashlib.sha256(json.dumps(names).encode())
     for table in (collection.images, collection.skipped):
-        digest.update(table.to_json(orient="split", index=False).encode())
-    for path in collection.images["path"]:
-        digest.update(f"\n{stamp_file(collection.root / path)}".encode())
+        text = table.to_json(orient="split", index=False, double_precision=15)
+        digest.update(text.encode())
     return digest.hexdigest()
 
 
 def stamp_file(path: Path) -> str:
-    """Return a file's size and time of change, or a word if it is not there."""
+    """Return a word for a file's size and time of change, or for that it is not there."""
     try:
         stat = path.stat()
     except OSError:
@@ -102,10 +152,21 @@ def finish_swap(folder: Path) -> None:
         if ready.exists():
             if folder.exists():
                 check_replaceable(folder)
+                old = get_workshop(folder, PREVIOUS) if (work / PREVIOUS).exists() else old
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
             ready.rename(folder)
             shutil.rmtree(work, ignore_errors=True)
+
+
+def keep_previous(work: Path) -> None:
+    """Let the index that is replaced by what is made in a workshop stay beside it."""
+    (work / PREVIOUS).touch()
+
+
+def drop_previous(folder: Path) -> None:
+    """Remove the index that stayed beside this one: this one has what it had, or better."""
+    shutil.rmtree(get_workshop(folder, PREVIOUS), ignore_errors=True)
 
 
 def check_replaceable(folder: Path) -> None:

@@ -4,10 +4,12 @@ Data sets of one label an image, such as MNIST, come as `LabelledImages`, by `lo
 those of composed retrieval, such as CIRR, as `Triplets`, by `load_triplets`.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from regionlab import paths
 from regionlab.collection import Collection
 from regionlab.datasets.cifar10 import load_cifar10
 from regionlab.datasets.cirr import load_cirr
@@ -52,6 +54,12 @@ def load_collection(kind: str, root: Path | str | None = None, **options) -> Col
     options
         Passed on to the loader.
 
+    Returns
+    -------
+    Collection
+        Its `name` has a short hash of its folder in it, but for Toybox in its own place: so two
+        folders of one name have an index each. `title` is the name without.
+
     Raises
     ------
     ValueError
@@ -61,7 +69,18 @@ def load_collection(kind: str, root: Path | str | None = None, **options) -> Col
         raise ValueError(f"unknown kind of data set {kind!r}; known: {', '.join(LOADERS)}")
     if not root and kind != "toybox":
         raise ValueError(f"a data set of kind {kind!r} needs root, the folder that it lies in")
-    return LOADERS[kind](root or None, **options)
+    collection = LOADERS[kind](root or None, **options)
+    own = kind == "toybox" and not root and not options.get("seed") and not options.get("count")
+    return collection if own else _name_by_place(collection)
+
+
+def _name_by_place(collection: Collection) -> Collection:
+    """Let the name tell the folder: as seen from the workspace where it lies in it."""
+    root, workspace = collection.root.resolve(), paths.ROOT.resolve()
+    inside = root.is_relative_to(workspace)
+    place = root.relative_to(workspace).as_posix() if inside else str(root)
+    digest = hashlib.sha256(place.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return replace(collection, name=f"{collection.name}-{digest}", shown_as=collection.title)
 
 
 def _label_toybox(root: Path | str | None, split: str) -> LabelledImages:

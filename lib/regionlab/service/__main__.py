@@ -101,13 +101,11 @@ def build_own(images: Path | None, encoder: "Encoder", segmenter: "Segmenter") -
     """Return the index of a folder of pictures, or of Toybox; built where it is not there yet."""
     from regionlab.datasets import load_collection
     from regionlab.index import build_index
-    from regionlab.index_regions import add_regions
 
     collection = load_collection("folder", images) if images else load_collection("toybox")
-    names = (images.resolve().name,) if images else ("toybox", "test")
-    folder = paths.index_folder(*names, encoder.name, "regions")
+    folder = paths.index_folder(collection.name, collection.split, encoder.name, "regions")
     log.info("the index is %s; the first time it takes a while to build", folder)
-    return add_regions(build_index(collection, encoder, folder), segmenter, encoder)
+    return build_index(collection, encoder, folder, segmenter=segmenter)
 
 
 if __name__ == "__main__":
