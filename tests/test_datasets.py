@@ -350,6 +350,13 @@ def test_a_bad_coco_caption_is_left_out_and_listed(tmp_path, changes, reason):
     assert collection.skipped["reason"].str.contains(reason).tolist() == [True]
 
 
+def test_a_number_of_thousands_of_digits_costs_its_record(tmp_path):
+    text = json.dumps(make_instances(make_annotation(), make_annotation(id=6, area=7.125)))
+    collection = load_coco(write_coco(tmp_path, text.replace("7.125", "9" * 5000)))
+    assert collection.objects["area"].isna().tolist() == [False, True]
+    assert "annotation '6'" in collection.skipped["reason"][0]
+
+
 def test_twenty_thousand_ids_that_come_twice_take_no_minutes(tmp_path):
     n = 20_000
     images = [{"id": i, "file_name": f"{i}.png"} for i in range(n)]

@@ -4,6 +4,7 @@ Toybox is written in this layout too, and read by the same code.
 """
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -149,7 +150,7 @@ def _explain_missing(base: Path, split: str) -> str:
 
 def _read_json(file: Path) -> dict:
     try:
-        data = json.loads(file.read_bytes())
+        data = _parse(file.read_bytes())
     except (ValueError, RecursionError) as e:  # the message says where, or that it is no UTF-8
         raise ValueError(f"{file} is not valid JSON: {e}") from e
     if not isinstance(data, dict):
@@ -158,3 +159,13 @@ def _read_json(file: Path) -> dict:
             f"{show(data)}"
         )
     return data
+
+
+def _parse(data: bytes) -> object:
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        if "digits" not in str(e):
+            raise
+        # One number of thousands of digits, which Python does not read, is that record's fault.
+        return json.loads(data, parse_int=lambda text: int(text) if len(text) < 4000 else math.inf)
