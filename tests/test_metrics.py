@@ -319,3 +319,13 @@ def test_a_gallery_given_as_float32_and_gains_as_float64_agree():
 def test_scores_that_are_not_best_first_are_refused(scores):
     with pytest.raises(ValueError, match=r"query 0 are not best first|\(q, r\)"):
         top1_similarity(np.array(scores))
+
+
+def test_a_score_above_the_one_before_it_is_found_wherever_it_is():
+    scores = np.array([[0.9, 0.5, 0.5, 0.1], [0.9, 0.8, 0.1, 0.2]])
+    with pytest.raises(ValueError, match="scores of query 1 are not best first"):
+        top1_similarity(scores)
+
+
+def test_equal_scores_side_by_side_are_in_order():
+    assert top1_similarity(np.array([[0.5, 0.5, 0.2], [0.7, 0.1, 0.1]])).tolist() == [0.5, 0.7]
