@@ -1,11 +1,14 @@
 """What is refused at the door of the service, by headers and by the form's own words."""
 
 import encodings.aliases
+import re
+from pathlib import Path
 
 import pytest
 from fastapi import HTTPException
 from starlette.datastructures import Headers
 
+from regionlab.service import headers
 from regionlab.service.forms import MAX_FIELD, MAX_PARTS, read_form
 from regionlab.service.headers import find_fault
 from regionlab.service.limits import Limits
@@ -15,10 +18,10 @@ FORM = "multipart/form-data; boundary=x"
 CODECS = sorted({*encodings.aliases.aliases, *encodings.aliases.aliases.values()})
 
 
-def check(method="POST", **headers):
+def check(method="POST", **changed):
     """Return the status that a request is refused with; lists are several headers of a name."""
     said = {"host": "127.0.0.1", "content-type": FORM, "content-length": "10"} | {
-        name.replace("_", "-"): value for name, value in headers.items()
+        name.replace("_", "-"): value for name, value in changed.items()
     }
     raw = [
         (name.encode(), one.encode("latin-1"))
@@ -239,3 +242,13 @@ def test_more_than_a_form_can_need_is_refused():
 @pytest.mark.parametrize("end", [b"", b"--x", b"--x-", b"--y--"])
 def test_a_form_that_is_cut_short_is_refused(end):
     assert refuse(part(), end=end) == 400
+
+
+def test_the_configuration_of_nginx_has_the_limits_of_the_service():
+    path = Path(headers.__file__).parent / "nginx.conf"
+    settings = dict(re.findall(r"^\s*(\w+) +([^;#]+);", path.read_text("utf-8"), re.MULTILINE))
+    assert settings["client_max_body_size"] == f"{Limits().body_bytes // 2**20}m"
+    assert settings["client_header_timeout"] == f"{Limits().header_seconds:g}s"
+    assert settings["client_body_timeout"] == f"{Limits().idle_seconds:g}s"
+    assert int(settings["proxy_read_timeout"].strip("s")) > Limits().seconds
+    assert settings["proxy_request_buffering"] == "on"

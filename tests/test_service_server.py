@@ -156,10 +156,9 @@ def test_an_answer_that_nobody_reads_is_not_kept_for_ever(service, monkeypatch):
     monkeypatch.setattr("regionlab.service.server.WRITING", 0.5)
     monkeypatch.setattr("regionlab.service.server.KEEP_ALIVE", 0.5)
     with ExitStack() as stack:
-        connection = connect(service, stack)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        connection.sendall(b"GET /image/60000000 HTTP/1.1\r\nHost: x\r\n\r\n")
-        time.sleep(2.5)
+        request = b"GET /image/60000000 HTTP/1.1\r\nHost: x\r\n\r\n"
+        connection = connect(service, stack, request)
+        time.sleep(3)
         assert len(wait_for_end(connection)) < 60_000_000
 
 

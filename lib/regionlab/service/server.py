@@ -98,7 +98,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count a request's bytes."""
         super().on_message_begin()
-        self._raw = self._body = self._headers = self._chunks = 0
+        self._body = self._headers = self._chunks = 0
         self._reading = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
