@@ -5,6 +5,7 @@ import struct
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -51,10 +52,17 @@ def read_limit(environ: Mapping[str, str]) -> int:
 MAX_PIXELS = read_limit(os.environ)
 
 
-def open_picture(data: bytes, name: Path | str) -> Image.Image:
+def open_picture(data: bytes | BinaryIO, name: Path | str) -> Image.Image:
     """Open a picture as `PIL.Image.open` does, but with the limit of this module alone.
 
     PIL's own, which is for the whole process, would warn of, or refuse, photographs of today.
+
+    Parameters
+    ----------
+    data
+        The bytes of its file, or the file, open for reading at its start.
+    name
+        Of the file, for errors.
 
     Raises
     ------
@@ -62,18 +70,22 @@ def open_picture(data: bytes, name: Path | str) -> Image.Image:
         If it is none of the formats, or has more pixels than `MAX_PIXELS`.
     """
     Image.init()
+    file = BytesIO(data) if isinstance(data, bytes) else data
+    start = file.read(32)
     for kind in FORMATS:
         factory, accept = Image.OPEN.get(kind, (None, None))
-        if factory is not None and (accept is None or accept(data[:16]) is True):
+        if factory is not None and (accept is None or accept(start[:16]) is True):
+            file.seek(0)
             try:
-                return _check_size(factory(BytesIO(data), ""), name)
+                return _check_size(factory(file, ""), name)
             except (SyntaxError, IndexError, TypeError, struct.error):
                 pass  # so do plugins refuse what is not theirs
-    if data[4:8] == b"ftyp" and has_heif():
+    if start[4:8] == b"ftyp" and has_heif():
         import pillow_heif  # late: an extra
 
-        if pillow_heif.is_supported(data[:32]):
-            return _check_size(pillow_heif.HeifImageFile(BytesIO(data), ""), name)
+        if pillow_heif.is_supported(start):
+            file.seek(0)
+            return _check_size(pillow_heif.HeifImageFile(file, ""), name)
     raise ImageError(name, f"not an image (known: {', '.join(FORMATS)})")
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from regionlab.images import FORMATS
+from regionlab.opening import open_picture
 from regionlab.progress import progress
 
 # EXIF orientation -> what puts stored pixels upright: rows mirrored, columns mirrored, transposed.
@@ -63,7 +63,7 @@ def read_header(path: Path | str) -> Header | None:
         None if it cannot be read; reading the picture will say why.
     """
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open(path, "rb") as file, open_picture(file, path) as image:
             header = Header(*image.size, _read_orientation(image, path))
             # Of a TIFF, and of no other format, PIL gives the size upright.
             turned_back = Header(*header.upright, header.orientation)
