@@ -243,21 +243,22 @@ class Encoder:
         return torch.zeros(count, 3, *side, dtype=self.dtype)
 
     def _read(self, item: tuple[int, ImageSource, Preprocessing]) -> tuple:
-        """Read and shape one image: (row, shaped, size, digest, source), or (row, error)."""
+        """Read and shape one image: (row, shaped, size, digest, name), or (row, error)."""
         row, source, steps = item
+        name = f"image {row}" if isinstance(source, np.ndarray) else source
         try:
             least_side = steps.least_side if self.fast_decode else None
-            picture, size, digest = _load_image(source, row, least_side)
-            return row, steps.shape(picture), size, digest, source
+            picture, size, digest = _load_image(source, name, least_side)
+            return row, steps.shape(picture), size, digest, name
         except (ImageError, MemoryError, RuntimeError) as error:
-            return row, _to_failure(error, source, row)
+            return row, _to_failure(error, name)
 
     def _encode_read(
         self, items: list[tuple], steps: Preprocessing, model: SideBySide, unit: bool
     ) -> ImageBatch:
         read = [item for item in items if len(item) > 2]
         failures = [item for item in items if len(item) == 2]
-        rows, shaped, sizes, digests, sources = zip(*read, strict=True) if read else ((),) * 5
+        rows, shaped, sizes, digests, names = zip(*read, strict=True) if read else ((),) * 5
 
         def encode(part: Sequence) -> np.ndarray:
             return self.encode_pixels(steps.stack(part), unit=unit, strict=False)
@@ -265,10 +266,8 @@ class Encoder:
         vectors = model.map(encode, shaped) if read else [np.empty((0, self.dim))]
         vectors = np.concatenate(vectors).astype(np.float32)
         good = ~np.isnan(vectors).any(axis=1)
-        for position in np.flatnonzero(~good):
-            name = sources[position]
-            name = f"image {rows[position]}" if isinstance(name, np.ndarray) else name
-            failures.append((rows[position], ImageError(name, NO_DIRECTION)))
+        lost = np.flatnonzero(~good)
+        failures += [(rows[i], ImageError(names[i], NO_DIRECTION)) for i in lost]
         return ImageBatch(
             rows=np.array(rows, np.int64)[good],
             vectors=with_space(vectors[good], self.space),
@@ -285,28 +284,26 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
 
 
 def _load_image(
-    source: ImageSource, row: int, least_side: int | None
+    source: ImageSource, name: Path | str, least_side: int | None
 ) -> tuple[Image.Image, tuple[int, int], str]:
     """Return a picture, its full width and height, and the digest of its file."""
     if isinstance(source, np.ndarray):
-        name, digest = f"image {row}", ""
-        picture = _array_to_picture(source, name)
+        picture, digest = _array_to_picture(source, name), ""
         width, height = picture.size
     else:
-        name = source
         picture, (width, height), digest = read_picture(source, least_side=least_side)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(name, f"too narrow: {width} x {height}, over {MAX_ASPECT} to 1")
     return picture, (width, height), digest
 
 
-def _to_failure(error: Exception, source: ImageSource, row: int) -> ImageError:
+def _to_failure(error: Exception, name: Path | str) -> ImageError:
     """Return what to tell of an image, without the frames that may hold its pixels."""
     if isinstance(error, ImageError):
         return ImageError(error.path, error.reason)
     if not is_out_of_memory(error):
         raise error
-    return ImageError(f"image {row}" if isinstance(source, np.ndarray) else source, TOO_LARGE)
+    return ImageError(name, TOO_LARGE)
 
 
 def _array_to_picture(image: np.ndarray, name: str) -> Image.Image:
