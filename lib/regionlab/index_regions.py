@@ -155,7 +155,7 @@ def make_regions(
     rest = known.find_rest(len(index))
     if len(rest) and len(known.visits) and segmenter is not None:
         say(f"regions: {len(rest)} new, {len(known.visits)} kept")
-    if segmenter is not None:
+    if segmenter is not None and len(rest):
         write_shards(
             index,
             rest,
