@@ -236,6 +236,14 @@ def test_the_json_of_prompts_is_plain():
     assert prompt_to_dict(Text("a", every=True)) == {"kind": "text", "words": "a", "every": True}
 
 
+@pytest.mark.parametrize(
+    "kind, holds", [("box", "x0, y0, x1, y1"), ("text", "words, every"), ("whole", "nothing more")]
+)
+def test_values_of_another_kind_are_told_what_this_one_holds(kind, holds):
+    with pytest.raises(ValueError, match=f"a prompt of kind {kind} holds {holds}, not {{'a': 1}}"):
+        prompt_from_dict({"kind": kind, "a": 1})
+
+
 @pytest.mark.parametrize("values", [{"kind": "scribble"}, {}, {"kind": ["box"]}, "box", None])
 def test_an_unknown_kind_names_the_known_ones(values):
     with pytest.raises(ValueError, match="unknown kind of prompt .*known: box, points, text, who"):
