@@ -22,7 +22,7 @@ import torch
 from regionlab import distributed, distributed_cli, ray_cluster, shards
 from regionlab.bench_index import write_pictures
 from regionlab.collection import Collection, make_table
-from regionlab.datasets.folders import load_folder
+from regionlab.datasets import load_collection
 from regionlab.distributed import Crew, Model, ShardEncoder, build_index_distributed
 from regionlab.encoders import load_encoder
 from regionlab.index import build_index, open_index
@@ -117,7 +117,7 @@ def cluster():
 def pictures(tmp_path_factory):
     folder = write_pictures(tmp_path_factory.mktemp("ray") / "pictures", 22, seed=0)
     (folder / "000008x.jpg").write_bytes(b"no picture")
-    return load_folder(folder)
+    return load_collection("folder", folder)
 
 
 class InterruptError(Exception):

@@ -1,5 +1,6 @@
 """An index is known by what its pictures are, not by their times, places or the folder's name."""
 
+import errno
 import os
 import shutil
 import signal
@@ -17,7 +18,7 @@ from regionlab import load_collection, paths
 from regionlab.datasets.folders import load_folder
 from regionlab.encoders import load_encoder
 from regionlab.everything import Everything
-from regionlab.index import build_index, open_index
+from regionlab.index import IndexFolderError, build_index, open_index
 from regionlab.index_regions import add_regions
 from regionlab.index_stamps import STAMPS
 from regionlab.index_verify import verify_index
@@ -192,6 +193,26 @@ def test_an_index_of_an_older_version_is_taken_over(made, work, encoder, done):
     write_manifest(work / "index", manifest)
     assert parts(build(work / "photos", encoder)) == parts(open_index(made / "index"))
     assert done == ([], [])
+
+
+@pytest.mark.parametrize("change", ["places", "labels"])
+def test_a_read_only_index_serves_if_only_places_and_times_are_old(
+    made, work, encoder, monkeypatch, change
+):
+    def refuse(folder, **options):
+        raise IndexFolderError("cannot write") from PermissionError(errno.EROFS, "read-only")
+
+    collection = load_folder((work / "photos").rename(work / "mounted"))
+    if change == "labels":
+        collection = replace(collection, images=collection.images.assign(label="new"))
+    monkeypatch.setattr("regionlab.index.claim_index", refuse)
+    if change == "labels":
+        with pytest.raises(IndexFolderError, match="cannot write"):
+            build_index(collection, encoder, work / "index")
+        return
+    index = build_index(collection, encoder, work / "index")
+    assert index.missing_files() == []
+    assert parts(index) == parts(open_index(made / "index"))
 
 
 # Places

@@ -524,9 +524,17 @@ def test_building_the_same_images_again_keeps_the_regions(work, encoder):
     assert (contents(work / "plain"), contents(work / "whole")) == before
 
 
-def test_building_other_images_drops_the_regions(work, encoder):
+def test_building_with_further_images_keeps_the_regions(work, encoder):
+    before = open_index(work / "whole").regions
     write_picture(work / "photos" / "5.png", 5)
     index = build_index(load_folder(work / "photos"), encoder, work / "whole")
+    pd.testing.assert_frame_equal(index.regions, before)
+    assert index.region_failures["path"].tolist() == ["5.png"]
+
+
+def test_building_by_another_model_drops_the_regions(work):
+    other = load_encoder("toyclip/untrained", device="cpu", precision="fp32")
+    index = build_index(load_folder(work / "photos"), other, work / "whole")
     assert index.regions is None
     assert not REGION_FILES & {path.name for path in index.folder.iterdir()}
 

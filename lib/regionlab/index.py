@@ -6,10 +6,12 @@ with `stamps.json`, a cache. It is built in a hidden folder beside its place and
 move, so a build that was killed goes on where it stopped and an index that can be opened is whole.
 """
 
+import errno
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from regionlab.embedding import Encoder
 from regionlab.index_change import Change, make_change, match_images
 from regionlab.index_files import IndexFolderError, read_manifest
 from regionlab.index_images import check_sizes
-from regionlab.index_lock import IndexBusyError, claim_index
+from regionlab.index_lock import claim_index
 from regionlab.index_reading import Index, open_index
 from regionlab.index_regions import describe_policy, has_regions, warn_of_region_failures
 from regionlab.index_stamps import Look, hash_unknown, look_at_files, refresh_stamps
@@ -39,6 +41,8 @@ from regionlab.workshop import (
     has_leftovers,
     plan_build,
 )
+
+READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 def build_index(
@@ -144,37 +148,37 @@ def make_index(
     regions = regions or RegionWork()
     collection = make_storable(collection)
     plan = plan_build(collection, encoder)
-    index = None
-    if not fresh and not has_leftovers(folder, IMAGES):
-        index = _open_if_current(folder, collection, plan, regions, sizes["workers"])
+    segmenter, policy = regions
+    current = partial(_open_if_current, folder, collection, plan, regions, sizes["workers"])
+    index = None if fresh or has_leftovers(folder, IMAGES) else current()
     if index is not None:
         return index
     try:
         with claim_index(folder):
             finish_swap(folder)
-            if not fresh:
-                index = _open_if_current(folder, collection, plan, regions, sizes["workers"])
+            index = None if fresh else current()
             if index is None:
-                segmenter, policy = regions
                 change = Change(
                     folder, collection, plan, look_at_files(collection), encoder, segmenter, policy,
                     sizes, write, retry=segmenter is not None, fresh=fresh,
                 )  # fmt: skip
                 index = _make(change)
-            if has_regions(index):
-                drop_previous(folder)
-                if regions.policy is not None:
-                    shutil.rmtree(get_workshop(folder, REGIONS), ignore_errors=True)
-            shutil.rmtree(get_workshop(folder, IMAGES), ignore_errors=True)
+            _tidy_up(index, policy)
     except IndexFolderError as e:
-        index = (
-            None
-            if isinstance(e, IndexBusyError) or fresh
-            else _open_if_alike(folder, collection, encoder, regions)
-        )
+        refused = getattr(e.__cause__, "errno", None) in READ_ONLY and not fresh
+        index = _open_if_alike(folder, collection, encoder, regions) if refused else None
         if index is None:
             raise
     return index
+
+
+def _tidy_up(index: Index, policy: dict[str, Any] | None) -> None:
+    """Remove what is beside an index for as long as it is not complete."""
+    if has_regions(index):
+        drop_previous(index.folder)
+        if policy is not None:
+            shutil.rmtree(get_workshop(index.folder, REGIONS), ignore_errors=True)
+    shutil.rmtree(get_workshop(index.folder, IMAGES), ignore_errors=True)
 
 
 def _make(change: Change) -> Index:
@@ -286,7 +290,11 @@ def _open_if_alike(
     if regions.policy is not None and not has_regions(index, regions.policy):
         return None
     look = hash_unknown(collection, look_at_files(collection, folder), 2)
-    alike = _holds(index, collection, look)
+    sizes = ["width", "height"]
+    held = index.images.drop(columns=[*sizes, "sha256"]).astype(str)
+    read = collection.images["image_id"].isin(held["image_id"])
+    wanted = collection.images[read].drop(columns=sizes).reset_index(drop=True).astype(str)
+    alike = _holds(index, collection, look) and held.equals(wanted)
     return replace(index, root=collection.root.resolve()) if alike else None
 
 
