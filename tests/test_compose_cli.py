@@ -117,7 +117,7 @@ def test_the_ladder_is_evaluated(run, trained, capsys):
     assert columns.split() == [
         "hit@1", "hit@5", "hit@10", "hit@50", "subset_hit@1", "subset_hit@2", "subset_hit@3",
     ]  # fmt: skip
-    assert rows[0].split()[10:13] == ["1.0000", "[1.0000,", "1.0000]"]  # hit@50 of 12 images
+    assert rows[0].split()[10:13] == ["1.0000", "[0.1581,", "1.0000]"]  # 0.025 ** (1 / 2 groups)
 
 
 def test_one_rung_needs_no_weight_and_so_no_validation_split(run, trained, capsys):

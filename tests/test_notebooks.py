@@ -148,7 +148,7 @@ def test_claims_notebook_judges_every_number(more):
     found = more["12_paper_claims"]["results"]
     assert found["numbers"] == 321
     assert found["verdicts"]["arithmetically impossible"] == 30
-    assert found["measured"] >= 7
+    assert found["measured"] >= 4  # digits are not measured in MNIST's place
 
 
 @pytest.fixture(scope="module")

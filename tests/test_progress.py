@@ -46,3 +46,11 @@ def test_somebody_who_looks_on_sees_a_bar(capsys, monkeypatch):
     captured = capsys.readouterr()
     assert "count: 100%" in captured.err
     assert captured.out == ""
+
+
+def test_a_line_that_cannot_be_written_stops_nothing(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("builtins.print", refuse)
+    assert list(progress([1, 2], "count")) == [1, 2]

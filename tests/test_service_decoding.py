@@ -13,7 +13,7 @@ from regionlab.images import ImageError, read_image
 from regionlab.jpeg_scans import MAX_SCANS, count_scans
 from regionlab.service.decoding import CHEAP, DecodeError, Decoder, Decoders
 from regionlab.service.room import Room, begin_work
-from service_attacks import make_commented_gif, make_progressive, save
+from service_attacks import make_progressive, make_spaced_ppm, save
 
 GIB = 2**30
 
@@ -99,7 +99,7 @@ def test_what_takes_too_long_ends_with_its_process_and_another_goes_on(decoder):
 
 def test_a_header_that_takes_too_long_is_no_other_matter(decoder):
     with pytest.raises(DecodeError):
-        decoder.ask("peek", make_commented_gif(2**24), 0.2)
+        decoder.ask("peek", make_spaced_ppm(2**24), 0.2)
 
 
 def test_what_takes_too_much_memory_is_refused():

@@ -257,7 +257,7 @@ def test_films_of_a_folder_are_episodes(films, frames):
     assert collection.images["path"].iloc[4] == "season 2/a/000003000.jpg"
     assert collection.images[["width", "height"]].iloc[0].tolist() == [64, 48]
     assert collection.missing_files().empty
-    assert collection.name == "films"
+    assert collection.title == "films"
 
 
 def test_two_films_of_one_episode_are_refused(films):

@@ -69,7 +69,7 @@ def list_images(root: Path | str) -> list[Path]:
     Sorted by the path relative to `root` with forward slashes. Raises as `find_images` does,
     which also says what was left out.
     """
-    root = Path(root)
+    root = expand(root)
     return [root / path for path in find_images(root).paths]
 
 

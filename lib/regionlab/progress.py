@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -39,8 +40,9 @@ def progress(
 
 
 def say(line: str) -> None:
-    """Tell in one line what is being done."""
-    print(line, flush=True)
+    """Tell in one line what is being done; a line that cannot be written stops nothing."""
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def _somebody_looks_on() -> bool:
@@ -56,10 +58,10 @@ def _with_lines(iterable: Iterable[T], desc: str, total: int | None, every_s: fl
         yield item
         now = time.perf_counter()
         if now - reported >= every_s and done != total:
-            print(f"{desc}: {_of(done, total)} ({_rate(done, now - started)})", flush=True)
+            say(f"{desc}: {_of(done, total)} ({_rate(done, now - started)})")
             reported = now
     seconds = time.perf_counter() - started
-    print(f"{desc}: {_of(done, total)} in {seconds:.1f} s ({_rate(done, seconds)})", flush=True)
+    say(f"{desc}: {_of(done, total)} in {seconds:.1f} s ({_rate(done, seconds)})")
 
 
 def _of(done: int, total: int | None) -> str:
