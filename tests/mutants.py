@@ -27,7 +27,7 @@ from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = {
-    "attention": ["attention"],
+    "bounded_sam": ["bounded_sam"],
     "everything": ["everything", "masking"],
     "index": ["index"],
     "index_files": ["index", "index_regions"],

@@ -77,4 +77,4 @@ def test_every_module_and_every_test_of_it_is_there():
 def test_an_unknown_module_is_refused_with_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         mutants.main(["nosuch"])
-    assert "'nosuch'; known: attention, everything" in capsys.readouterr().err
+    assert "'nosuch'; known: bounded_sam, everything" in capsys.readouterr().err

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import torch
 
-from regionlab.attention import bound_attention
+from regionlab.bounded_sam import bound_memory
 from regionlab.devices import resolve_device, resolve_precision
 from regionlab.everything import Everything
 from regionlab.islands import ISLAND_SHARE
@@ -72,7 +72,7 @@ def load_segmenter(
     }
     return Segmenter(
         name,
-        bound_attention(sam).to(device),
+        bound_memory(sam).to(device),
         fingerprint,
         everything=EVERYTHING.get(architecture),
         cache_size=cache_size,

@@ -1,10 +1,10 @@
-"""SAM's attention by heads against its own."""
+"""SAM within bounds of memory against SAM itself."""
 
 import pytest
 import torch
 
-from regionlab import attention
-from regionlab.attention import AttentionByHeads, bound_attention
+from regionlab import bounded_sam
+from regionlab.bounded_sam import AttentionByHeads, BoundedSam, bound_memory
 from regionlab.segmenters import load_segmenter
 from regionlab.toybox.toysam import create_toysam
 
@@ -20,7 +20,7 @@ def test_attention_by_heads_is_the_same(monkeypatch, numbers, rel_pos):
         torch.nn.init.normal_(parameter)
     tokens = torch.randn(2, 5, 6, 24, dtype=torch.float64)
     expected = module(tokens)
-    monkeypatch.setattr(attention, "NUMBERS", numbers)
+    monkeypatch.setattr(bounded_sam, "NUMBERS", numbers)
     module.__class__ = AttentionByHeads
     torch.testing.assert_close(module(tokens), expected)
 
@@ -32,7 +32,7 @@ def test_never_are_more_heads_at_work_than_the_limit_or_one(monkeypatch):
         module, "_attend", lambda q, *rest: heads.append(len(q)) or attend(q, *rest)
     )
     for numbers, most in ((1, 1), (4 * 30**2, 4), (10**9, 12)):
-        monkeypatch.setattr(attention, "NUMBERS", numbers)
+        monkeypatch.setattr(bounded_sam, "NUMBERS", numbers)
         module(torch.zeros(2, 5, 6, 24))
         assert (max(heads), sum(heads)) == (most, 12)
         heads.clear()
@@ -43,5 +43,27 @@ def test_all_of_a_sams_attention_is_bound_when_it_is_loaded():
         return {type(m) for m in sam.image_encoder.modules() if isinstance(m, Attention)}
 
     assert kinds(create_toysam()) == {Attention}
-    assert kinds(bound_attention(create_toysam())) == {AttentionByHeads}
+    assert kinds(bound_memory(create_toysam())) == {AttentionByHeads}
     assert kinds(load_segmenter("toysam/untrained").predictor.model) == {AttentionByHeads}
+
+
+@pytest.mark.parametrize("size", [(30, 40), (64, 65), (300, 400), (700, 300)])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_masks_are_enlarged_to_the_very_same_numbers(size, batch, channels):
+    sam = create_toysam()
+    side = sam.image_encoder.img_size
+    scale = side / max(size)
+    inside = tuple(round(scale * length) for length in size)
+    logits = torch.randn(batch, channels, side // 4, side // 4)
+    expected = sam.postprocess_masks(logits, inside, size)
+    found = bound_memory(sam).postprocess_masks(logits, inside, size)
+    assert isinstance(sam, BoundedSam)
+    assert torch.equal(found, expected)
+
+
+def test_three_masks_of_a_picture_are_enlarged_as_torch_does_without_a_copy():
+    sam = bound_memory(create_toysam())
+    found = sam.postprocess_masks(torch.randn(1, 3, 32, 32), (96, 128), (300, 400))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    assert found.flatten(0, 1).data_ptr() == found.data_ptr()

@@ -1,7 +1,8 @@
-"""SAM's attention with its heads a few at a time, which bounds the memory of the image encoder.
+"""SAM within bounds of memory: the same numbers, with less of them at a time.
 
 All 12 heads of a `vit_b` at once keep three tables of 4096 x 4096 numbers each: 2.4 GB, however
-small the picture. The numbers that come out are the same.
+small the picture. Three masks of 100 megapixels are 1.3 GB, and twice that while torch turns
+them around.
 """
 
 import torch
@@ -18,7 +19,7 @@ NUMBERS = 2**25  # of attention that are in memory at a time; one head at the le
 
 
 class AttentionByHeads(Attention):
-    """The same attention: the heads know nothing of each other anyway."""
+    """The same attention, some heads at a time: they know nothing of each other anyway."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Attend within (b, h, w, c) tokens."""
@@ -39,9 +40,23 @@ class AttentionByHeads(Attention):
         return attention.softmax(dim=-1) @ v
 
 
-def bound_attention(sam: Sam) -> Sam:
-    """Make the image encoder of a SAM attend by heads, and return the SAM."""
+class BoundedSam(Sam):
+    """A SAM that attends by heads and enlarges three masks without a second copy."""
+
+    def postprocess_masks(
+        self, masks: torch.Tensor, input_size: tuple[int, ...], original_size: tuple[int, ...]
+    ) -> torch.Tensor:
+        """Enlarge logits (b, c, g, g) to (b, c, *original_size)."""
+        if masks.device.type == "cpu" and masks.shape[1] == 3:
+            # As torch wants three channels on a processor: else it turns them, and back.
+            masks = masks.contiguous(memory_format=torch.channels_last)
+        return super().postprocess_masks(masks, input_size, original_size)
+
+
+def bound_memory(sam: Sam) -> Sam:
+    """Make a SAM keep within bounds of memory, and return it."""
     for module in sam.image_encoder.modules():
         if type(module) is Attention:
             module.__class__ = AttentionByHeads
+    sam.__class__ = BoundedSam
     return sam
