@@ -58,8 +58,8 @@ def assert_is_state(found, state=STATE):
 
 
 PREFIXES = [
-    "", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "model.",
-    "model.module.", "net.", "module.model._orig_mod.", "_fsdp_wrapped_module.", "clip.",
+    "", "module.", "_forward_module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module.",
+    "model.", "model.module.", "net.", "module.model._orig_mod.", "_fsdp_wrapped_module.", "clip.",
 ]  # fmt: skip
 KEYS = ["state_dict", "model", "model_state_dict", "net", "ema", "weights", "my_own_name"]
 

@@ -655,3 +655,16 @@ def test_profile_names_a_layout_and_parameters_that_exist(name):
     profile = load_profile(find_profile(name))
     assert {run.parameters.get("dataset", name) for run in profile.runs} == {name}
     assert name in LOADERS
+
+
+def test_a_broken_sentence_costs_that_sentence(tmp_path):
+    sentences = [{"raw": "A dog."}, {"raw": None}, 5, {"raw": "half \ud800"}, {"raw": "It runs."}]
+    images = [
+        {"filename": "1.jpg", "split": "train", "sentences": sentences},
+        {"filename": "\ud800.jpg", "split": "train", "sentences": sentences[:1]},
+    ]
+    text = json.dumps({"images": images})
+    write_flickr(tmp_path, "dataset_flickr30k.json", text, names=["1.jpg"])
+    collection = load_flickr30k(tmp_path)
+    assert list(collection.captions["caption"]) == ["A dog.", "It runs."]
+    assert len(collection.skipped) == 4

@@ -112,3 +112,9 @@ def test_signed_16_bits_are_15():
 def test_negative_values_are_refused():
     with pytest.raises(ImageError, match="negative"):
         read_image(tiff(np.array([[-5, 9]]), tags=[(339, 2)]))
+
+
+def test_12_bits_of_gray_with_alpha_are_stretched():
+    gray = ramp(4095)
+    image = read_image(png(np.concatenate([gray, np.full_like(gray, 65535)], axis=2)))
+    assert (image == gray.astype(np.uint16) >> 4).all()

@@ -197,3 +197,21 @@ def test_all_engines_find_the_rows_that_plain_python_does(seed, tmp_path):
 def test_there_must_be_a_table():
     with pytest.raises(ValueError, match="no table to filter by: give one when the engine is bui"):
         match_rows(None, {"label": "cat"})
+
+
+DAYS = pd.date_range("2020-01-01", periods=5)
+DAY_COLUMNS = {
+    "times": pd.Series(DAYS),
+    "times of a zone": pd.Series(DAYS.tz_localize("Asia/Tokyo")),
+    "days": pd.Series(list(DAYS.date)),
+}
+THIRD = {"text": "2020-01-03", "day": dt.date(2020, 1, 3), "time": dt.datetime(2020, 1, 3)}
+
+
+@pytest.mark.parametrize("kind", THIRD)
+@pytest.mark.parametrize("column", DAY_COLUMNS)
+def test_a_day_is_found_however_it_is_written(column, kind):
+    table, day = pd.DataFrame({"day": DAY_COLUMNS[column]}), THIRD[kind]
+    filters = [day, {"$in": [day]}, {"$gte": day}, {"$lt": day}, {"$ne": day}]
+    found = [np.flatnonzero(match_rows(table, {"day": one})).tolist() for one in filters]
+    assert found == [[2], [2], [2, 3, 4], [0, 1], [0, 1, 3, 4]]

@@ -298,3 +298,30 @@ def test_vectors_that_are_no_gallery_are_refused(name, shape, tmp_path):
 
 def test_engine_errors_are_value_errors():
     assert issubclass(EngineError, ValueError)
+
+
+@pytest.mark.parametrize("name", ["exact", "faiss:HNSW32", "chroma"])
+def test_numpy_numbers_are_numbers_to_every_engine(name, tmp_path):
+    vectors = np.eye(4, dtype=np.float32)
+    engine = build_engine(name, vectors, folder=tmp_path, identity="x")
+    rows, _ = engine.search(vectors[:2].tolist(), np.int64(4), exclude=[0, -1])
+    assert rows[0].tolist() == [1, 2, 3, -1]
+    assert sorted(rows[1]) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("queries", "k", "exclude"),
+    [
+        (np.eye(2, dtype=complex), 1, None),
+        (np.eye(2, dtype=object), 1, None),
+        (np.eye(2), 1.0, None),
+        (np.eye(2), True, None),
+        (np.eye(2), 1, [0.0, 1.0]),
+        (np.eye(2), 1, [np.nan, 1]),
+        (np.eye(2), 1, [True, False]),
+        (np.eye(2), 1, ["0", "1"]),
+    ],
+)
+def test_what_is_no_number_or_row_is_refused(queries, k, exclude):
+    with pytest.raises(ValueError, match="numbers|whole number|exclude must be"):
+        build_engine("exact", np.eye(2, dtype=np.float32)).search(queries, k, exclude=exclude)

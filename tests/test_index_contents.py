@@ -427,3 +427,17 @@ def test_a_kill_loses_no_region(made, work, encoder, encoder_file, segmenter, do
     assert {digest: now[digest] for digest in before} == before
     assert set(done[1]) <= {55} and len(now) == COUNT + 1
     assert get_workshop(index.folder, REGIONS).exists() is False
+
+
+def test_a_picture_edited_in_place_is_seen_though_its_time_was_set_back(tmp_path, encoder):
+    picture = tmp_path / "pictures" / "a.bmp"
+    picture.parent.mkdir()
+    write = [Image.new("RGB", (32, 24), color).save for color in ("red", "blue")]
+    write[0](picture)
+    before = picture.stat()
+    first = build_index(load_folder(picture.parent), encoder, tmp_path / "index")
+    write[1](picture)
+    os.utime(picture, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert picture.stat().st_size == before.st_size
+    second = build_index(load_folder(picture.parent), encoder, tmp_path / "index")
+    assert not np.allclose(first.vectors, second.vectors)

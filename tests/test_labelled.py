@@ -501,3 +501,19 @@ def test_unknown_kind_lists_the_known_ones(tmp_path):
 def test_unknown_split_lists_the_known_ones(tmp_path, kind):
     with pytest.raises(ValueError, match="'val'; known: train, test"):
         load_labelled(kind, tmp_path, split="val")
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["seg_train/seg_train/cat", "seg_train/seg_train/dog", "seg_test/seg_test/cat"],
+        ["images/train/cat", "images/train/dog", "images/test/cat"],
+        ["train2017/cat", "train2017/dog", "dev/cat"],
+    ],
+)
+def test_folders_of_splits_are_no_classes_however_they_are_called(tmp_path, paths):
+    for path in paths:
+        (tmp_path / path).mkdir(parents=True)
+        write_image(tmp_path / path / "a.png", np.zeros((8, 8, 3), np.uint8))
+    train, test = (load_labelled_folders(tmp_path, split) for split in ("train", "test"))
+    assert (list(train.labels), list(test.labels)) == (["cat", "dog"], ["cat"])

@@ -295,3 +295,9 @@ def test_an_engine_of_another_index_is_refused(index, encoder):
     for vectors in (index.vectors[:-1], -index.vectors):
         with pytest.raises(ValueError, match="vectors that are not those of <Index"):
             search_text(index, "circle", encoder, engine=ExactEngine(vectors))
+
+
+@pytest.mark.parametrize("dtype", [complex, str, bool, object])
+def test_vectors_must_be_numbers(index, dtype):
+    with pytest.raises(ValueError, match="vectors must be numbers"):
+        search_vectors(index, np.array(index.vectors[:1]).astype(dtype), k=1)

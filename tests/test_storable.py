@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -190,3 +191,17 @@ def test_what_a_loader_skipped_is_listed_with_any_name(tmp_path, encoder):
     with pytest.warns(UserWarning, match="2 files"):
         index = build_index(collection, encoder, tmp_path / "index")
     assert index.failures[["path", "reason"]].to_dict("list") == skipped.to_dict("list")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{(1, 2): 3}, np.longdouble(1.5), datetime.datetime(1, 1, 1), datetime.datetime(9999, 1, 1)],
+    ids=["keys of tuples", "long double", "year 1", "year 9999"],
+)
+def test_what_json_cannot_write_costs_no_build(tmp_path, encoder, value):
+    for i in range(2):
+        Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / f"{i}.png")
+    whole = load_folder(tmp_path)
+    images = whole.images.assign(other=pd.Series([value, value]))
+    index = build_index(replace(whole, images=images), encoder, tmp_path / "index")
+    assert index.images["other"].notna().all()

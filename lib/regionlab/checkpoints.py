@@ -22,7 +22,17 @@ KEYS = (
     "params", "ema", "model_ema", "state_dict_ema", "ema_state_dict",
 )  # fmt: skip
 # What names begin with, all of them, after DataParallel, Lightning and the like
-PREFIXES = ("module.", "model.", "net.", "network.", "clip.", "clip_model.", "sam.", "sam_model.")
+PREFIXES = (
+    "module.",
+    "_forward_module.",
+    "model.",
+    "net.",
+    "network.",
+    "clip.",
+    "clip_model.",
+    "sam.",
+    "sam_model.",
+)
 # What torch.compile, FSDP and checkpointing put in wherever they wrapped
 WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 HARMLESS = (

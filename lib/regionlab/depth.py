@@ -55,6 +55,9 @@ def load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.
         If pixels are floats, negative, or integers over 16 bits.
     """
     declared, is_deep = _declared_bits(image), bool(_other_halves(image))
+    is_gray_alpha = image.mode == "RGBA" and [part.args for part in getattr(image, "tile", ())] == [
+        "LA;16B"
+    ]
     image.load()
     if image.mode == "F":
         raise RangeError("floating-point pixels: save as 8 or 16 bits a channel")
@@ -62,6 +65,8 @@ def load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.
         return _narrow_gray(image, declared)
     if is_deep and declared is None:
         return _narrow_colours(image, reopen)
+    if is_gray_alpha:
+        return _narrow_gray_alpha(image, reopen)
     return image
 
 
@@ -83,6 +88,17 @@ def _narrow_colours(image: Image.Image, reopen: Callable[[], Image.Image]) -> Im
     pixels = np.array(image)
     values = pixels[..., :3].astype(np.uint16) << 8 | np.asarray(other)[..., :3]
     pixels[..., :3] = values >> (find_depth(values.max()) - 8)
+    return Image.fromarray(pixels)
+
+
+def _narrow_gray_alpha(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+    other = reopen()
+    # Four bytes a pixel: the two halves of gray, and those of alpha.
+    other.tile = [part._replace(args="RGBA") for part in other.tile]
+    halves = np.asarray(other).astype(np.uint16)
+    values = halves[..., 0] << 8 | halves[..., 1]
+    pixels = np.array(image)
+    pixels[..., :3] = (values >> (find_depth(values.max()) - 8))[..., None]
     return Image.fromarray(pixels)
 
 

@@ -97,6 +97,7 @@ class Engine(ABC):
             gallery, or a row of the gallery is not finite.
         """
         n, d = self.vectors.shape
+        queries, k = _check_queries(queries), _check_count(k)
         if not 1 <= k <= n:
             raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
         if queries.ndim != 2 or queries.shape[1] != d:
@@ -197,10 +198,26 @@ def check_gallery(vectors: np.ndarray, table: pd.DataFrame | None) -> None:
         raise ValueError(f"a table of {len(table)} rows for {len(vectors)} vectors")
 
 
+def _check_queries(queries: np.ndarray) -> np.ndarray:
+    """Return queries as an array, which keeps its space; ValueError unless it is of numbers."""
+    queries = np.asanyarray(queries)
+    if queries.dtype.kind not in "fiu":
+        raise ValueError(f"queries must be numbers, got an array of {queries.dtype}")
+    return queries
+
+
+def _check_count(k: int) -> int:
+    """Return a whole number, NumPy's too, as Python's own: FAISS and Chroma know no other."""
+    if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer):
+        raise ValueError(f"k must be a whole number, got {k!r}")
+    return int(k)
+
+
 def _check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
     if exclude is None:
         return np.full(q, -1)
     exclude = np.asarray(exclude)
-    if exclude.shape != (q,) or ((exclude < -1) | (exclude >= n)).any():
+    whole = exclude.dtype.kind in "iu" or not exclude.size
+    if exclude.shape != (q,) or not whole or ((exclude < -1) | (exclude >= n)).any():
         raise ValueError(f"exclude must be ({q},) rows in [-1, {n}), got {exclude}")
-    return exclude
+    return exclude.astype(np.int64)

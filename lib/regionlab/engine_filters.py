@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,10 @@ def _compare(column: pd.Series, value: Any) -> np.ndarray:
         known = ", ".join(COMPARISONS)
         raise ValueError(f"{comparison!r} is not one comparison; known: {known}")
     ((word, operand),) = comparison.items()
+    if (
+        column.dtype == object and pd.api.types.infer_dtype(column, skipna=True) == "date"
+    ):  # as Parquet gives days back
+        column = pd.to_datetime(column, errors="coerce")
     try:
         operand = _check_operand(column, word, operand)
         if word in ORDERS:  # texts with what is missing among them cannot be put in order
@@ -88,12 +93,23 @@ def _check_operand(column: pd.Series, word: str, operand: Any) -> Any:
     if word in ("$in", "$nin"):
         if isinstance(operand, str | bytes | Mapping) or not pd.api.types.is_list_like(operand):
             raise TypeError(f"{word} takes a list of values")
-        operand = list(operand)
-        if pd.api.types.is_datetime64_any_dtype(column.dtype):
-            operand = [pd.Timestamp(one) if isinstance(one, str) else one for one in operand]
-        return operand
+        return [_make_date(column, one) for one in operand]
     if isinstance(operand, np.ndarray) and operand.ndim == 0:
         operand = operand[()]
     if not pd.api.types.is_scalar(operand):
         raise TypeError(f"{word} takes one value; for several there is $in")
-    return operand
+    return _make_date(column, operand)
+
+
+def _make_date(column: pd.Series, value: Any) -> Any:
+    """Return what names a day or a time as the column's own kind of it; all else as it is.
+
+    Days and times without a zone are in the zone of the column.
+    """
+    if not pd.api.types.is_datetime64_any_dtype(column.dtype):
+        return value
+    if not isinstance(value, str | date | np.datetime64):
+        return value
+    time = pd.Timestamp(value)
+    zone = getattr(column.dtype, "tz", None)
+    return time.tz_localize(zone) if zone is not None and time.tzinfo is None else time

@@ -1,4 +1,4 @@
-"""Stamps: which files have not changed since an index was made, told by size and time alone.
+"""Stamps: which files have not changed since an index was made, told by size and times alone.
 
 `stamps.json` in the folder of an index is only a cache, and no part of what the index is: without
 it, or where it does not know a file, the file is read and its contents are compared.
@@ -19,7 +19,9 @@ from regionlab.progress import progress
 from regionlab.weights import hash_file
 
 STAMPS = "stamps.json"
-Stamp = list[int] | None  # size in bytes and time of change in nanoseconds; None: no file
+# Size in bytes, times of change of contents and of status in nanoseconds; None: no file. Tools that
+# edit a picture in place set the first time back, which they cannot do to the second.
+Stamp = list[int] | None
 
 
 class Look(NamedTuple):
@@ -95,12 +97,12 @@ def refresh_stamps(folder: Path, collection: Collection, look: Look) -> None:
 
 
 def take_stamp(path: Path) -> Stamp:
-    """Return a file's size and time of change, None where there is no file."""
+    """Return a file's size and times of change, None where there is no file."""
     try:
         stat = path.stat()
     except (OSError, ValueError):
         return None
-    return [stat.st_size, stat.st_mtime_ns]
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _list_files(collection: Collection) -> list[Path]:

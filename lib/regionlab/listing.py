@@ -10,9 +10,10 @@ from regionlab.suffixes import suffix_of
 
 # Of network disks, bins and file systems: thumbnails, deleted files, what a repair has found.
 SYSTEM_FOLDERS = frozenset({
-    "#recycle", "#snapshot", "$recycle.bin", "@eadir", "@recently-snapshot", "@recycle",
-    "@sharebin", "@tmp", "__macosx", "lost+found", "lost.dir", "network trash folder",
-    "system volume information", "temporary items",
+    "#recycle", "#snapshot", "$recycle.bin", "$windows.~bt", "@eadir", "@recently-snapshot",
+    "@recycle", "@sharebin", "@snapshot", "@tmp", "@trash", "__macosx", "config.msi", "found.000",
+    "lost+found", "lost.dir", "network trash folder", "recycled", "recycler",
+    "system volume information", "temporary items", "thevolumesettingsfolder", "~snapshot",
 })  # fmt: skip
 SYSTEM_NAMES = SYSTEM_FOLDERS | {"desktop.ini", "ehthumbs.db", "thumbs.db"}
 

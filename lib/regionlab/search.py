@@ -232,7 +232,10 @@ def search_vectors(
         raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
     for said in (get_space(vectors), space):
         index.check_space("the query vectors are", said)
-    vectors = np.asarray(vectors, np.float32)
+    vectors = np.asarray(vectors)
+    if vectors.dtype.kind not in "fiu":
+        raise ValueError(f"vectors must be numbers, got an array of {vectors.dtype}")
+    vectors = vectors.astype(np.float32, copy=False)
     if vectors.ndim != 2 or vectors.shape[1] != index.vectors.shape[1]:
         raise ValueError(f"vectors must be (q, {index.vectors.shape[1]}), got {vectors.shape}")
     lengths = np.linalg.norm(vectors, axis=1)

@@ -100,7 +100,10 @@ def _is_storable(column: pd.Series) -> bool:
 def _to_json(value: Any) -> str | None:
     if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
         return None
-    return json.dumps(value, default=_to_plain, sort_keys=_has_text_keys(value))
+    try:
+        return json.dumps(value, default=_to_plain, sort_keys=_has_text_keys(value))
+    except (TypeError, ValueError, RecursionError):  # such as keys that are no texts, or a circle
+        return json.dumps(_make_text(_to_plain(value)))
 
 
 def _has_text_keys(value: Any) -> bool:
@@ -108,4 +111,5 @@ def _has_text_keys(value: Any) -> bool:
 
 
 def _to_plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+    return str(value) if isinstance(plain, np.generic) else plain  # np.longdouble stays itself

@@ -10,10 +10,12 @@ from importlib.util import find_spec
 
 from PIL import features
 
-# What `images.FORMATS` reads with every Pillow: .jfif, .jpe, .jif and .mpo are JPEG by other names.
+# What `images.FORMATS` reads with every Pillow: .jfif, .jpe, .pjpeg, .insp and the
+# like are JPEG by other names.
 IMAGE_SUFFIXES = (
-    ".apng", ".bmp", ".dib", ".gif", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
-    ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+    ".apng", ".bmp", ".dib", ".gif", ".insp", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg",
+    ".jps", ".mpo", ".pbm", ".pgm", ".pjp", ".pjpeg", ".png", ".pnm", ".ppm", ".tif", ".tiff",
+    ".webp",
 )  # fmt: skip
 AVIF_SUFFIXES = (".avif", ".avifs")
 HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
@@ -46,9 +48,10 @@ OTHER_PICTURES = {
         ".dcm", ".exr", ".fit", ".fits", ".fts", ".hdr", ".nii", ".pfm",
     ),
     "this kind of picture is not read: save it as PNG": (
-        ".bpg", ".cur", ".dds", ".djvu", ".flif", ".icns", ".ico", ".jbig2", ".jls", ".jng", ".jxr",
-        ".mng", ".pam", ".pcd", ".pct", ".pcx", ".pict", ".qoi", ".ras", ".rgb", ".rgba", ".sgi",
-        ".tga", ".wdp", ".xbm", ".xpm",
+        ".avci", ".bpg", ".cin", ".cur", ".dds", ".djvu", ".dpx", ".flif", ".icns", ".ico",
+        ".jbig2", ".jls", ".jng", ".jxr", ".ktx", ".ktx2", ".mng", ".pam", ".pcd", ".pct", ".pcx",
+        ".pict", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".vtf", ".wbmp", ".wdp", ".xbm",
+        ".xpm",
     ),
 }  # fmt: skip
 OTHER_FILMS = (

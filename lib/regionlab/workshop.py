@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from regionlab.collection import Collection
 from regionlab.embedding import Encoder
 from regionlab.index_files import FILES, SCHEMA, IndexFolderError
@@ -91,9 +93,16 @@ def plan_build(collection: Collection, encoder: Encoder) -> str:
     names = [SCHEMA, encoder.space, encoder.fingerprint, collection.name, collection.split]
     digest = hashlib.sha256(json.dumps(names).encode())
     for table in (collection.images, collection.skipped):
-        text = table.to_json(orient="split", index=False, double_precision=15)
+        odd = [name for name in table if _may_be_time(table[name].dtype)]
+        plain = table.assign(**{name: table[name].astype(str) for name in odd})
+        text = plain.to_json(orient="split", index=False, double_precision=15)
         digest.update(text.encode())
     return digest.hexdigest()
+
+
+def _may_be_time(dtype: Any) -> bool:
+    """Tell whether a column may hold times, which pandas' JSON knows only near the year 2000."""
+    return pd.api.types.is_object_dtype(dtype) or getattr(dtype, "kind", "") in ("m", "M")
 
 
 def stamp_file(path: Path) -> str:

@@ -14,6 +14,7 @@ from regionlab.collection import Collection, make_table
 from regionlab.datasets.caption_tables import is_picture_name, read_captions
 from regionlab.datasets.captioned import check_split, drop_empty_captions, make_skipped
 from regionlab.datasets.labelled import list_content
+from regionlab.datasets.values import is_text, show
 from regionlab.listing import list_files
 from regionlab.suffixes import readable_images, unread_images
 
@@ -144,7 +145,7 @@ def _read_text(file: Path, folder: Path, split: str | None) -> tuple[Captions, L
 def _names_picture(name: str, folder: Path) -> bool:
     """Tell whether a name stays in the folder, and is there or could be that of a picture."""
     parts = name.split("/")
-    if "" in parts or ".." in parts or "\0" in name:
+    if "" in parts or ".." in parts or "\0" in name or not is_text(name):
         return False
     return is_picture_name(name) or os.path.isfile(folder / name)
 
@@ -153,22 +154,37 @@ def _read_json(file: Path, folder: Path, split: str | None) -> tuple[Captions, L
     captions, left = {}, []
     try:
         entries = list(enumerate(json.loads(file.read_bytes())["images"], start=1))
-    except (KeyError, TypeError, ValueError) as e:
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
         raise ValueError(f"{file} is not in the format of Karpathy's splits: {e!r}") from e
     for number, image in entries:
         where = f"{file.name}, image {number}"
         try:
             name, part = image["filename"], image["split"] if split else None
-            texts = [sentence["raw"].strip() for sentence in image["sentences"]]
+            texts, bad = _split_sentences(list(image["sentences"]))
             if not _names_picture(name, folder):
                 left.append((where, f"{name!r} is no picture"))
             elif name in captions:
                 left.append((where, f"{name} comes a second time"))
             elif part == split:
                 captions[name] = texts
+                left += [(where, f"{name}: {show(one)} has no caption in 'raw'") for one in bad]
         except (AttributeError, KeyError, TypeError) as e:
             left.append((where, f"not in the format of Karpathy's splits: {e!r}"))
     return captions, left
+
+
+def _split_sentences(sentences: list) -> tuple[list[str], list]:
+    """Return the captions of sentences, and the sentences that have none; some must have one."""
+    captions, bad = [], []
+    for sentence in sentences:
+        raw = sentence.get("raw") if isinstance(sentence, dict) else None
+        if isinstance(raw, str) and is_text(raw):
+            captions.append(raw.strip())
+        else:
+            bad.append(sentence)
+    if bad and not captions:
+        raise AttributeError(f"{show(bad[0])} has no caption in 'raw'")
+    return captions, bad
 
 
 def _name_ids(captions: Captions) -> dict[str, str]:

@@ -26,7 +26,7 @@ def load_mnist(root: Path | str, split: str = "train") -> LabelledImages:
         The folder of `train-images-idx3-ubyte`, `train-labels-idx1-ubyte` and the same of
         `t10k`, each plain or with `.gz` (`train-images.idx3-ubyte` is known as well), or in a
         folder of its own name; or a folder that holds all that as `raw/`, `MNIST/raw/`, or any
-        `*/raw/`, as torchvision puts it.
+        `*/raw/`, as torchvision puts it, `*/` or `*/*/raw/`.
     split
         "train" or "test".
 
@@ -84,7 +84,8 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
 
 def _find_file(root: Path, stem: str, what: str, ndim: int) -> Path:
     names = [f"{stem}-{what}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
-    for folders in ([root], [root / "raw", *sorted(root.glob("*/raw"))]):
+    below = [root / "raw", *sorted(root.glob("*/raw"))]
+    for folders in ([root], below, sorted(root.glob("*/")), sorted(root.glob("*/*/raw/"))):
         found = [file for folder in folders if (file := _look_in(folder, names))]
         if len(found) > 1:
             places = ", ".join(file.relative_to(root).as_posix() for file in found)

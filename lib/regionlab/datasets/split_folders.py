@@ -8,9 +8,11 @@ from pathlib import Path
 from regionlab.listing import is_hidden
 from regionlab.suffixes import readable_images, suffix_of
 
-# As they are called, besides in any case: test_set, valid, Training-images.
+# As they are called, besides in any case: test_set, valid, Training-images, seg_train, val2017.
 NAME = re.compile(
-    r"(?:(train)(?:ing)?|(val)(?:id|idation)?|(test)(?:ing)?)(?:[ _-]?(?:set|data|images))?",
+    r"(?:\w+[ _-])?"
+    r"(?:(?P<train>train)(?:ing)?|(?P<val>val|valid|validation|dev|eval)|(?P<test>test)(?:ing)?)"
+    r"(?:[ _-]?(?:set|data|images))?(?:[ _-]?\d+)?",
     re.IGNORECASE,
 )
 
@@ -19,8 +21,9 @@ def find_split_folders(root: Path) -> dict[str, str]:
     """Return the folders of splits in a folder: path relative to it -> "train", "val" or "test".
 
     A folder counts by its name, if it holds folders; where it holds only one of the same name, as
-    archives do when unpacked, that one counts. A single one beside other folders that hold
-    pictures is one class among others, such as trains among cars.
+    archives do when unpacked, that one counts. A folder that is alone is looked into. A single
+    split beside other folders that hold pictures is one class among others, such as trains among
+    cars.
 
     Raises
     ------
@@ -29,6 +32,9 @@ def find_split_folders(root: Path) -> dict[str, str]:
     """
     folders = list(list_folders(root))
     names = {name: split for name in folders if (split := _split_of(name))}
+    if len(folders) == 1 and not names:
+        (name,) = folders
+        return {f"{name}/{path}": split for path, split in find_split_folders(root / name).items()}
     found = {
         _enter(root, name): split
         for name, split in names.items()
@@ -55,7 +61,7 @@ def list_folders(folder: Path) -> Iterator[str]:
 
 def _split_of(name: str) -> str | None:
     found = NAME.fullmatch(name)
-    return next(filter(None, found.groups())).lower() if found else None
+    return found.lastgroup if found else None
 
 
 def _enter(root: Path, name: str) -> str:
