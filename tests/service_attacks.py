@@ -183,6 +183,12 @@ ATTACKS = {
     "lists within lists": repeat(request(form(b"prompts", b"[" * BIG))),
     "numbers of many digits": repeat(request(form(b"prompts", b"[" + b"9" * BIG + b"]"))),
     "many wrong prompts": repeat(request(form(b"prompts", b"[" + b"1," * (BIG // 2 - 1) + b"1]"))),
+    "a prompt of many points": repeat(
+        request(
+            form(b"prompts", b'[{"kind": "points", "xy": [' + b"[1,2]," * 40_000 + b"[1,2]]}]")
+        ),
+        clients=10,
+    ),
     "a count of many digits": repeat(request(form(b"k", b"9" * BIG))),
     "many words": repeat(request(form(b"words", b"red " * 75))),
     "200 connections that send 4 bytes of a body": hold(
