@@ -177,9 +177,18 @@ ATTACKS = {
     "bodies that are all but boundaries": repeat(request(file_form(NEAR))),
     "chunks of one byte": repeat(chunked(file_form(bytes(2**19)), 1)),
     "a thousand parts": repeat(request(PART % (b"liked", b"") * 100_000)),
+    "quotes within quotes in a form's headers": repeat(
+        request((PART % (b"liked", b'; q="' + b'\\"' * 950) + b"a\r\n") * 450 + b"--x--\r\n")
+    ),
     "lists within lists": repeat(request(form(b"prompts", b"[" * BIG))),
     "numbers of many digits": repeat(request(form(b"prompts", b"[" + b"9" * BIG + b"]"))),
     "many wrong prompts": repeat(request(form(b"prompts", b"[" + b"1," * (BIG // 2 - 1) + b"1]"))),
+    "a prompt of many points": repeat(
+        request(
+            form(b"prompts", b'[{"kind": "points", "xy": [' + b"[1,2]," * 40_000 + b"[1,2]]}]")
+        ),
+        clients=10,
+    ),
     "a count of many digits": repeat(request(form(b"k", b"9" * BIG))),
     "many words": repeat(request(form(b"words", b"red " * 75))),
     "200 connections that send 4 bytes of a body": hold(
@@ -187,6 +196,11 @@ ATTACKS = {
     ),
     "800 silent connections": hold(b"", clients=800),
     "400 half-sent headers": hold(b"GET /health HTTP/1.1\r\nHost: lo", clients=400),
+    "cookies of backslashes": repeat(
+        b'GET /image/a HTTP/1.1\r\nHost: localhost\r\nCookie: visitor="'
+        + b"\\" * 32_000
+        + b'"\r\n\r\n'
+    ),
     "pictures that nobody reads": hold(PICTURE * 8, clients=50),
     "headers without an end": trickle(
         b"GET / HTTP/1.1\r\nHost: localhost\r\n", b"a: " + b"b" * 1000 + b"\r\n", clients=20

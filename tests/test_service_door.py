@@ -2,13 +2,16 @@
 
 import encodings.aliases
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
 
 from regionlab.service import headers
+from regionlab.service.cookies import keep_own_cookie, name_visitor
 from regionlab.service.forms import MAX_FIELD, MAX_PARTS, read_form
 from regionlab.service.headers import find_fault
 from regionlab.service.limits import Limits
@@ -169,6 +172,32 @@ def test_a_link_to_our_page_may_be_followed_from_anywhere():
     assert check("GET", sec_fetch_site="none", **followed) is None
 
 
+# Cookies
+
+NAME = "a-name_of_24_characters0"
+
+
+@pytest.mark.parametrize(
+    ("cookies", "kept"),
+    [
+        ([], None),
+        ([f"visitor={NAME}"], NAME),
+        (["a=b", f"c=d; visitor={NAME} ; e"], NAME),
+        ([f"other_visitor={NAME}"], None),
+        ([f'visitor="{NAME}"'], None),
+        ([f"visitor={NAME}!"], None),
+        (['a="' + "\\" * 32_000 + '"'], None),
+        ([";" * 32_000 + f"visitor={NAME}"], NAME),
+    ],
+)
+def test_no_cookie_but_ours_is_parsed(cookies, kept):
+    others = [(b"host", b"localhost"), (b"accept", b"*/*")]
+    scope = {"type": "http", "headers": others + [(b"cookie", c.encode()) for c in cookies]}
+    keep_own_cookie(scope)
+    assert scope["headers"] == others + ([(b"cookie", f"visitor={kept}".encode())] if kept else [])
+    assert name_visitor(Request(scope)) == (kept or "")
+
+
 # The form itself
 
 
@@ -231,7 +260,40 @@ def test_a_star_in_a_file_s_name_is_no_encoding():
     assert image.filename == "a*=b.jpg"
 
 
+@pytest.mark.parametrize(
+    ("sent", "name"),
+    [
+        (b'"a\\"b.jpg"', 'a"b.jpg'),
+        (b'"a\\"', "a\\"),
+        (b'"C:\\pics\\a.jpg"', "C:\\pics\\a.jpg"),
+        (b'"a;b=c.jpg"', "a;b=c.jpg"),
+        (b'""', ""),
+        (b"a.jpg ; Size=3", "a.jpg"),
+    ],
+)
+def test_a_file_s_name_may_hold_quotes_backslashes_and_semicolons(sent, name):
+    ((_, image),) = read(part(name=b'"image"', more=b"; FileName = " + sent))
+    assert image.filename == name
+
+
+@pytest.mark.parametrize("more", [b"; filename", b'; filename="a', b"; name=b", b";;", b'; a="b"c'])
+def test_a_disposition_that_is_not_well_formed_is_refused(more):
+    assert refuse(part(more=more)) == 400
+
+
+@pytest.mark.parametrize(
+    "more", [b'; q="' + b'\\"' * 950, b"; q=" + b'"\\' * 950, b";" * 1900, b"; q=" + b"\\" * 1900]
+)
+def test_no_header_of_a_part_takes_longer_than_its_bytes(more):
+    body = b"\r\n".join([*[part(more=more)] * MAX_PARTS, b"--x--"])
+    began = time.process_time()
+    with suppress(HTTPException):
+        read_form(body, b"x")
+    assert time.process_time() - began < 1  # once 40 s
+
+
 def test_more_than_a_form_can_need_is_refused():
+    assert refuse(part(more=b"\r\nX: a" * 8)) == 400
     assert len(read(*[part()] * MAX_PARTS)) == MAX_PARTS
     assert refuse(*[part()] * (MAX_PARTS + 1)) == 400
     assert refuse(part(b"a" * (MAX_FIELD + 1))) == 400

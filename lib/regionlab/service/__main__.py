@@ -1,6 +1,7 @@
 """Serve an index: `python -m regionlab.service [--index FOLDER] [--host ...] [--port ...]`."""
 
 import argparse
+import gc
 import logging
 import signal
 import sys
@@ -94,6 +95,10 @@ def serve(options: argparse.Namespace) -> None:
         server_header=False,
         timeout_graceful_shutdown=10,
     )
+    # What is loaded stays: to look through it for garbage at each large request would take
+    # longer than the request, and everybody would wait.
+    gc.collect()
+    gc.freeze()
     uvicorn.Server(config).run()
 
 

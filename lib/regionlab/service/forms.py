@@ -10,7 +10,6 @@ from io import BytesIO
 
 from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
-from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, Headers, UploadFile
 
 from regionlab.service.headers import SEND_FORM, UTF_8, read_parameters
@@ -19,8 +18,15 @@ from regionlab.service.limits import MAX_JUDGED
 MAX_PARTS = 2 * MAX_JUDGED + 50
 MAX_FILES = 1
 MAX_FIELD = 2**18  # bytes of a field that is no file
-MAX_HEAD = 2**12  # bytes of a part's headers
-QUOTED = re.compile(rb'"(?:[^"\\]|\\.)*"')
+MAX_HEAD = 2**11  # bytes of a part's headers
+MAX_LINES = 8  # headers of a part
+# A quote within quotes has a backslash before it, but a backslash may also be a name's last.
+# Each byte is looked at a bounded number of times, whatever it is.
+OPTION = re.compile(
+    rb"""\s*;\s*(?P<name>[\w*-]+)\s*=\s*"""
+    rb"""(?:"(?P<quoted>(?:\\"|[^"])*)"(?=\s*(?:;|$))|(?P<plain>[^\s;"]+))"""
+)
+NAMELESS = 'a part needs a Content-Disposition of form-data, with "name"'
 PLAIN = ("7bit", "8bit", "binary")  # transfer encodings that change nothing
 
 
@@ -113,7 +119,10 @@ def _strip_padding(part: bytes) -> bytes:
 def _read_head(head: bytes) -> tuple[str, str | None, Headers]:
     """Return a part's name, its file's name if it is a file, and its headers."""
     raw = []
-    for line in head.split(b"\r\n"):
+    lines = head.split(b"\r\n", MAX_LINES)
+    if len(lines) > MAX_LINES:
+        raise HTTPException(400, f"a part has too many headers: at most {MAX_LINES}")
+    for line in lines:
         key, colon, value = line.partition(b":")
         if not colon:
             raise HTTPException(400, "a part has a header without a colon")
@@ -123,14 +132,30 @@ def _read_head(head: bytes) -> tuple[str, str | None, Headers]:
     dispositions = [value for key, value in raw if key == b"content-disposition"]
     if len(dispositions) != 1:
         raise HTTPException(400, "a part needs one Content-Disposition header")
-    if b"*" in QUOTED.sub(b"", dispositions[0]):  # RFC 2231, which RFC 7578 forbids in forms
+    options = _read_options(dispositions[0])
+    if any(b"*" in name for name in options):  # RFC 2231, which RFC 7578 forbids in forms
         raise HTTPException(415, f"{SEND_FORM}, with names as they are")
-    kind, options = parse_options_header(dispositions[0])
-    if kind != b"form-data" or b"name" not in options:
-        raise HTTPException(400, 'a part needs a Content-Disposition of form-data, with "name"')
+    if b"name" not in options:
+        raise HTTPException(400, NAMELESS)
     filename = options.get(b"filename")
     name = _decode(options[b"name"], "the name of a field")
     return name, None if filename is None else filename.decode("utf-8", "replace"), headers
+
+
+def _read_options(disposition: bytes) -> dict[bytes, bytes]:
+    """Return what a Content-Disposition of form-data says, by lower-case names."""
+    kind, semicolon, rest = disposition.partition(b";")
+    rest, place, options = (semicolon + rest).rstrip(), 0, {}
+    if kind.strip().lower() != b"form-data":
+        raise HTTPException(400, NAMELESS)
+    while place < len(rest):
+        match = OPTION.match(rest, place)
+        if match is None or match["name"].lower() in options:
+            raise HTTPException(400, "a part has a Content-Disposition that is not well formed")
+        plain, quoted = match["plain"], match["quoted"]
+        options[match["name"].lower()] = plain if quoted is None else quoted.replace(b'\\"', b'"')
+        place = match.end()
+    return options
 
 
 def _check_encoding(headers: Headers) -> None:

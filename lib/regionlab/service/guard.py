@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from regionlab.service.cookies import name_visitor
+from regionlab.service.cookies import keep_own_cookie, name_visitor
 from regionlab.service.headers import READING, find_fault, say_too_large
 from regionlab.service.limits import Limits, problem
 from regionlab.service.room import begin_work, when_done
@@ -60,6 +60,7 @@ class Guard:
         """Pass a request on, or answer it here."""
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        keep_own_cookie(scope)
         started = False
 
         async def send_watched(message: Message) -> None:
