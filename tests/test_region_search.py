@@ -590,6 +590,11 @@ def test_what_makes_no_sense_is_refused(message, options):
         search_regions(make_index([CHAIRS, [TABLE]]), TWO, **options)
 
 
+def test_bare_vectors_are_no_queries():
+    with pytest.raises(TypeError, match="query 0 is a ndarray, not a Query of parts"):
+        search_regions(make_index([CHAIRS]), np.eye(2, dtype=np.float32))
+
+
 def test_queries_that_do_not_fit_the_index_are_named():
     index = make_index([CHAIRS])
     other = Query([Part((1, 0, 0))])

@@ -101,6 +101,8 @@ def search_regions(
 
     Raises
     ------
+    TypeError
+        If a query is no Query.
     ValueError
         If there is no query, one has vectors of another length than the index or, where the
         IoU counts, no box (in pixels: no size, of masks: no mask) on a wanted part; or an
@@ -187,6 +189,11 @@ def _check_queries(queries: list[Query], index: Index, rol: Rol, looks_at_region
         raise ValueError("there is no query to search for")
     d = index.vectors.shape[1]
     for i, query in enumerate(queries):
+        if not isinstance(query, Query):
+            raise TypeError(
+                f"query {i} is a {type(query).__name__}, not a Query of parts: see "
+                "query.part_from_region and query.part_from_words"
+            )
         name = f"query {query.label or i}"
         for part in query.parts:
             index.check_space(f"{name} is", part.space)
