@@ -156,9 +156,9 @@ def test_a_file_changed_behind_its_size_and_time_is_found(work, encoder, embedde
             break
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert path.stat().st_size == stat.st_size
-    build_index(photos(work), encoder, work / "plain")
-    assert embedded == []  # a build looks at size and time alone
-    index = update_index(open_index(work / "plain"), photos(work), encoder)
+    index = build_index(photos(work), encoder, work / "plain")  # by the time of its status
+    assert embedded == ["4.png"]
+    update_index(index, photos(work), encoder)
     assert embedded == ["4.png"]
     expected = encoder.encode_images(path)
     np.testing.assert_allclose(index.vectors[[4]], expected, atol=1e-5)
