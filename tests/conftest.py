@@ -34,6 +34,14 @@ def encoder(encoder_file):
     return load_encoder(f"toyclip/{encoder_file}", device="cpu", precision="fp32")
 
 
+@pytest.fixture(scope="module")
+def segmenter():
+    """SAM's real classes around random weights, in fp32 on the CPU; of each module its own."""
+    from regionlab.segmenters import load_segmenter
+
+    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
+
+
 @pytest.fixture
 def threads():
     """Set how many threads torch computes with, for the length of a test."""

@@ -22,22 +22,11 @@ from regionlab.index import IndexFolderError, build_index, open_index
 from regionlab.index_regions import add_regions
 from regionlab.index_stamps import STAMPS
 from regionlab.index_verify import verify_index
-from regionlab.segmenters import load_segmenter
 from regionlab.workshop import IMAGES, PREVIOUS, REGIONS, get_workshop
+from small_pictures import write_picture
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 COUNT = 5
-
-
-def write_picture(path, seed, size=(32, 24)):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

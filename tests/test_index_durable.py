@@ -24,15 +24,9 @@ from regionlab.index_lock import IndexBusyError, claim_index, find_builder
 from regionlab.index_regions import add_regions
 from regionlab.index_update import remove_images, update_index
 from regionlab.index_verify import verify_index
-from regionlab.segmenters import load_segmenter
 from regionlab.workshop import IMAGES, finish_swap, get_workshop
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 def write_pictures(folder, count=8, first=0):

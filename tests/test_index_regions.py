@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from regionlab.datasets.folders import load_folder
 from regionlab.encoders import load_encoder
@@ -20,23 +19,13 @@ from regionlab.index import IndexFolderError, build_index, open_index
 from regionlab.index_regions import add_regions
 from regionlab.regions import encode_regions
 from regionlab.segmenters import load_segmenter
+from small_pictures import write_picture
 
 IMAGE_FILES = {"images.parquet", "image_vectors.npy", "failures.csv"}
 REGION_FILES = {"regions.parquet", "region_vectors.npy", "region_failures.csv"}
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=4)
 NOTHING = replace(FEW, min_area=10**6)
 COUNT = 5
-
-
-def write_picture(path, seed, size=(32, 24)):
-    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

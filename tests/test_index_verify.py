@@ -21,7 +21,6 @@ from regionlab.index_lock import claim_index
 from regionlab.index_regions import add_regions
 from regionlab.index_update import remove_images, update_index
 from regionlab.index_verify import main, verify_index
-from regionlab.segmenters import load_segmenter
 from regionlab.vector_files import digest_sample
 from regionlab.weights import hash_file
 
@@ -29,11 +28,6 @@ FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=
 COUNT = 6
 FILES = ["images.parquet", "image_vectors.npy", "failures.csv"]
 REGION_FILES = ["regions.parquet", "region_vectors.npy", "region_failures.csv"]
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

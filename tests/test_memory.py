@@ -21,7 +21,6 @@ from regionlab.masking import Segmenter
 from regionlab.memory import is_out_of_memory, named_memory_error
 from regionlab.prompts import Box
 from regionlab.regions import encode_regions
-from regionlab.segmenters import load_segmenter
 from regionlab.service.app import _tell_memory, create_app
 from regionlab.tokens import mask_to_grid
 from regionlab.words import find_words
@@ -41,11 +40,6 @@ ERRORS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
 ]
 LARGE = 40  # wide: what the tests take for too large
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 @pytest.fixture

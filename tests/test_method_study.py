@@ -37,7 +37,6 @@ from regionlab.metrics import average_precision
 from regionlab.prompts import Box
 from regionlab.region_search import search_regions
 from regionlab.search import search_image, search_text
-from regionlab.segmenters import load_segmenter
 from regionlab.studies import query_regions, segment_objects
 from regionlab.toybox import load_toybox
 
@@ -48,11 +47,6 @@ IMAGES = 6
 @pytest.fixture(scope="module")
 def collection(tmp_path_factory):
     return load_toybox(tmp_path_factory.mktemp("toybox"), split="val", count=IMAGES)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ from regionlab.masking import Region
 from regionlab.prompts import Box, Points, Text
 from regionlab.regions import encode_regions
 from regionlab.rle import mask_to_rle
-from regionlab.segmenters import load_segmenter
 from regionlab.simulation import draw_inside_point, jitter_box
 from regionlab.studies import (
     describe_object,
@@ -74,11 +73,6 @@ def world(tmp_path):
             ("c", "ring", make_mask("c", 0, 0, 25, 28)),
         ],
     )
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 # Objects

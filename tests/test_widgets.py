@@ -13,7 +13,6 @@ from regionlab.images import ImageError, write_image
 from regionlab.masking import Region
 from regionlab.prompts import Box, Points, Selection, Text, Whole
 from regionlab.region_figures import OBJECT_COLORS, draw_selection, object_color, tint_mask
-from regionlab.segmenters import load_segmenter
 from regionlab.widgets import RegionPicker, ResultGrid
 
 HEIGHT, WIDTH = 30, 50
@@ -34,11 +33,6 @@ ONLY_NEGATIVE = an_object(points=[[10, 12]], labels=[0])
 @pytest.fixture(scope="module")
 def image():
     return np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-
-
-@pytest.fixture(scope="module")
-def segmenter():
-    return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 
 
 @pytest.fixture
