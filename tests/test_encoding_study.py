@@ -28,7 +28,7 @@ def collection(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(collection, encoder, tmp_path_factory):
     """The index without regions."""
-    return build_index(collection, encoder, tmp_path_factory.mktemp("index"))
+    return build_index(collection, encoder, tmp_path_factory.mktemp("index") / "index")
 
 
 @pytest.fixture(scope="module")

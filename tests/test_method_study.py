@@ -51,7 +51,7 @@ def collection(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def index(collection, segmenter, encoder, tmp_path_factory):
-    plain = build_index(collection, encoder, tmp_path_factory.mktemp("index"))
+    plain = build_index(collection, encoder, tmp_path_factory.mktemp("index") / "index")
     return add_regions(plain, segmenter, encoder, encoding="crop", everything=FEW)
 
 
