@@ -195,3 +195,15 @@ def _is_link(entry: os.DirEntry) -> bool:
 
 def _explain(e: OSError) -> str:
     return f"it cannot be listed: {e.strerror or e}"
+
+
+def list_content(folder: Path) -> str:
+    """Say what a folder holds, for the error when something else was looked for."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as e:
+        return f"the folder cannot be listed: {e.strerror or e}"
+    more = ", ..." if len(names) > 12 else ""
+    return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from regionlab.checks import check_choice, check_count
 from regionlab.query import Probes
 
 # Similarity of a wanted part that finds no region: the lowest cosine. So a further region never
@@ -210,15 +211,3 @@ def _find_highest(values: np.ndarray, floor: float, count: int) -> np.ndarray:
     if len(places) > count:
         places = np.sort(places[np.argpartition(values[places], -count)[-count:]])
     return places
-
-
-def check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise `ValueError` if a value is not among the known ones."""
-    if value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
-
-
-def check_count(name: str, value: int) -> None:
-    """Raise `ValueError` if a value is no whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")

@@ -12,7 +12,6 @@ In JupyterLab, without the runner, everything stays under `data/runs/interactive
 """
 
 import json
-import math
 import os
 import re
 import shutil
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from regionlab import paths
+from regionlab.files import to_json, write_json
 from regionlab.provenance import describe_device, git_state, versions
 
 RUN_VARIABLE = "REGIONLAB_RUN"  # tells the kernel the folder of its run
@@ -212,40 +212,3 @@ def _portable_text(text: str) -> str:
         if place.name:  # never the root of the file system
             text = text.replace(str(place), name)
     return text
-
-
-def to_json(value: Any, where: str = "") -> Any:
-    """Return plain JSON values for numbers, text, arrays, paths and what nests them.
-
-    Raises
-    ------
-    ValueError
-        If a value is NaN, infinite or of another type; the message names its key.
-    """
-    if isinstance(value, Mapping):
-        return {str(k): to_json(v, f"{where}.{k}".lstrip(".")) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [to_json(item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if type(value).__module__ == "numpy":
-        return to_json(value.tolist(), where)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}: leave it out, or say why in words")
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    raise ValueError(f"{where} is a {type(value).__name__}, which JSON cannot hold")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON in one step, so that a killed run never leaves half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_text(path, text)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step; what is no Unicode, as in file names, is escaped."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)

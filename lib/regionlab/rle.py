@@ -128,3 +128,27 @@ def _iterate_runs(counts: str) -> Iterator[int]:
         value = shift = 0
     if shift:
         raise ValueError("RLE counts end in the middle of a number")
+
+
+def mask_to_box(mask: np.ndarray) -> np.ndarray:
+    """Return the tight box of a mask.
+
+    Parameters
+    ----------
+    mask
+        (H, W) bool with at least one pixel inside.
+
+    Returns
+    -------
+    np.ndarray
+        (4,) float64, XYXY in pixels, right and bottom exclusive.
+
+    Raises
+    ------
+    ValueError
+        If the mask has no pixels.
+    """
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        raise ValueError("the mask has no pixels, so it has no box")
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=float)

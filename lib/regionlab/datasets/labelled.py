@@ -148,18 +148,6 @@ def gray_to_rgb(images: np.ndarray) -> np.ndarray:
     return np.broadcast_to(images[..., None], (*images.shape, 3))
 
 
-def list_content(folder: Path) -> str:
-    """Say what a folder holds, for the error when something else was looked for."""
-    if not folder.is_dir():
-        return f"there is no folder {folder}"
-    try:
-        names = sorted(entry.name for entry in folder.iterdir())
-    except OSError as e:
-        return f"the folder cannot be listed: {e.strerror or e}"
-    more = ", ..." if len(names) > 12 else ""
-    return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"
-
-
 def _check_array(images: np.ndarray) -> None:
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(f"images must be (n, H, W, 3) uint8, got {images.shape} {images.dtype}")
