@@ -32,7 +32,7 @@ help: ## list the targets
 		do printf '  %-10s %s\n' "$$target" "$$does"; done
 
 figures: .venv/.stamp ## run the notebooks of a profile and draw their figures (PROFILE=toybox)
-	$(VENV) -m regionlab.runs notebooks/$(PROFILE).yaml $(ARGS)
+	$(VENV) -m regionlab.runs.runner notebooks/$(PROFILE).yaml $(ARGS)
 
 test: .venv/.stamp ## run the tests, offline (ARGS="-k words" for some of them)
 	$(VENV) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -50,10 +50,10 @@ app: .venv/.stamp ## show notebook 03 as an application to one user of this mach
 	$(VENV) -m voila notebooks/03_search_by_region.ipynb --Voila.ip=127.0.0.1 $(CULL) $(ARGS)
 
 train: .venv/.stamp ## train the Toybox models
-	$(VENV) -m regionlab.toybox.train $(ARGS)
+	$(VENV) -m toybox.train $(ARGS)
 
 bench: .venv/.stamp ## measure speed and write figures/bench.json
-	$(VENV) -m regionlab.bench $(ARGS)
+	$(VENV) -m regionlab.bench.run $(ARGS)
 
 lint: .venv/.stamp ## check style and format, and that notebooks are stripped
 	$(VENV) -m ruff check

@@ -16,7 +16,7 @@ def encoder_file(tmp_path_factory):
     import torch
     from safetensors.torch import save_file
 
-    from regionlab.toybox.toyclip import create_toyclip
+    from regionlab.models.toy import create_toyclip
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
@@ -29,7 +29,7 @@ def encoder_file(tmp_path_factory):
 @pytest.fixture(scope="session")
 def encoder(encoder_file):
     """The real classes around random weights, in fp32 on the CPU."""
-    from regionlab.encoders import load_encoder
+    from regionlab.models.registry import load_encoder
 
     return load_encoder(f"toyclip/{encoder_file}", device="cpu", precision="fp32")
 
@@ -37,7 +37,7 @@ def encoder(encoder_file):
 @pytest.fixture(scope="module")
 def segmenter():
     """SAM's real classes around random weights, in fp32 on the CPU; of each module its own."""
-    from regionlab.segmenters import load_segmenter
+    from regionlab.models.registry import load_segmenter
 
     return load_segmenter("toysam/untrained", device="cpu", precision="fp32")
 

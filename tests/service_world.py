@@ -8,14 +8,13 @@ from types import SimpleNamespace
 
 import uvicorn
 
-from regionlab.datasets import load_collection
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.index import build_index
-from regionlab.index_regions import add_regions
-from regionlab.segmenters import load_segmenter
+from regionlab.data.registry import load_collection
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.service.server import configure
-from regionlab.toybox import load_toybox
+from toybox import load_toybox
 
 COUNT = 24
 HTML_NAME = "<img src=x onerror=document.title='hit'>.jpg"

@@ -8,18 +8,25 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from regionlab import baselines
-from regionlab import weights as weights_module
-from regionlab.baselines import ImageEncoder, available_baselines, learn_whitening, load_baseline
-from regionlab.baselines import files as files_module
-from regionlab.baselines.retrieval import GeM, Whitening, create_toydir
-from regionlab.baselines.segnet import SegNet, create_toysegnet
-from regionlab.baselines.vit import create_toyvit
-from regionlab.datasets.folders import load_folder
-from regionlab.index import IndexFolderError, build_index
-from regionlab.search import search_image, search_indexed, search_text
-from regionlab.tokens import encode_patches
-from regionlab.weights import WeightsError
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.tables import IndexFolderError
+from regionlab.models import registry as baselines
+from regionlab.models import weights as files_module
+from regionlab.models import weights as weights_module
+from regionlab.models.baselines import (
+    GeM,
+    ImageEncoder,
+    Whitening,
+    create_toydir,
+    create_toyvit,
+    learn_whitening,
+)
+from regionlab.models.registry import available_baselines, load_baseline
+from regionlab.models.segnet import SegNet, create_toysegnet
+from regionlab.models.weights import WeightsError
+from regionlab.regions.patch_tokens import encode_patches
+from regionlab.search.images import search_image, search_indexed, search_text
 
 import timm  # isort: skip
 import torchvision  # isort: skip
@@ -346,7 +353,9 @@ def test_every_listed_name_is_understood():
     assert names[:3] == list(TOYS) and len(names) > 100
     assert "vit/vit_base_patch16_224.augreg2_in21k_ft_in1k" in names
     assert "dir/resnet50.tv_in1k" in names
-    assert [baselines._parse_name(name) for name in names] == [(name, "") for name in names]
+    assert [baselines._parse_name_baselines(name) for name in names] == [
+        (name, "") for name in names
+    ]
 
 
 @pytest.mark.parametrize("name", TOYS)

@@ -8,31 +8,26 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from regionlab.baselines import load_baseline
-from regionlab.toybox import train as train_cli
-from regionlab.toybox import train_baselines, training
-from regionlab.toybox.ap_loss import ap_loss
-from regionlab.toybox.render import render_scene
-from regionlab.toybox.scene_labels import class_pixels, open_scenes
-from regionlab.toybox.train_baselines import (
+from regionlab.models import training
+from regionlab.models.registry import load_baseline
+from toybox import train as train_cli
+from toybox import train_baselines
+from toybox.pool import class_pixels, open_scenes
+from toybox.render import render_scene
+from toybox.train_baselines import (  # fmt: skip
     ATTRIBUTES,
     LESSONS,
     RECIPES,
     Recipe,
+    ap_loss,
     draw_light,
     draw_windows,
     measure_iou,
     measure_map,
     train,
     validate,
-)  # fmt: skip
-from regionlab.toybox.world import (
-    COMBINATIONS,
-    HELD_OUT,
-    SHAPES,
-    sample_scene,
-    scene_rng,
-)  # fmt: skip
+)
+from toybox.world import COMBINATIONS, HELD_OUT, SHAPES, sample_scene, scene_rng  # fmt: skip
 
 NAMES = list(LESSONS)
 TINY = Recipe(scenes=48, steps=4, batch=6, warmup=1, save_every=2)

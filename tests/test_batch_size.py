@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab import batch_size as module
-from regionlab.batch_size import choose_batch_size, resolve_batch_size
+from regionlab.models import pipeline as module
+from regionlab.models.pipeline import choose_batch_size, resolve_batch_size
 
 
 @pytest.fixture

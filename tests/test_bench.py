@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from regionlab import bench, bench_index
-from regionlab.bench_index import embed_as_s3, measure_indexing, time_in_turn, write_pictures
-from regionlab.encoders import load_encoder
-from regionlab.images import list_images, read_image
-from regionlab.toybox.toyclip import register_toyclip
+from regionlab.bench import indexing as bench_index
+from regionlab.bench import run as bench
+from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_pictures
+from regionlab.data.images import list_images, read_image
+from regionlab.models.registry import load_encoder
+from regionlab.models.toy import register_toyclip
+from regionlab.util.timing import time_in_turn
 
 SMALL = {"value": 2.0, "range": [1.5, 2.5], "n": 3}
 

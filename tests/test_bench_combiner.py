@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab import bench, bench_combiner
-from regionlab.bench_combiner import draw_lessons, measure_combiner
-from regionlab.embedding import Encoder
+from regionlab.bench import combiner as bench_combiner
+from regionlab.bench import run as bench
+from regionlab.bench.combiner import draw_lessons, measure_combiner
+from regionlab.models.encoder import Encoder
 
 KEYS = {"value", "range", "n"}
 

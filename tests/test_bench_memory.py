@@ -5,13 +5,13 @@ import sys
 
 import numpy as np
 
-from regionlab import bench_memory
-from regionlab.bench_memory import MIB, measure_memory, read_peak
+from regionlab.bench import memory as bench_memory
+from regionlab.bench.memory import MIB, measure_memory, read_peak
 
 
 def test_peak_is_of_the_most_that_was_ever_held():
     code = (
-        "import numpy as np; from regionlab.bench_memory import MIB, read_peak\n"
+        "import numpy as np; from regionlab.bench.memory import MIB, read_peak\n"
         "before = read_peak(); held = np.ones(64 * MIB // 8); del held\n"
         "print((read_peak() - before) / MIB)"
     )

@@ -6,20 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import bench, bench_prompts, bench_regions
-from regionlab.bench_prompts import STEPS, measure_prompt_loop, time_prompts
-from regionlab.bench_regions import (
+from regionlab.bench import regions as bench_prompts
+from regionlab.bench import regions as bench_regions
+from regionlab.bench import run as bench
+from regionlab.bench.regions import (
     IMAGE_SIZE,
+    STEPS,
     draw_regions,
+    measure_prompt_loop,
     measure_region_encoding,
     read_quality,
+    time_prompts,
 )
-from regionlab.datasets import load_collection
-from regionlab.index import build_index
-from regionlab.index_regions import add_regions
-from regionlab.masking import EmptyMaskError
-from regionlab.regions import DEFAULT_ENCODING, REGION_ENCODINGS
-from regionlab.segmenters import load_segmenter
+from regionlab.data.registry import load_collection
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.models.registry import load_segmenter
+from regionlab.models.segmenter import EmptyMaskError
+from regionlab.regions.encodings import DEFAULT_ENCODING, REGION_ENCODINGS
 
 MAP = {"value": 0.5, "ci95": [0.4, 0.6], "n": 10}
 

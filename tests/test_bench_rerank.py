@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from regionlab import bench_rerank
-from regionlab.bench_rerank import (
-    IMAGE_SIZE,
+from regionlab.bench import rerank as bench_rerank
+from regionlab.bench.regions import IMAGE_SIZE
+from regionlab.bench.rerank import (
     UnpackedMasks,
     draw_index,
     draw_query,
@@ -13,10 +13,10 @@ from regionlab.bench_rerank import (
     match_one_by_one,
     measure_rerank,
 )
-from regionlab.overlap import Masks
-from regionlab.ranking import Rol
-from regionlab.region_search import search_regions
-from regionlab.rle import rle_to_mask
+from regionlab.data.masks import rle_to_mask
+from regionlab.search.regions import search_regions
+from regionlab.search.rol import Masks
+from regionlab.search.scoring import Rol
 
 SMALL = {"candidates": 6, "regions": 3, "width": 8}
 

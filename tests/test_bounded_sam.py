@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from regionlab import bounded_sam
-from regionlab.bounded_sam import AttentionByHeads, BoundedSam, bound_memory
-from regionlab.segmenters import load_segmenter
-from regionlab.toybox.toysam import create_toysam
+from regionlab.models import segmenter as bounded_sam
+from regionlab.models.registry import load_segmenter
+from regionlab.models.segmenter import AttentionByHeads, BoundedSam, bound_memory
+from regionlab.models.toy import create_toysam
 
 from segment_anything.modeling.image_encoder import Attention  # isort: skip
 

@@ -9,8 +9,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from regionlab import caches, execution, paths
-from regionlab.profiles import Run
+from regionlab.runs import runner as execution
+from regionlab.runs.profiles import Run
+from regionlab.util import paths
+from regionlab.util import paths as caches
 
 NOWHERE = "/dev/null"  # a home in which not even root can make a folder
 

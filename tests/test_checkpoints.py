@@ -12,11 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regionlab.checkpoints import CheckpointError, read_checkpoint, tell_misfit
-from regionlab.encoders import load_encoder
-from regionlab.segmenters import load_segmenter
-from regionlab.toybox import toyclip
-from regionlab.weights import WeightsError
+from regionlab.models import toy as toyclip
+from regionlab.models.checkpoints import CheckpointError, read_checkpoint, tell_misfit
+from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.weights import WeightsError
 
 STATE = {"visual.proj": torch.ones(2, 3), "visual.ln.weight": torch.zeros(2)}
 STATE["scale"] = torch.ones(())
@@ -210,7 +209,7 @@ def test_segmenters_load_them(tmp_path, kind):
 
 @pytest.mark.parametrize("kind", WRAPPED)
 def test_baselines_load_them(tmp_path, kind):
-    from regionlab.baselines import load_baseline
+    from regionlab.models.registry import load_baseline
 
     state = load_baseline("toysegnet/untrained", device="cpu", precision="fp32").model.state_dict()
     torch.save(WRAPPED[kind](state), tmp_path / "w.pt")

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import claims
-from regionlab.claims import arithmetic
-from regionlab.claims.audit import CHECKS
-from regionlab.claims.shares import judge_share
-from regionlab.claims.table import COLUMNS, PLACE, UNITS, step_of
+from regionlab.studies import claims
+from regionlab.studies.claims import rules as arithmetic
+from regionlab.studies.claims.audit import CHECKS
+from regionlab.studies.claims.rules import judge_share
+from regionlab.studies.claims.table import COLUMNS, PLACE, UNITS, step_of
 
 CONSISTENT, DIFFERENT, IMPOSSIBLE, UNKNOWN = claims.VERDICTS
 HEADER = ",".join(COLUMNS) + "\n"

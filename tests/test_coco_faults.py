@@ -6,11 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from regionlab.datasets import load_coco
-from regionlab.images import write_image
-from regionlab.masking import Region
-from regionlab.rle import mask_to_rle
-from regionlab.studies import draw_objects, find_mask, measure_masks
+from regionlab.data.coco import load_coco
+from regionlab.data.images import write_image
+from regionlab.data.masks import mask_to_rle
+from regionlab.models.segmenter import Region
+from regionlab.studies.sampling import draw_objects, find_mask, measure_masks
 
 HEIGHT, WIDTH = 10, 12
 SQUARE = [2, 1, 8, 1, 8, 6, 2, 6]

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionlab.collection import Collection, make_table
-from regionlab.images import write_image
+from regionlab.data.collection import Collection, make_table
+from regionlab.data.images import write_image
 
 
 def make_images(**changes):

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.combiner import Combiner, CombinerSize
-from regionlab.train_combiner import (
-    CombinerLessons,
-    CombinerRecipe,
-    create_combiner,
-    take_epoch,
-)
+from regionlab.compose.combiner import Combiner, CombinerSize
+from regionlab.compose.tuning import CombinerLessons, CombinerRecipe, create_combiner, take_epoch
 
 D = 6
 RECIPE = CombinerRecipe(batch=8, learning_rate=1e-3, projection=2, hidden=3)

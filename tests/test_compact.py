@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from regionlab.compact import apply_changes, pack, pack_changes, take_changes, unpack
+from regionlab.compose.training import apply_changes, pack, pack_changes, take_changes, unpack
 
 
 @pytest.fixture

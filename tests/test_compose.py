@@ -7,14 +7,15 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from regionlab import fusions
-from regionlab.combiner import CombinerSize
-from regionlab.compose import LADDER, Composer, check_texts, create_composer
-from regionlab.composed_files import COMBINERS, TEXT, TrainedParts, write_combiner, write_text
-from regionlab.encoders import load_encoder
-from regionlab.text_tower import TextFeatures, text_parameters
-from regionlab.train_combiner import CombinerRecipe, create_combiner
-from regionlab.weights import WeightsError, hash_file
+from regionlab.compose import composers as fusions
+from regionlab.compose.combiner import CombinerSize
+from regionlab.compose.composers import LADDER, Composer, check_texts, create_composer
+from regionlab.compose.files import COMBINERS, TEXT, TrainedParts, write_combiner, write_text
+from regionlab.compose.tuning import CombinerRecipe, create_combiner
+from regionlab.models.registry import load_encoder
+from regionlab.models.text_tower import TextFeatures, text_parameters
+from regionlab.models.weights import WeightsError
+from regionlab.util.files import hash_file
 
 TEXTS = ["make the ring green", "add a star"]
 LENGTH = 10.0
@@ -282,7 +283,9 @@ def test_a_length_is_positive(encoder, length):
 
 @pytest.mark.parametrize("name", ["fine_tuned_sum", "combiner", "fine_tuned_combiner"])
 def test_parts_that_are_missing_say_what_to_do(encoder, tmp_path, name):
-    with pytest.raises(WeightsError, match="there is no .*composed_.*regionlab.compose train"):
+    with pytest.raises(
+        WeightsError, match="there is no .*composed_.*regionlab.compose.composers train"
+    ):
         create_composer(name, encoder, folder=tmp_path)
 
 

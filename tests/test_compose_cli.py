@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab import composed_stages
-from regionlab.compose import LADDER, main
-from regionlab.composed_files import TrainedParts
+from regionlab.compose import stages as composed_stages
+from regionlab.compose.composers import LADDER, main
+from regionlab.compose.files import TrainedParts
 
 GROUPS = {"train": 3, "val": 2, "test1": 2}
 TINY = [
@@ -190,7 +190,7 @@ def test_a_loss_that_is_not_finite_is_told(run, tmp_path, capsys):
 
 def test_evaluating_before_training_says_what_to_do(run, tmp_path, capsys):
     code = run("evaluate", "--composer", "combiner", folder=tmp_path)
-    check_refused(capsys, code, "there is no", "python -m regionlab.compose train")
+    check_refused(capsys, code, "there is no", "python -m regionlab.compose.composers train")
 
 
 def test_a_weight_out_of_range_is_refused(run, trained, capsys):
@@ -267,7 +267,7 @@ def test_help_names_every_option(command, capsys):
 def test_help_needs_no_torch():
     code = (
         "import sys\n"
-        "from regionlab.compose import main\n"
+        "from regionlab.compose.composers import main\n"
         "try: main(['train', '--help'])\n"
         "except SystemExit as stopped: assert stopped.code == 0\n"
         "sys.exit(bool({'torch', 'pandas', 'open_clip'} & set(sys.modules)))"
@@ -276,10 +276,10 @@ def test_help_needs_no_torch():
 
 
 def test_the_module_runs_as_a_program():
-    command = [sys.executable, "-m", "regionlab.compose", "evaluate"]
+    command = [sys.executable, "-m", "regionlab.compose.composers", "evaluate"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert "usage: regionlab.compose evaluate" in done.stderr
+    assert "usage: regionlab.compose.composers evaluate" in done.stderr
 
 
 def test_trained_parts_lie_where_they_are_looked_for(encoder, trained):

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab import composed_data
-from regionlab.composed_data import (
+from regionlab.compose import features as composed_data
+from regionlab.compose.features import (
     ComposedFeatures,
     encode_triplets,
     list_wordings,
     make_lessons,
 )
-from regionlab.datasets.triplets import Triplets, join_captions, make_queries
-from regionlab.encoders import load_encoder
+from regionlab.data.triplets import Triplets, join_captions, make_queries
+from regionlab.models.registry import load_encoder
 
 COUNT = 10
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionlab.composed_evaluation import (
+from regionlab.compose.protocols import (
     average_categories,
     compare_categories,
     measure_cirr,
@@ -17,8 +17,8 @@ from regionlab.composed_evaluation import (
     summarise_measures,
     write_cirr_submission,
 )
-from regionlab.composed_ranking import rank_gallery, rank_subsets, rank_targets
-from regionlab.datasets.triplets import Triplets, make_queries
+from regionlab.compose.ranking import rank_gallery, rank_subsets, rank_targets
+from regionlab.data.triplets import Triplets, make_queries
 
 
 def name_image(row):
@@ -390,7 +390,7 @@ def test_the_submission_agrees_with_the_measured_hits(tmp_path):
 
 def test_a_submission_too_large_for_the_server_is_not_written(hidden, tmp_path, monkeypatch):
     triplets, composed, gallery = hidden
-    monkeypatch.setattr("regionlab.composed_evaluation.MOST_BYTES", 10_000)
+    monkeypatch.setattr("regionlab.compose.protocols.MOST_BYTES", 10_000)
     with pytest.raises(ValueError, match=r"recall.json would have 1\d,\d+ bytes; 10,000 at most"):
         write_cirr_submission(tmp_path / "files", composed, gallery, triplets)
     assert not (tmp_path / "files").exists()

@@ -9,18 +9,18 @@ import pytest
 from matplotlib.colors import same_color
 from PIL import Image
 
-from regionlab.collection import Collection
-from regionlab.composed_data import ComposedFeatures
-from regionlab.composed_figures import draw_composed, draw_shares
-from regionlab.composed_regions import draw_changes, holds_changes, search_changed_regions
-from regionlab.datasets import load_collection
-from regionlab.datasets.triplets import Triplets, make_queries
-from regionlab.figures import RIGHT
-from regionlab.index import build_index
-from regionlab.index_regions import add_regions
-from regionlab.query import Part, Query
-from regionlab.region_search import search_regions
-from regionlab.segmenters import load_segmenter
+from regionlab.compose.features import ComposedFeatures
+from regionlab.compose.regions import draw_changes, holds_changes, search_changed_regions
+from regionlab.data.collection import Collection
+from regionlab.data.registry import load_collection
+from regionlab.data.triplets import Triplets, make_queries
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.models.registry import load_segmenter
+from regionlab.search.query import Part, Query
+from regionlab.search.regions import search_regions
+from regionlab.viz.charts import RIGHT
+from regionlab.viz.images import draw_composed, draw_shares
 
 BY = ["category", "color", "texture"]
 OBJECTS = [

@@ -7,34 +7,34 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab import fusions
-from regionlab.bootstrap import compare_paired, summarise
-from regionlab.compose import LADDER, create_composer
-from regionlab.composed_data import ComposedFeatures, find_groups
-from regionlab.composed_evaluation import (
-    measure_cirr,
-    measure_fashioniq,
-    score_cirr,
-    score_fashioniq,
-    summarise_measures,
-)
-from regionlab.composed_files import TEXT, TrainedParts
-from regionlab.composed_stages import Stages
-from regionlab.composed_study import (
+from regionlab.compose import composers as fusions
+from regionlab.compose.benchmark import (
     Benchmark,
     fit_weight,
     load_benchmark,
     load_kinds,
     study_ladder,
 )
-from regionlab.datasets.triplets import Triplets, make_queries
-from regionlab.encoders import load_encoder
-from regionlab.text_tower import TextFeatures
-from regionlab.toybox import train_composed, triplets_on_disk
-from regionlab.toybox.train import train_model
-from regionlab.train_combiner import CombinerRecipe
-from regionlab.tune_text import TextRecipe
-from regionlab.weights import WeightsError
+from regionlab.compose.composers import LADDER, create_composer
+from regionlab.compose.features import ComposedFeatures, find_groups
+from regionlab.compose.files import TEXT, TrainedParts
+from regionlab.compose.protocols import (
+    measure_cirr,
+    measure_fashioniq,
+    score_cirr,
+    score_fashioniq,
+    summarise_measures,
+)
+from regionlab.compose.stages import Stages
+from regionlab.compose.tuning import CombinerRecipe, TextRecipe
+from regionlab.data.triplets import Triplets, make_queries
+from regionlab.metrics.stats import compare_paired, summarise
+from regionlab.models.registry import load_encoder
+from regionlab.models.text_tower import TextFeatures
+from regionlab.models.weights import WeightsError
+from toybox import train as train_composed
+from toybox import triplets as triplets_on_disk
+from toybox.train import train_model
 
 N = 24
 

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.combiner import Combiner
-from regionlab.composed_training import (
-    Lessons,
-    contrastive_loss,
-    draw_batches,
-    run_epochs,
+from regionlab.compose.combiner import Combiner
+from regionlab.compose.training import Lessons, contrastive_loss, draw_batches, run_epochs
+from regionlab.compose.tuning import (
+    CombinerRecipe,
+    TextRecipe,
+    choose_parameters,
+    encode_lessons,
+    train_combiner,
+    tune_text,
 )
-from regionlab.encoders import load_encoder
-from regionlab.text_tower import TextFeatures, text_parameters
-from regionlab.train_combiner import CombinerRecipe, encode_lessons, train_combiner
-from regionlab.tune_text import TextRecipe, choose_parameters, tune_text
+from regionlab.models.registry import load_encoder
+from regionlab.models.text_tower import TextFeatures, text_parameters
 
 WORDS = ("make the ring green", "remove the star", "add two dots", "on grass", "move it up")
 

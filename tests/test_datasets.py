@@ -10,9 +10,12 @@ import unicodedata
 import numpy as np
 import pytest
 
-from regionlab.datasets import load_class_folders, load_coco, load_collection, load_folder
-from regionlab.images import ImageError, write_image
-from regionlab.rle import mask_to_rle
+from regionlab.data.coco import load_coco
+from regionlab.data.decoding import ImageError
+from regionlab.data.folders import load_class_folders, load_folder
+from regionlab.data.images import write_image
+from regionlab.data.masks import mask_to_rle
+from regionlab.data.registry import load_collection
 
 IMAGES = [
     {"id": 139, "file_name": "000000000139.png", "width": 6, "height": 4, "ground": "grass"},

@@ -6,13 +6,17 @@ import json
 import numpy as np
 import pytest
 
-from regionlab.datasets import LOADERS, load_collection
-from regionlab.datasets.coco import load_coco
-from regionlab.datasets.fashion200k import load_fashion200k, load_fashion200k_queries
-from regionlab.datasets.flickr30k import IMAGE_FOLDERS, load_flickr30k
-from regionlab.images import write_image
-from regionlab.profiles import find_profile, load_profile
-from regionlab.relevance import is_own_image
+from regionlab.data.captions import (
+    IMAGE_FOLDERS,
+    load_fashion200k,
+    load_fashion200k_queries,
+    load_flickr30k,
+)
+from regionlab.data.coco import load_coco
+from regionlab.data.images import write_image
+from regionlab.data.registry import LOADERS, load_collection
+from regionlab.metrics.relevance import is_own_image
+from regionlab.runs.profiles import find_profile, load_profile
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
 

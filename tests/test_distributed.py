@@ -19,15 +19,19 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab import distributed, distributed_cli, ray_cluster, shards
-from regionlab.bench_index import write_pictures
-from regionlab.collection import Collection, make_table
-from regionlab.datasets import load_collection
-from regionlab.distributed import Crew, Model, ShardEncoder, build_index_distributed
-from regionlab.encoders import load_encoder
-from regionlab.index import build_index, open_index
-from regionlab.index_lock import find_builder
-from regionlab.ray_cluster import ClusterError, open_cluster
+from regionlab.bench.indexing import write_pictures
+from regionlab.data.collection import Collection, make_table
+from regionlab.data.registry import load_collection
+from regionlab.index import on_ray as distributed
+from regionlab.index import on_ray as distributed_cli
+from regionlab.index import shards
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.on_ray import Crew, Model, ShardEncoder, build_index_distributed
+from regionlab.index.staging import find_builder
+from regionlab.models.registry import load_encoder
+from regionlab.runs import ray_cluster
+from regionlab.runs.ray_cluster import ClusterError, open_cluster
 
 SIZES = {"batch_size": 3, "shard_size": 6}
 CREW = Crew(workers=1, cpus=1, gpus=0, encoder="toyclip", precision="fp32", padding="none")

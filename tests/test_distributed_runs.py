@@ -9,8 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from regionlab import paths, runs
-from regionlab.ray_cluster import open_cluster
+from regionlab.runs import runner as runs
+from regionlab.runs.ray_cluster import open_cluster
+from regionlab.util import paths
 
 MEET = """
 import time

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from regionlab.embedding_space import Cosines, effective_rank, measure_cosines
+from regionlab.compose.benchmark import Cosines, effective_rank, measure_cosines
 
 
 def draw_units(rng, n, d=4):

@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from regionlab import weights as weights_module
-from regionlab.composed_files import TEXT, TrainedParts
-from regionlab.encoders import available_encoders, load_encoder
-from regionlab.images import ImageError, read_image
-from regionlab.toybox import toyclip
-from regionlab.weights import WeightsError, find_weights, hash_file
+from regionlab.compose.files import TEXT, TrainedParts
+from regionlab.data.decoding import ImageError
+from regionlab.data.images import read_image
+from regionlab.models import toy as toyclip
+from regionlab.models import weights as weights_module
+from regionlab.models.registry import available_encoders, load_encoder
+from regionlab.models.weights import WeightsError, find_weights
+from regionlab.util.files import hash_file
 
 import open_clip  # isort: skip
 
@@ -253,7 +255,7 @@ def test_weights_that_give_no_numbers_are_refused(encoder_file, tmp_path):
 
 
 def test_the_missing_weights_of_toyclip_say_how_to_get_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("regionlab.toybox.toyclip.WEIGHTS", tmp_path / "toyclip.safetensors")
+    monkeypatch.setattr("regionlab.models.toy.WEIGHTS", tmp_path / "toyclip.safetensors")
     with pytest.raises(WeightsError, match=r"not at .*toyclip.safetensors.*`make train`"):
         load_encoder("toyclip")
 

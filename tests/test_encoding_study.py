@@ -5,17 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regionlab.encoding_study import encode_gallery, take_images, try_encoding
-from regionlab.everything import Everything
-from regionlab.images import read_image
-from regionlab.index import IndexFolderError, build_index
-from regionlab.index_regions import add_regions
-from regionlab.masking import Region
-from regionlab.region_search import search_regions
-from regionlab.regions import encode_regions
-from regionlab.segmenters import load_segmenter
-from regionlab.studies import query_regions
-from regionlab.toybox import load_toybox
+from regionlab.data.images import read_image
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.index.tables import IndexFolderError
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_segmenter
+from regionlab.models.segmenter import Region
+from regionlab.regions.encodings import encode_regions
+from regionlab.search.regions import search_regions
+from regionlab.studies.encodings import encode_gallery, take_images, try_encoding
+from regionlab.studies.sampling import query_regions
+from toybox import load_toybox
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.engine_filters import COMPARISONS, match_rows
-from regionlab.engines import build_engine
+from regionlab.search.engines import build_engine
+from regionlab.search.filters import COMPARISONS, match_rows
 
 TABLE = pd.DataFrame({
     "label": ["cat", "dog", None, "cat"],

@@ -4,9 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import engine_base, engine_exact
-from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
-from regionlab.spaces import with_space
+from regionlab.models.encoder import with_space
+from regionlab.search import engine as engine_base
+from regionlab.search import exact as engine_exact
+from regionlab.search.engine import EngineError
+from regionlab.search.engines import build_engine, open_engine
+from regionlab.search.exact import ExactEngine
 
 
 def unit(vectors):

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from regionlab.engine_choice import _choose
-from regionlab.engine_figures import describe_bytes, draw_tradeoff
-from regionlab.engines import ExactEngine, build_engine, recommend
+from regionlab.search.autotune import _choose, recommend
+from regionlab.search.engines import build_engine
+from regionlab.search.exact import ExactEngine
+from regionlab.viz.charts import describe_bytes, draw_tradeoff
 
 N, D = 3000, 16
 

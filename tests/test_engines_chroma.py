@@ -13,8 +13,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import engine_base, engine_chroma
-from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
+from regionlab.search import chroma as engine_chroma
+from regionlab.search import engine as engine_base
+from regionlab.search.engine import EngineError
+from regionlab.search.engines import build_engine, open_engine
+from regionlab.search.exact import ExactEngine
 
 N, D = 10_000, 24
 

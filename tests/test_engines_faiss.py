@@ -13,9 +13,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import engine_base, engine_exact, engine_faiss, engine_files
-from regionlab.engine_factory import estimate_bytes, list_factories, list_settings, parse_factory
-from regionlab.engines import EngineError, ExactEngine, build_engine, open_engine
+from regionlab.search import engine as engine_base
+from regionlab.search import engine as engine_files
+from regionlab.search import exact as engine_exact
+from regionlab.search import faiss as engine_faiss
+from regionlab.search.engine import EngineError
+from regionlab.search.engines import build_engine, open_engine
+from regionlab.search.exact import ExactEngine
+from regionlab.search.faiss import estimate_bytes, list_factories, list_settings, parse_factory
 
 N, D = 2000, 16
 
@@ -417,7 +422,7 @@ def test_a_second_builder_is_refused(tmp_path):
 def test_what_a_killed_builder_left_is_cleared_away(tmp_path):
     place = engine_files.find_place(tmp_path, "faiss:Flat")
     code = (
-        "import os, sys, pathlib; from regionlab.engine_files import open_site\n"
+        "import os, sys, pathlib; from regionlab.search.engine import open_site\n"
         "with open_site(pathlib.Path(sys.argv[1])) as site:\n"
         "    (site / 'index.faiss').write_text('half'); os.kill(os.getpid(), 9)"
     )
@@ -472,7 +477,7 @@ def test_a_sample_is_as_large_as_it_should_be():
 MEMORY = """
 import sys
 import faiss, numpy as np
-from regionlab.engines import open_engine
+from regionlab.search.engines import open_engine
 def measure():
     lines = dict(line.split(":") for line in open("/proc/self/status"))
     return int(lines["RssAnon"].split()[0]) / 1000

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.datasets.video import load_video
-from regionlab.toybox.episodes import (
+from regionlab.data.video import load_video
+from toybox.episodes import (
     ACTIONS,
     CHARACTERS,
     RATE,
@@ -18,7 +18,7 @@ from regionlab.toybox.episodes import (
     sample_episode,
     write_episodes,
 )
-from regionlab.toybox.world import GROUNDS, SIDE, is_held_out
+from toybox.world import GROUNDS, SIDE, is_held_out
 
 
 def make_shot(action, way=(0.2, 0.3, 0.4, 0.5)):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from regionlab.evaluation import evaluate, measure_ranking
+from regionlab.metrics.ranking import evaluate, measure_ranking
 
 
 def make_ranking(scores, exclude=None):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab import everything
-from regionlab.everything import Everything, find_everything
-from regionlab.sam_predictor import CachedPredictor
-from regionlab.toybox.toysam import create_toysam
+from regionlab.models import mask_generator as everything
+from regionlab.models.mask_generator import Everything, find_everything
+from regionlab.models.segmenter import CachedPredictor
+from regionlab.models.toy import create_toysam
 
 from segment_anything import SamAutomaticMaskGenerator  # isort: skip
 

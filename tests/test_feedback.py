@@ -7,16 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.feedback import FeedbackSession
-from regionlab.feedback_study import (
+from regionlab.index.index import Index
+from regionlab.search.feedback import FeedbackSession, refine
+from regionlab.search.query import Part, Query
+from regionlab.studies.feedback import (
     choose_settings,
     measure_feedback,
     play_rounds,
     summarise_rounds,
 )
-from regionlab.index import Index
-from regionlab.query import Part, Query
-from regionlab.refining import refine
 
 X, Y, Z = np.eye(3, dtype=np.float32)
 NONE = np.empty((0, 3), np.float32)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from regionlab import figures
-from regionlab.images import write_image
+from regionlab.data.images import write_image
+from regionlab.viz import charts as figures
 
 
 @pytest.fixture

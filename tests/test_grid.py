@@ -16,14 +16,16 @@ import pytest
 from PIL import Image
 
 from regionlab import widgets
-from regionlab.feedback import FeedbackSession
-from regionlab.images import write_image
-from regionlab.index import Index
-from regionlab.query import Part, Query
-from regionlab.ratings import RatingBook, RatingError, Study
-from regionlab.rle import mask_to_rle
-from regionlab.segmenters import load_segmenter
-from regionlab.widgets import FeedbackGrid, LiveResults, RatingSheet, RegionPicker, ResultGrid
+from regionlab.data.images import write_image
+from regionlab.data.masks import mask_to_rle
+from regionlab.index.index import Index
+from regionlab.models.registry import load_segmenter
+from regionlab.search.feedback import FeedbackSession
+from regionlab.search.query import Part, Query
+from regionlab.studies.ratings import RatingBook, RatingError, Study
+from regionlab.viz.grid import FeedbackGrid, LiveResults, ResultGrid
+from regionlab.viz.picker import RegionPicker
+from regionlab.viz.rating import RatingSheet
 
 FOLDER = Path(widgets.__file__).parent
 PICTURE = np.full((20, 30, 3), 200, np.uint8)

@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionlab import distributed_cli, load_collection, paths
-from regionlab.baselines.files import find_own_file
-from regionlab.compose_cli import _read_arguments as read_compose
-from regionlab.composed_files import TrainedParts
-from regionlab.composed_stages import Stages
-from regionlab.engine_files import find_place
-from regionlab.images import list_images, read_image, write_image
-from regionlab.profiles import find_profile
-from regionlab.prompts import Box, Selection
-from regionlab.sam_weights import find_sam_weights
+from regionlab import load_collection
+from regionlab.compose.cli import _read_arguments as read_compose
+from regionlab.compose.files import TrainedParts
+from regionlab.compose.stages import Stages
+from regionlab.data.images import list_images, read_image, write_image
+from regionlab.data.prompts import Box, Selection
+from regionlab.index import on_ray as distributed_cli
+from regionlab.models.weights import find_own_file, find_sam_weights, find_weights
+from regionlab.runs.profiles import find_profile
+from regionlab.search.engine import find_place
 from regionlab.service.__main__ import parse_arguments
-from regionlab.weights import find_weights
+from regionlab.util import paths
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from regionlab import paths
+from regionlab.util import paths
 
 ROOT = Path(__file__).resolve().parents[1]
 MIB = 2**20
@@ -95,7 +95,7 @@ def test_make_help_lists_every_target():
 
 def test_warnings_of_our_package_are_errors():
     with pytest.raises(UserWarning):
-        warnings.warn_explicit("ours", UserWarning, "index.py", 1, module="regionlab.index")
+        warnings.warn_explicit("ours", UserWarning, "index.py", 1, module="regionlab.index.build")
 
 
 # --- paths ----------------------------------------------------------------------------

@@ -9,9 +9,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from regionlab import paths
-from regionlab.html_report import make_report
-from regionlab.profiles import load_profile
+from regionlab.runs.profiles import load_profile
+from regionlab.runs.report import make_report
+from regionlab.util import paths
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

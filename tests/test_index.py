@@ -11,12 +11,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.collection import Collection, make_table
-from regionlab.datasets.folders import load_class_folders, load_folder
-from regionlab.encoders import load_encoder
-from regionlab.images import list_images
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.weights import hash_file
+from regionlab.data.collection import Collection, make_table
+from regionlab.data.folders import load_class_folders, load_folder
+from regionlab.data.images import list_images
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.tables import IndexFolderError
+from regionlab.models.registry import load_encoder
+from regionlab.util.files import hash_file
 
 FILES = {"manifest.json", "images.parquet", "image_vectors.npy", "failures.csv"}
 
@@ -116,7 +118,7 @@ def test_a_batch_size_is_measured_once_and_changes_no_vector(
 ):
     asked = []
     measure = lambda encoder: asked.append(1) or 4  # noqa: E731
-    monkeypatch.setattr("regionlab.batch_size.choose_batch_size", measure)
+    monkeypatch.setattr("regionlab.models.pipeline.choose_batch_size", measure)
     sizes = {"batch_size": "auto", "shard_size": 4}
     for _ in range(2):  # the second time there is nothing to embed
         auto = build_index(load_folder(photos), encoder, tmp_path / "auto", **sizes)
@@ -393,7 +395,7 @@ def test_a_file_changed_while_a_build_was_dead_is_read_again(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(
-            "regionlab.index_images.write_index_files",
+            "regionlab.index.change.write_index_files",
             lambda *args, **options: (_ for _ in ()).throw(Killed),
         )
         with pytest.raises(Killed):

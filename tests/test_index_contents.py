@@ -14,15 +14,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab import load_collection, paths
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.index_regions import add_regions
-from regionlab.index_stamps import STAMPS
-from regionlab.index_verify import verify_index
-from regionlab.workshop import IMAGES, PREVIOUS, REGIONS, get_workshop
+from regionlab import load_collection
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.regions import add_regions
+from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, get_workshop
+from regionlab.index.stamps import STAMPS
+from regionlab.index.tables import IndexFolderError
+from regionlab.index.verify import verify_index
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder
+from regionlab.util import paths
 from small_pictures import write_picture
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
@@ -174,7 +177,7 @@ def test_without_stamps_contents_are_compared(work, encoder, done, harm):
 
 
 def test_an_index_of_an_older_version_is_taken_over(made, work, encoder, done):
-    from regionlab.index_files import read_manifest, write_manifest
+    from regionlab.index.tables import read_manifest, write_manifest
 
     (work / "index" / STAMPS).unlink()
     manifest = read_manifest(work / "index") | {"plan": "of an older version"}
@@ -194,7 +197,7 @@ def test_a_read_only_index_serves_if_only_places_and_times_are_old(
     collection = load_folder((work / "photos").rename(work / "mounted"))
     if change == "labels":
         collection = replace(collection, images=collection.images.assign(label="new"))
-    monkeypatch.setattr("regionlab.index.claim_index", refuse)
+    monkeypatch.setattr("regionlab.index.build.claim_index", refuse)
     if change == "labels":
         with pytest.raises(IndexFolderError, match="cannot write"):
             build_index(collection, encoder, work / "index")
@@ -291,7 +294,7 @@ def test_the_service_indexes_a_folder_again_only_for_what_is_new(
 
 
 def test_an_engine_does_not_outlive_a_change_of_its_index(work, encoder):
-    from regionlab.search import get_engine
+    from regionlab.search.images import get_engine
 
     index = build(work / "photos", encoder)
     get_engine(index, "faiss:Flat")
@@ -333,7 +336,7 @@ def test_cut_off_work_is_known_by_contents_too(
     def make(steps):
         collection = load_folder(tmp_path / "photos")
         if steps == "one step":
-            monkeypatch.setattr("regionlab.index_change.REGION_SHARD", 1)
+            monkeypatch.setattr("regionlab.index.change.REGION_SHARD", 1)
             more = {"segmenter": segmenter, "everything": FEW}
             return build_index(collection, encoder, place, **more)
         index = build_index(collection, encoder, place)
@@ -381,12 +384,12 @@ def test_images_embedded_by_a_build_that_was_cut_off_are_not_embedded_again(
 
 KILLED = """
 import sys
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.index import build_index
-from regionlab.index_regions import add_regions
-from regionlab.segmenters import load_segmenter
+from regionlab.data.folders import load_folder
+from regionlab.models.registry import load_encoder
+from regionlab.models.mask_generator import Everything
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.models.registry import load_segmenter
 few = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 encoder = load_encoder(sys.argv[1], device="cpu", precision="fp32")
 segmenter = load_segmenter("toysam/untrained", device="cpu", precision="fp32")

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from regionlab import index_copy
-from regionlab.datasets.folders import load_folder
-from regionlab.images import write_image
-from regionlab.index import build_index, open_index
-from regionlab.index_copy import copy_index
-from regionlab.index_files import IndexFolderError
+from regionlab.data.folders import load_folder
+from regionlab.data.images import write_image
+from regionlab.index import copy as index_copy
+from regionlab.index.build import build_index
+from regionlab.index.copy import copy_index
+from regionlab.index.index import open_index
+from regionlab.index.tables import IndexFolderError
 
 
 @pytest.fixture(scope="module")

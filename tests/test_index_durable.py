@@ -16,15 +16,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.bench_resume import measure_resume
-from regionlab.datasets.folders import load_folder
-from regionlab.everything import Everything
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.index_lock import IndexBusyError, claim_index, find_builder
-from regionlab.index_regions import add_regions
-from regionlab.index_update import remove_images, update_index
-from regionlab.index_verify import verify_index
-from regionlab.workshop import IMAGES, finish_swap, get_workshop
+from regionlab.bench.resume import measure_resume
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.regions import add_regions
+from regionlab.index.staging import (
+    IMAGES,
+    IndexBusyError,
+    claim_index,
+    find_builder,
+    finish_swap,
+    get_workshop,
+)
+from regionlab.index.tables import IndexFolderError
+from regionlab.index.update import remove_images, update_index
+from regionlab.index.verify import verify_index
+from regionlab.models.mask_generator import Everything
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2)
 
@@ -62,7 +70,7 @@ def test_builds_killed_at_random_moments_end_up_the_same():
 
 
 def test_a_bench_of_a_build_that_embeds_nothing_is_refused(tmp_path, monkeypatch):
-    from regionlab import bench_resume
+    from regionlab.bench import resume as bench_resume
 
     log = tmp_path / "log"
     log.write_text("life\na\nb\n")
@@ -72,7 +80,7 @@ def test_a_bench_of_a_build_that_embeds_nothing_is_refused(tmp_path, monkeypatch
 
 
 def test_images_embedded_again_are_counted_by_life(tmp_path):
-    from regionlab import bench_resume
+    from regionlab.bench import resume as bench_resume
 
     log = tmp_path / "log"
     log.write_text("life\na\nb\nlife\nb\nc\nlife\nlife\na\nb\nd\n")
@@ -200,7 +208,7 @@ def test_an_index_replaced_while_it_is_read_is_read_again(photos, encoder, tmp_p
             update_index(old, more, encoder)
         return read(path, **options)
 
-    monkeypatch.setattr("regionlab.vector_files.np.load", replace_first)
+    monkeypatch.setattr("regionlab.index.vectors.np.load", replace_first)
     assert len(open_index(folder)) == 9
     assert len(reads) > 1
 

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.images import read_image
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.index_regions import add_regions
-from regionlab.regions import encode_regions
-from regionlab.segmenters import load_segmenter
+from regionlab.data.folders import load_folder
+from regionlab.data.images import read_image
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.regions import add_regions
+from regionlab.index.tables import IndexFolderError
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.regions.encodings import encode_regions
 from small_pictures import write_picture
 
 IMAGE_FILES = {"images.parquet", "image_vectors.npy", "failures.csv"}

@@ -10,14 +10,16 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.datasets.folders import load_class_folders, load_folder
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.index_regions import add_regions
-from regionlab.index_update import add_images, match_images, remove_images, update_index
-from regionlab.index_verify import verify_index
-from regionlab.segmenters import load_segmenter
+from regionlab.data.folders import load_class_folders, load_folder
+from regionlab.index.build import build_index
+from regionlab.index.change import match_images
+from regionlab.index.index import open_index
+from regionlab.index.regions import add_regions
+from regionlab.index.tables import IndexFolderError
+from regionlab.index.update import add_images, remove_images, update_index
+from regionlab.index.verify import verify_index
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder, load_segmenter
 from small_pictures import write_picture
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)

@@ -12,17 +12,18 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.index_files import read_manifest, write_manifest
-from regionlab.index_lock import claim_index
-from regionlab.index_regions import add_regions
-from regionlab.index_update import remove_images, update_index
-from regionlab.index_verify import main, verify_index
-from regionlab.vector_files import digest_sample
-from regionlab.weights import hash_file
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.regions import add_regions
+from regionlab.index.staging import claim_index
+from regionlab.index.tables import IndexFolderError, read_manifest, write_manifest
+from regionlab.index.update import remove_images, update_index
+from regionlab.index.vectors import digest_sample
+from regionlab.index.verify import main, verify_index
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder
+from regionlab.util.files import hash_file
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 COUNT = 6
@@ -223,7 +224,7 @@ def test_vectors_that_cannot_be_right_are_found(index, name, change, message):
 
 
 def test_vectors_are_checked_beyond_the_first_block(index, monkeypatch):
-    monkeypatch.setattr("regionlab.index_checks.BLOCK", 2)
+    monkeypatch.setattr("regionlab.index.verify.BLOCK", 2)
     change_vectors(index, "image_vectors.npy", lambda v: np.where(np.arange(6)[:, None] == 5, 0, v))
     assert_found(index, "1 rows are not of unit length, the first: 5", quick=True)
 
@@ -260,7 +261,7 @@ def test_a_table_of_regions_that_cannot_be_right_is_found(index, change, message
 
 
 def test_a_quick_look_leaves_masks_and_pictures_out(work, index, monkeypatch):
-    monkeypatch.delattr("regionlab.index_verify.check_masks")
+    monkeypatch.delattr("regionlab.index.verify.check_masks")
     (work / "photos" / "2.png").write_bytes(b"changed")
     assert verify_index(index, quick=True) == []
 
@@ -309,7 +310,7 @@ def write_large_jpegs(folder):
 
 @pytest.mark.parametrize("fast", [True, False], ids=["reduced", "full"])
 def test_large_jpegs_are_read_again_as_they_were_for_the_index(tmp_path, monkeypatch, fast):
-    monkeypatch.setattr("regionlab.index_verify.ALIKE_FP32", 0.999998)
+    monkeypatch.setattr("regionlab.index.verify.ALIKE_FP32", 0.999998)
     photos = write_large_jpegs(tmp_path / "photos")
     one, other = (
         load_encoder("toyclip", device="cpu", precision="fp32", fast_decode=f) for f in (fast, True)
@@ -357,6 +358,6 @@ def test_the_command_takes_padding_and_precision(tmp_path, encoder_file, capsys)
 
 
 def test_the_command_runs_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "regionlab.index_verify", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-m", "regionlab.index.verify", str(tmp_path / "nowhere")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1 and "no index at" in ended.stdout

@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from sklearn import datasets as sklearn_datasets
 
-from regionlab.datasets import LABELLED, load_labelled
-from regionlab.datasets.cifar10 import load_cifar10
-from regionlab.datasets.digits import load_digits
-from regionlab.datasets.labelled import LabelledImages, load_labelled_folders
-from regionlab.datasets.mnist import load_mnist, read_idx
-from regionlab.images import ImageError, write_image
+from regionlab.data.decoding import ImageError
+from regionlab.data.images import write_image
+from regionlab.data.labelled import (
+    LabelledImages,
+    load_cifar10,
+    load_digits,
+    load_labelled_folders,
+    load_mnist,
+    read_idx,
+)
+from regionlab.data.registry import LABELLED, load_labelled
 
 RNG = np.random.default_rng(0)
 DIGITS = RNG.integers(0, 256, (3, 28, 28), dtype=np.uint8)

@@ -13,12 +13,11 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text as Lettering
 
-from regionlab import figures
-from regionlab.composed_figures import draw_composed, draw_shares
-from regionlab.engine_figures import draw_tradeoff
-from regionlab.feedback_figures import draw_rounds
-from regionlab.images import write_image
-from regionlab.lettering import (
+from regionlab.data.images import write_image
+from regionlab.data.prompts import Box, Text
+from regionlab.runs.record import Record
+from regionlab.studies.ratings import SCALE
+from regionlab.util.lettering import (
     LONGEST,
     escape_markdown,
     show_entry,
@@ -26,13 +25,18 @@ from regionlab.lettering import (
     show_name,
     write_plainly,
 )
-from regionlab.map_figures import draw_map, draw_word_cloud
-from regionlab.probe_figures import draw_confusion, draw_gammas, draw_train_and_test
-from regionlab.prompts import Box, Text
-from regionlab.rating_figures import draw_counts, draw_ratings
-from regionlab.ratings import SCALE
-from regionlab.records import Record
-from regionlab.region_figures import draw_selection
+from regionlab.viz import charts as figures
+from regionlab.viz.charts import (
+    draw_confusion,
+    draw_counts,
+    draw_gammas,
+    draw_ratings,
+    draw_rounds,
+    draw_tradeoff,
+    draw_train_and_test,
+)
+from regionlab.viz.images import draw_composed, draw_selection, draw_shares
+from regionlab.viz.maps import draw_map, draw_word_cloud
 
 HOSTILE = [
     "a $5 and a $10 bill", "cost_$x^$", "$\\frac{$", "\\$x_1$", "_hidden", "__", "50 % & #1", "{0}",

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from regionlab import suffixes
-from regionlab.images import find_images, list_images
-from regionlab.listing import list_files
+from regionlab.data import listing as suffixes
+from regionlab.data.images import find_images, list_images
+from regionlab.data.listing import list_files
 
 JPG = (".jpg",)
 

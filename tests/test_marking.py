@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab import paths
-from regionlab.images import make_thumbnail
-from regionlab.ratings import RatingBook, Study
-from regionlab.widgets import RatingSheet, ResultGrid
-from regionlab.widgets.marking import LINE, mark_region
+from regionlab.data.images import make_thumbnail
+from regionlab.studies.ratings import RatingBook, Study
+from regionlab.util import paths
+from regionlab.viz.grid import LINE, ResultGrid, mark_region
+from regionlab.viz.rating import RatingSheet
 
 BOX = np.array([20.0, 10, 60, 50])
 BLUE = [30, 60, 220]

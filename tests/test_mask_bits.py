@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from regionlab.mask_bits import MaskBits
-from regionlab.masking import Region
-from regionlab.prompts import Text
+from regionlab.data.masks import MaskBits
+from regionlab.data.prompts import Text
+from regionlab.models.segmenter import Region
 
 
 def make_mask(height, width, seed=0):

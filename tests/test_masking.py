@@ -8,15 +8,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regionlab import sam_weights, weights
-from regionlab.everything import rank_records
-from regionlab.islands import drop_islands
-from regionlab.masking import EmptyMaskError, Everything, Region, erase_background
-from regionlab.prompts import Box, Points, Text, Whole
-from regionlab.rle import rle_to_mask
-from regionlab.segmenters import load_segmenter
-from regionlab.toybox import toysam
-from regionlab.weights import WeightsError, hash_file
+from regionlab.data.masks import drop_islands, rle_to_mask
+from regionlab.data.prompts import Box, Points, Text, Whole
+from regionlab.models import toy as toysam
+from regionlab.models import weights
+from regionlab.models import weights as sam_weights
+from regionlab.models.mask_generator import Everything, rank_records
+from regionlab.models.registry import load_segmenter
+from regionlab.models.segmenter import EmptyMaskError, Region, erase_background
+from regionlab.models.weights import WeightsError
+from regionlab.util.files import hash_file
 
 from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_registry  # isort: skip
 

@@ -5,10 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from regionlab import matching
-from regionlab.matching import choose_regions, match_images, match_parts
-from regionlab.query import Part, Query, make_probes
-from regionlab.ranking import UNMATCHED
+from regionlab.search import scoring as matching
+from regionlab.search.query import Part, Query, make_probes
+from regionlab.search.scoring import UNMATCHED, choose_regions, match_images, match_parts
 
 X = np.array([1.0, 0.0])
 

@@ -10,20 +10,22 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab import regions as regions_module
-from regionlab.datasets.folders import load_folder
-from regionlab.everything import Everything
-from regionlab.images import ImageError, read_image
-from regionlab.index import build_index, open_index
-from regionlab.index_regions import add_regions
-from regionlab.islands import drop_islands
-from regionlab.masking import Segmenter
-from regionlab.memory import is_out_of_memory, named_memory_error
-from regionlab.prompts import Box
-from regionlab.regions import encode_regions
+from regionlab.data.decoding import ImageError
+from regionlab.data.folders import load_folder
+from regionlab.data.images import read_image
+from regionlab.data.masks import drop_islands
+from regionlab.data.prompts import Box
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.regions import add_regions
+from regionlab.models.mask_generator import Everything
+from regionlab.models.segmenter import Segmenter
+from regionlab.regions import encodings as regions_module
+from regionlab.regions.encodings import encode_regions
+from regionlab.regions.grounding import find_words
+from regionlab.regions.patch_tokens import mask_to_grid
 from regionlab.service.app import _tell_memory, create_app
-from regionlab.tokens import mask_to_grid
-from regionlab.words import find_words
+from regionlab.util.memory import is_out_of_memory, named_memory_error
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2)
 TORCH = (
@@ -147,7 +149,7 @@ def test_another_fault_of_the_segmenter_still_stops_the_work(
 
 @pytest.mark.parametrize("error", ERRORS[:3], ids=lambda error: str(error)[:20])
 def test_a_picture_too_large_to_embed_goes_to_the_failures(folder, encoder, monkeypatch, error):
-    from regionlab.preprocessing import Preprocessing
+    from regionlab.models.pipeline import Preprocessing
 
     original = Preprocessing.shape
 
@@ -166,7 +168,7 @@ def test_a_picture_too_large_to_embed_goes_to_the_failures(folder, encoder, monk
 
 
 def test_another_fault_of_preprocessing_still_stops_the_work(folder, encoder, monkeypatch):
-    from regionlab.preprocessing import Preprocessing
+    from regionlab.models.pipeline import Preprocessing
 
     def shape(self, picture):
         raise RuntimeError("a bug")
@@ -233,7 +235,7 @@ def test_islands_are_counted_in_blocks_as_in_one(monkeypatch):
         expected = drop_islands(mask, share)
         for pixels in (1, 100, 333):
             with monkeypatch.context() as patch:
-                patch.setattr("regionlab.islands.PIXELS", pixels)
+                patch.setattr("regionlab.data.masks.PIXELS", pixels)
                 np.testing.assert_array_equal(drop_islands(mask, share), expected)
 
 
@@ -241,5 +243,5 @@ def test_a_mask_covers_a_grid_in_blocks_as_in_one(monkeypatch):
     mask = np.random.default_rng(0).random((40, 33)) < 0.4
     expected = mask_to_grid(mask, (7, 5))
     for pixels in (1, 100, 333):
-        monkeypatch.setattr("regionlab.tokens.PIXELS", pixels)
+        monkeypatch.setattr("regionlab.regions.patch_tokens.PIXELS", pixels)
         np.testing.assert_allclose(mask_to_grid(mask, (7, 5)), expected, atol=1e-12)

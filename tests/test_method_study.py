@@ -7,38 +7,35 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LinearRegression
 
-from regionlab.everything import Everything
-from regionlab.images import read_image
-from regionlab.index import build_index
-from regionlab.index_regions import add_regions
-from regionlab.judging import judge_ranking
-from regionlab.masking import EmptyMaskError, Segmenter
-from regionlab.method_measures import (
-    crop_box,
-    explain_grades,
-    find_pixel_errors,
-    grade_images,
-    pixel_difference,
-    show_answer,
-)
-from regionlab.method_study import (
+from regionlab.data.images import read_image
+from regionlab.data.prompts import Box
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.metrics.ranking import average_precision, judge_ranking
+from regionlab.models.mask_generator import Everything
+from regionlab.models.segmenter import EmptyMaskError, Segmenter
+from regionlab.search.images import search_image, search_text
+from regionlab.search.regions import search_regions
+from regionlab.studies.methods import (
     MEASURES,
     Asked,
     Method,
     ask_by_box,
     ask_by_caption,
+    crop_box,
     encode_boxed,
     encode_pictures,
     encode_words,
+    explain_grades,
+    find_pixel_errors,
+    grade_images,
     measure_method,
+    pixel_difference,
+    show_answer,
     time_method,
 )
-from regionlab.metrics import average_precision
-from regionlab.prompts import Box
-from regionlab.region_search import search_regions
-from regionlab.search import search_image, search_text
-from regionlab.studies import query_regions, segment_objects
-from regionlab.toybox import load_toybox
+from regionlab.studies.sampling import query_regions, segment_objects
+from toybox import load_toybox
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 IMAGES = 6

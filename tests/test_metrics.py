@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from regionlab.judging import JudgedRanking, judge_hits, judge_ranking
-from regionlab.metrics import (
+from regionlab.metrics.ranking import (
+    JudgedRanking,
     average_precision,
     hit_at_k,
+    judge_hits,
+    judge_ranking,
     ndcg_at_k,
     precision_at_k,
     recall_at_k,

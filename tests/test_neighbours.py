@@ -7,16 +7,17 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from regionlab.embedding import Encoder
-from regionlab.images import ImageError, write_image
-from regionlab.neighbours import (
+from regionlab.data.decoding import ImageError
+from regionlab.data.images import write_image
+from regionlab.models.encoder import Encoder
+from regionlab.studies.labels import (
     NeighbourLabels,
     chance_of_labels,
     keep_allowed,
     label_by_neighbours,
     pixels_to_vectors,
+    rescale_twice,
 )
-from regionlab.rescaling import rescale_twice
 
 RNG = np.random.default_rng(0)
 NAMES = np.array(["cat", "dog", "emu", "fox"])
@@ -131,8 +132,8 @@ def test_progress_comes_with_the_search_and_not_before(clusters, monkeypatch):
             yield item
             log.append("step")
 
-    monkeypatch.setattr("regionlab.neighbours.show_progress", show)
-    monkeypatch.setattr("regionlab.neighbours.ExactEngine.search", search)
+    monkeypatch.setattr("regionlab.studies.labels.show_progress", show)
+    monkeypatch.setattr("regionlab.studies.labels.ExactEngine.search", search)
     label_by_neighbours(*clusters, chunk=60, progress=True)
     assert log == ["search", "step"] * 2
 

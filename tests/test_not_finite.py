@@ -5,15 +5,14 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.images import ImageError
-from regionlab.index import build_index
-from regionlab.index_regions import add_regions
-from regionlab.index_verify import verify_index
-from regionlab.regions import encode_regions
-from regionlab.segmenters import load_segmenter
+from regionlab.data.decoding import ImageError
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.regions import add_regions
+from regionlab.index.verify import verify_index
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.regions.encodings import encode_regions
 
 FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 REASON = "the model gave a vector that is not finite, or zero"
@@ -111,7 +110,7 @@ def test_a_query_by_a_region_without_a_vector_is_refused(encoding, encoder, monk
     masks[1, :12] = False
     patches = np.ones((4, 4, encoder.dim), np.float32)
     patches[0] = np.inf  # only the first mask covers these
-    monkeypatch.setattr("regionlab.tokens.encode_patches", lambda *_, **__: patches)
+    monkeypatch.setattr("regionlab.regions.patch_tokens.encode_patches", lambda *_, **__: patches)
     overflow(monkeypatch, encoder, lambda number: number in (0, 2))
     with pytest.raises(FloatingPointError, match=REASON):
         encode_regions(encoder, image, masks, encoding=encoding)

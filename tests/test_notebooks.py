@@ -6,14 +6,16 @@ import shutil
 import pytest
 import yaml
 
-from regionlab import paths, runs
-from regionlab.profiles import load_profile
-from regionlab.prompts import Box, Points, Selection
-from regionlab.significance import correct_holm
-from regionlab.toybox import toyclip, toysam
-from regionlab.toybox.disk import write_class_folders, write_split
-from regionlab.toybox.episodes import write_episodes
+from regionlab.data.prompts import Box, Points, Selection
+from regionlab.models import toy as toyclip
+from regionlab.models import toy as toysam
+from regionlab.runs import runner as runs
+from regionlab.runs.profiles import load_profile
+from regionlab.runs.report import correct_holm
+from regionlab.util import paths
 from result_intervals import list_unexcused
+from toybox.disk import write_class_folders, write_split
+from toybox.episodes import write_episodes
 
 SCENES = 60
 

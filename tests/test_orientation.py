@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.datasets import load_coco
-from regionlab.images import UPRIGHT, read_image
-from regionlab.orientation import Header, read_header, read_headers, turn_box, turn_mask
-from regionlab.rle import mask_to_rle
-from regionlab.simulation import mask_to_box
+from regionlab.data.coco import load_coco
+from regionlab.data.decoding import Header, read_header, read_headers, turn_box, turn_mask
+from regionlab.data.images import UPRIGHT, read_image
+from regionlab.data.masks import mask_to_box, mask_to_rle
 
 ORIENTATIONS = range(1, 9)
 SIDEWAYS = (5, 6, 7, 8)

@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import packed_masks
-from regionlab.bench_regions import draw_regions
-from regionlab.index import Index, IndexFolderError
-from regionlab.masking import Region
-from regionlab.packed_masks import PackedMasks, keep_packed, pack_mask, pack_rles, packed_iou
-from regionlab.query import Part, Query, part_from_region
-from regionlab.ranking import Rol
-from regionlab.region_search import search_regions
-from regionlab.rle import _iterate_runs, mask_to_rle
-from regionlab.rle_runs import decode_runs
+from regionlab.bench.regions import draw_regions
+from regionlab.data.masks import _iterate_runs, decode_runs, mask_to_rle
+from regionlab.index.index import Index
+from regionlab.index.tables import IndexFolderError
+from regionlab.models.segmenter import Region
+from regionlab.search import rol as packed_masks
+from regionlab.search.query import Part, Query, part_from_region
+from regionlab.search.regions import search_regions
+from regionlab.search.rol import PackedMasks, keep_packed, pack_mask, pack_rles, packed_iou
+from regionlab.search.scoring import Rol
 
 
 def draw_mask(rng, height, width):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.encoders import load_encoder
-from regionlab.padding import SquarePad, TargetPad
+from regionlab.models.pipeline import SquarePad, TargetPad
+from regionlab.models.registry import load_encoder
 
 SIZES = [(100, 60), (60, 100), (101, 60), (33, 100), (125, 100), (126, 100), (1, 50), (7, 300)]
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab.encoders import load_encoder
-from regionlab.padding import pad_first
-from regionlab.preprocessing import MARGIN, Preprocessing
-from regionlab.rescaling import rescale_twice
+from regionlab.models.pipeline import MARGIN, Preprocessing, pad_first
+from regionlab.models.registry import load_encoder
+from regionlab.studies.labels import rescale_twice
 
 CPU = torch.device("cpu")
 SHAPES = [(128, 128), (256, 256), (60, 200), (201, 133), (1, 30), (480, 640)]

@@ -16,7 +16,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from regionlab.probe import (
+from regionlab.metrics.probe import (
     PAPER_PROBE,
     ProbeFileError,
     Reading,
@@ -25,10 +25,10 @@ from regionlab.probe import (
     make_probes,
     measure_confusion,
     save_probe,
+    split_stratified,
     summarise_confusion,
 )
-from regionlab.probe_figures import draw_confusion, draw_gammas, draw_train_and_test
-from regionlab.splits import split_stratified
+from regionlab.viz.charts import draw_confusion, draw_gammas, draw_train_and_test
 
 NAMES = tuple(make_probes())
 

@@ -1,7 +1,7 @@
 import pytest
 
-from regionlab import progress as module
-from regionlab.progress import progress
+from regionlab.util import progress as module
+from regionlab.util.progress import progress
 
 
 @pytest.fixture(autouse=True)

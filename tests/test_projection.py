@@ -11,9 +11,8 @@ from matplotlib.colors import to_hex
 from sklearn.manifold import TSNE
 from sklearn.metrics import roc_auc_score
 
-from regionlab.collection import Collection, make_table
-from regionlab.map_figures import INKS, MOST, draw_map, draw_word_cloud
-from regionlab.projection import (
+from regionlab.data.collection import Collection, make_table
+from regionlab.metrics.projection import (
     chance_purity,
     count_concepts,
     label_images,
@@ -23,6 +22,7 @@ from regionlab.projection import (
     similarity_auc,
     split_similarities,
 )
+from regionlab.viz.maps import INKS, MOST, draw_map, draw_word_cloud
 
 
 def unit(vectors):
@@ -73,7 +73,7 @@ UMAP_TWICE = """
 import warnings, numpy as np
 warnings.simplefilter("error")  # of anybody: nothing is left for a notebook to show
 warnings.filterwarnings("default", module="numba|pynndescent|sklearn|scipy")
-from regionlab.projection import project
+from regionlab.metrics.projection import project
 centres = np.repeat([[1, 0, 0, 0], [0, 1, 0, 0]], 12, 0)
 vectors = centres + 0.1 * np.random.default_rng(0).normal(size=(24, 4))
 vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

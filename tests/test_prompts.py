@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from regionlab.prompts import (
+from regionlab.data.prompts import (
     Box,
     Points,
     Selection,
@@ -34,7 +34,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def test_prompts_need_no_torch():
-    code = "import sys, regionlab.prompts; sys.exit('torch' in sys.modules)"
+    code = "import sys, regionlab.data.prompts; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from regionlab.overlap import box_iou
-from regionlab.query import Part, Query, make_probes
-from regionlab.ranking import WINDOW, Rol, best_of_each, cosines, find_best, spread, weigh
-from regionlab.rle import mask_to_rle
+from regionlab.data.masks import mask_to_rle
+from regionlab.search.query import Part, Query, make_probes
+from regionlab.search.rol import box_iou
+from regionlab.search.scoring import WINDOW, Rol, best_of_each, cosines, find_best, spread, weigh
 
 
 def unit(*shape, seed=0):

@@ -9,15 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.agreement import find_alpha
-from regionlab.rating_study import (
+from regionlab.metrics.stats import find_alpha
+from regionlab.studies.ratings import (
+    RatingBook,
+    RatingError,
+    Study,
+    Task,
     compare_methods,
     count_ratings,
+    make_williams_square,
     measure_agreement,
     simulate_ratings,
     summarise_ratings,
 )
-from regionlab.ratings import RatingBook, RatingError, Study, Task, make_williams_square
 
 NAN = np.nan
 METHODS = ("A", "B", "C", "D")

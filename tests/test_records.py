@@ -8,9 +8,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from regionlab import paths, provenance, records
-from regionlab.figures import save_figure
-from regionlab.records import Record, begin, portable, publish, to_json
+from regionlab.runs import record as provenance
+from regionlab.runs import record as records
+from regionlab.runs.record import Record, begin, portable, publish
+from regionlab.util import paths
+from regionlab.util.files import to_json
+from regionlab.viz.charts import save_figure
 
 
 @pytest.fixture(autouse=True)

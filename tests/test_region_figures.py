@@ -6,12 +6,15 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_hex, to_rgb
 
-from regionlab import figures
-from regionlab.images import write_image
-from regionlab.index import Index
-from regionlab.masking import Region
-from regionlab.prompts import Box, Points, Text, Whole
-from regionlab.region_figures import (
+from regionlab.data.images import write_image
+from regionlab.data.masks import mask_to_rle
+from regionlab.data.prompts import Box, Points, Text, Whole
+from regionlab.index.index import Index
+from regionlab.models.segmenter import Region
+from regionlab.search.regions import RegionRanking
+from regionlab.viz import charts as figures
+from regionlab.viz.grid import ResultGrid
+from regionlab.viz.images import (
     MATCH_LINE,
     MATCH_TINT,
     draw_matches,
@@ -21,9 +24,6 @@ from regionlab.region_figures import (
     object_color,
     tint_mask,
 )
-from regionlab.region_search import RegionRanking
-from regionlab.rle import mask_to_rle
-from regionlab.widgets import ResultGrid
 
 HEIGHT, WIDTH = 60, 100
 

@@ -9,16 +9,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import region_gallery
-from regionlab.evaluation import measure_ranking
-from regionlab.index import Index, IndexFolderError
-from regionlab.masking import Region
-from regionlab.overlap import box_iou
-from regionlab.query import Part, Query, make_probes, part_from_region, part_from_words
-from regionlab.ranking import UNMATCHED, Rol
-from regionlab.region_gallery import RegionGallery
-from regionlab.region_search import search_regions
-from regionlab.regions import encode_regions
+from regionlab.index.index import Index
+from regionlab.index.tables import IndexFolderError
+from regionlab.metrics.ranking import measure_ranking
+from regionlab.models.segmenter import Region
+from regionlab.regions.encodings import encode_regions
+from regionlab.search import gallery as region_gallery
+from regionlab.search.gallery import RegionGallery
+from regionlab.search.query import Part, Query, make_probes, part_from_region, part_from_words
+from regionlab.search.regions import search_regions
+from regionlab.search.rol import box_iou
+from regionlab.search.scoring import UNMATCHED, Rol
 
 WAYS = list(product(["regions", "images", "both"], ["match", "mean"]))
 RT2 = np.sqrt(2)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.embedding import Encoder
-from regionlab.encoders import load_encoder
-from regionlab.regions import (
+from regionlab.models.encoder import Encoder
+from regionlab.models.registry import load_encoder
+from regionlab.regions.encodings import (
     BLUR,
     DEFAULT_ENCODING,
     LINE,

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.collection import Collection, make_table
-from regionlab.relevance import count_shared_kinds, holds_kinds_of, is_own_image
+from regionlab.data.collection import Collection, make_table
+from regionlab.metrics.relevance import count_shared_kinds, holds_kinds_of, is_own_image
 
 
 def make_collection(tmp_path, objects):

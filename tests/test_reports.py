@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from regionlab.reports import (
+from regionlab.runs.report import (
     make_gallery,
     results_table,
     update_marked_runs,

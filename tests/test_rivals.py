@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.collection import Collection, make_table
-from regionlab.index import Index
-from regionlab.region_search import RegionRanking
-from regionlab.rivals import draw_triples, drop_images, find_ranks
-from regionlab.search import Ranking
+from regionlab.data.collection import Collection, make_table
+from regionlab.index.index import Index
+from regionlab.search.images import Ranking
+from regionlab.search.regions import RegionRanking
+from regionlab.studies.sampling import draw_triples, drop_images, find_ranks
 
 
 def make_collection(grounds, things):

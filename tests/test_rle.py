@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from regionlab import rle_runs
-from regionlab.rle import mask_to_rle, rle_to_mask, segmentation_to_rle
+from regionlab.data import masks as rle_runs
+from regionlab.data.masks import mask_to_rle, rle_to_mask, segmentation_to_rle
 
 
 def random_masks():

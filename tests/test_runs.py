@@ -9,14 +9,15 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from regionlab import execution, paths, runs
-from regionlab.parameters import check_value, read_notebook, read_parameters
-from regionlab.profiles import load_profile
-from regionlab.records import Record
+from regionlab.runs import runner as execution
+from regionlab.runs import runner as runs
+from regionlab.runs.profiles import check_value, load_profile, read_notebook, read_parameters
+from regionlab.runs.record import Record
+from regionlab.util import paths
 
 SAVE = """
 from regionlab import records
-from regionlab.progress import progress
+from regionlab.util.progress import progress
 
 record = records.current()
 record.add(index="abc")

@@ -7,12 +7,15 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.engines import ExactEngine
-from regionlab.images import ImageError, read_image
-from regionlab.index import IndexFolderError, build_index, open_index
-from regionlab.search import (
+from regionlab.data.decoding import ImageError
+from regionlab.data.folders import load_folder
+from regionlab.data.images import read_image
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.tables import IndexFolderError
+from regionlab.models.registry import load_encoder
+from regionlab.search.exact import ExactEngine
+from regionlab.search.images import (
     get_engine,
     search_image,
     search_indexed,

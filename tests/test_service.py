@@ -12,18 +12,17 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from regionlab.feedback import FeedbackSession
-from regionlab.images import read_image
-from regionlab.prompts import Box, Points
-from regionlab.query import Part, Query, part_from_region, part_from_words
-from regionlab.ranking import Rol
-from regionlab.region_search import search_regions
-from regionlab.rle import rle_to_mask
-from regionlab.search import search_image, search_indexed, search_text
-from regionlab.service.app import create_app
+from regionlab.data.images import read_image
+from regionlab.data.masks import rle_to_mask
+from regionlab.data.prompts import Box, Points
+from regionlab.regions.grounding import find_words
+from regionlab.search.feedback import FeedbackSession
+from regionlab.search.images import search_image, search_indexed, search_text
+from regionlab.search.query import Part, Query, part_from_region, part_from_words
+from regionlab.search.regions import search_regions
+from regionlab.search.scoring import Rol
+from regionlab.service.app import SHARED, STATIC, WIDGETS, create_app, read_files
 from regionlab.service.limits import Limits
-from regionlab.service.pages import SHARED, STATIC, WIDGETS, read_files
-from regionlab.words import find_words
 from service_world import COUNT, build_world, post
 
 BOX = {"kind": "box", "x0": 30.0, "y0": 30.0, "x1": 150.0, "y1": 150.0}

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from regionlab.bench_service import (
+from regionlab.bench.serving import (
     Asked,
     describe_latency,
     describe_parts,

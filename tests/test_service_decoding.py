@@ -9,8 +9,8 @@ import psutil
 import pytest
 from PIL import Image
 
-from regionlab.images import ImageError, read_image
-from regionlab.jpeg_scans import MAX_SCANS, count_scans
+from regionlab.data.decoding import MAX_SCANS, ImageError, count_scans
+from regionlab.data.images import read_image
 from regionlab.service.decoding import CHEAP, DecodeError, Decoder, Decoders
 from regionlab.service.room import Room, begin_work
 from service_attacks import make_progressive, make_spaced_ppm, save

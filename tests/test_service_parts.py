@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from matplotlib.path import Path as Outline
 
-from regionlab.prompts import Box
-from regionlab.service.batching import Batcher
-from regionlab.service.counters import Counters, RequestLog
-from regionlab.service.limits import Limits
-from regionlab.service.outlines import mask_to_path
+from regionlab.data.masks import mask_to_box
+from regionlab.data.prompts import Box
+from regionlab.service.gallery import mask_to_path
+from regionlab.service.inference import Batcher
+from regionlab.service.limits import Counters, Limits, RequestLog
 from regionlab.service.room import Room
-from regionlab.service.visitors import Picture, Visitors
-from regionlab.simulation import mask_to_box
+from regionlab.service.sessions import Picture, Visitors
 
 # Batches
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.side_by_side import LEAST_PART, SideBySide
+from regionlab.models.pipeline import LEAST_PART, SideBySide
 
 CPU = torch.device("cpu")
 

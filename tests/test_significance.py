@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from regionlab.significance import correct_holm, correct_tests, show_p
+from regionlab.runs.report import correct_holm, correct_tests, show_p
 
 
 def step_down(p_values):

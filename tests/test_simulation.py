@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from regionlab.simulation import draw_correction, draw_inside_point, jitter_box, mask_to_box
+from regionlab.data.masks import mask_to_box
+from regionlab.studies.sampling import draw_correction, draw_inside_point, jitter_box
 
 SIZE = (40, 60)
 

@@ -9,24 +9,25 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.compose import create_composer
-from regionlab.composed_ranking import rank_gallery
-from regionlab.composed_regions import search_changed_regions
-from regionlab.datasets.folders import load_folder
-from regionlab.encoders import load_encoder
-from regionlab.engines import EngineError
-from regionlab.feedback import FeedbackSession
-from regionlab.index import Index, IndexFolderError, build_index, open_index
-from regionlab.masking import Region
-from regionlab.neighbours import label_by_neighbours
-from regionlab.query import Part, Query, part_from_region, part_from_words
-from regionlab.ranking import Rol
-from regionlab.refining import refine
-from regionlab.region_search import search_regions
-from regionlab.regions import encode_regions
-from regionlab.search import get_engine, search_image, search_text, search_vectors
-from regionlab.spaces import get_encoding, get_space, with_space
-from regionlab.words import score_words
+from regionlab.compose.composers import create_composer
+from regionlab.compose.ranking import rank_gallery
+from regionlab.compose.regions import search_changed_regions
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.index import Index, open_index
+from regionlab.index.tables import IndexFolderError
+from regionlab.models.encoder import get_encoding, get_space, with_space
+from regionlab.models.registry import load_encoder
+from regionlab.models.segmenter import Region
+from regionlab.regions.encodings import encode_regions
+from regionlab.regions.grounding import score_words
+from regionlab.search.engine import EngineError
+from regionlab.search.feedback import FeedbackSession, refine
+from regionlab.search.images import get_engine, search_image, search_text, search_vectors
+from regionlab.search.query import Part, Query, part_from_region, part_from_words
+from regionlab.search.regions import search_regions
+from regionlab.search.scoring import Rol
+from regionlab.studies.labels import label_by_neighbours
 
 ONE = with_space(np.eye(4, dtype=np.float32), "one")
 TWO = with_space(np.eye(4, dtype=np.float32), "two")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.model_selection import train_test_split
 
-from regionlab.splits import (
+from regionlab.metrics.probe import (
     Split,
     check_labels,
     find_near_duplicates,

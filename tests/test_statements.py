@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from regionlab.claims import load_claims, value_of
-from regionlab.reports import MARKED, VALUE, read_saved, update_marked_runs, update_marked_tables
+from regionlab.runs.report import (
+    MARKED,
+    VALUE,
+    read_saved,
+    update_marked_runs,
+    update_marked_tables,
+)
+from regionlab.studies.claims.table import load_claims, value_of
 from result_intervals import EXCUSED, list_bare, list_unexcused
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,11 +9,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.collection import Collection, make_table
-from regionlab.datasets.folders import load_folder
-from regionlab.failure_files import FAILURE_COLUMNS, read_failures, write_failures
-from regionlab.index import build_index, open_index
-from regionlab.storable import make_storable
+from regionlab.data.collection import Collection, make_table
+from regionlab.data.folders import load_folder
+from regionlab.index.build import build_index
+from regionlab.index.index import open_index
+from regionlab.index.tables import make_storable
+from regionlab.index.vectors import FAILURE_COLUMNS, read_failures, write_failures
 
 
 def make_collection(root, paths, **columns):

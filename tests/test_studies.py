@@ -3,25 +3,26 @@
 import numpy as np
 import pytest
 
-from regionlab.collection import Collection, make_table
-from regionlab.everything import Everything
-from regionlab.images import write_image
-from regionlab.masking import Region
-from regionlab.prompts import Box, Points, Text
-from regionlab.regions import encode_regions
-from regionlab.rle import mask_to_rle
-from regionlab.simulation import draw_inside_point, jitter_box
-from regionlab.studies import (
+from regionlab.data.collection import Collection, make_table
+from regionlab.data.images import write_image
+from regionlab.data.masks import mask_to_rle
+from regionlab.data.prompts import Box, Points, Text
+from regionlab.models.mask_generator import Everything
+from regionlab.models.segmenter import Region
+from regionlab.regions.encodings import encode_regions
+from regionlab.regions.grounding import find_words
+from regionlab.studies.sampling import (
     describe_object,
+    draw_inside_point,
     draw_objects,
     draw_pairs,
+    jitter_box,
     mask_iou,
     measure_masks,
     prompt_for_object,
     query_regions,
     segment_objects,
 )
-from regionlab.words import find_words
 
 SIZES = {"a": (48, 64), "b": (40, 40), "c": (30, 50), "d": (32, 32)}  # height, width
 

@@ -8,10 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab import paths
-from regionlab.latex import PAGE_ROWS, SPECIAL, escape_latex, number_to_latex
-from regionlab.records import Record, begin, publish
-from regionlab.tables import flatten_frame, save_table, show_cell
+from regionlab.runs.record import Record, begin, publish
+from regionlab.runs.tables import (
+    PAGE_ROWS,
+    SPECIAL,
+    escape_latex,
+    flatten_frame,
+    number_to_latex,
+    save_table,
+    show_cell,
+)
+from regionlab.util import paths
 
 MEASURED = {"value": 2 / 3, "ci95": [0.5, 0.75], "n": 12}
 AWKWARD = r"50 % & $5 #1_a {b} ~^ \input{x} <|> [1] * “π”"

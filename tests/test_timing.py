@@ -2,7 +2,7 @@
 
 import pytest
 
-from regionlab import timing
+from regionlab.util import timing
 
 
 @pytest.mark.parametrize(

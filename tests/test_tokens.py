@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch.nn.functional import gelu, layer_norm, linear
 
-from regionlab.embedding import Encoder
-from regionlab.encoders import load_encoder
-from regionlab.tokens import (
+from regionlab.models.encoder import Encoder
+from regionlab.models.registry import load_encoder
+from regionlab.regions.patch_tokens import (
     CLIP_MEAN,
     CLIP_STD,
     encode_patches,

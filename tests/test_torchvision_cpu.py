@@ -3,8 +3,8 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import regionlab.torchvision_cpu as torchvision_cpu
-from regionlab.torchvision_cpu import suppress_non_maxima
+import regionlab.models.torchvision_cpu as torchvision_cpu
+from regionlab.models.torchvision_cpu import suppress_non_maxima
 
 import numpy as np
 import pytest
@@ -117,7 +117,7 @@ try:
     import torchvision
 except RuntimeError:
     pass
-import regionlab.torchvision_cpu
+import regionlab.models.torchvision_cpu
 import open_clip, segment_anything
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from regionlab import toybox
-from regionlab.datasets import load_collection
-from regionlab.toybox import disk, load_toybox
-from regionlab.toybox.captions import describe_scene
-from regionlab.toybox.disk import CLASS_COLORS, CLASS_SHAPES, write_class_folders, write_split
-from regionlab.toybox.render import render_scene
-from regionlab.toybox.toyclip import create_toyclip
-from regionlab.toybox.world import (
+import toybox
+from regionlab.data.registry import load_collection
+from regionlab.models.toy import create_toyclip
+from toybox import disk, load_toybox
+from toybox.captions import describe_scene
+from toybox.disk import CLASS_COLORS, CLASS_SHAPES, write_class_folders, write_split
+from toybox.render import render_scene
+from toybox.world import (
     COLORS,
     COMBINATIONS,
     GROUNDS,

@@ -10,19 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.toybox import triplets_on_disk
-from regionlab.toybox.captions import RELATIONS, place_in_frame
-from regionlab.toybox.changes import COMBINED, MEMBERS, TRIPLETS, change_group
-from regionlab.toybox.render import render_scene
-from regionlab.toybox.triplets_on_disk import (
-    CATEGORIES,
-    find_changes,
-    kinds_of,
-    load_toybox_changes,
-    write_changes,
-)
-from regionlab.toybox.variants import KINDS, Member, can_be_said, differences, name_way
-from regionlab.toybox.world import (
+from toybox import triplets as triplets_on_disk
+from toybox.captions import RELATIONS, place_in_frame
+from toybox.changes import COMBINED, MEMBERS, TRIPLETS, change_group
+from toybox.render import render_scene
+from toybox.triplets import CATEGORIES, find_changes, kinds_of, load_toybox_changes, write_changes
+from toybox.variants import KINDS, Member, can_be_said, differences, name_way
+from toybox.world import (
     COLORS,
     GROUNDS,
     SHAPES,

@@ -6,7 +6,7 @@ import re
 import shutil
 from dataclasses import asdict, replace
 
-import regionlab.torchvision_cpu  # noqa: F401
+import regionlab.models.torchvision_cpu  # noqa: F401
 
 import numpy as np
 import open_clip
@@ -15,17 +15,18 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from regionlab.toybox import pool as pool_module
-from regionlab.toybox import train as train_cli
-from regionlab.toybox import train_clip, training
-from regionlab.toybox.batches import Batches
-from regionlab.toybox.captions import SYNONYMS
-from regionlab.toybox.card import make_record, write_card
-from regionlab.toybox.pool import MEAN_COLOR, open_pool, show_alone
-from regionlab.toybox.render import render_scene
-from regionlab.toybox.toyclip import CONFIG, create_toyclip
-from regionlab.toybox.train_clip import Recipe, encode_tokens, train, validate
-from regionlab.toybox.world import COLORS, COMBINATIONS, SEEN, sample_scene, scene_rng
+from regionlab.models import training
+from regionlab.models.text_tower import encode_tokens
+from regionlab.models.toy import CONFIG, create_toyclip
+from toybox import pool as pool_module
+from toybox import train as train_cli
+from toybox import train_clip
+from toybox.captions import SYNONYMS
+from toybox.card import make_record, write_card
+from toybox.pool import MEAN_COLOR, open_pool, show_alone
+from toybox.render import render_scene
+from toybox.train_clip import Batches, Recipe, train, validate
+from toybox.world import COLORS, COMBINATIONS, SEEN, sample_scene, scene_rng
 
 SIDE = json.loads(CONFIG.read_text())["vision_cfg"]["image_size"]
 MODELS = list(train_cli.TRAINERS)

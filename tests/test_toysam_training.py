@@ -7,14 +7,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from regionlab.toybox import train_sam, training
-from regionlab.toybox.mask_losses import dice_loss, focal_loss, iou_of_logits
-from regionlab.toybox.pool import open_pool
-from regionlab.toybox.render import render_scene
-from regionlab.toybox.sam_prompts import add_correction, draw_prompts, draw_targets, shrink_masks
-from regionlab.toybox.toysam import SIDE, create_toysam
-from regionlab.toybox.train_sam import Recipe, decode, train
-from regionlab.toybox.world import sample_scene, scene_rng
+from regionlab.models import training
+from regionlab.models.toy import SIDE, create_toysam
+from toybox import train_sam
+from toybox.pool import open_pool
+from toybox.render import render_scene
+from toybox.train_sam import (
+    Recipe,
+    add_correction,
+    decode,
+    dice_loss,
+    draw_prompts,
+    draw_targets,
+    focal_loss,
+    iou_of_logits,
+    shrink_masks,
+    train,
+)
+from toybox.world import sample_scene, scene_rng
 
 TINY = Recipe(scenes=12, steps=4, restart=0, batch=3, prompts=2, warmup=1, save_every=2)
 

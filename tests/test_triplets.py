@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regionlab.datasets.triplets import (
+from regionlab.data.triplets import (
     NO_WORDS,
     Triplets,
     has_words,

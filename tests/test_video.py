@@ -9,9 +9,8 @@ import av
 import numpy as np
 import pytest
 
-from regionlab.datasets import load_collection
-from regionlab.datasets.films import FilmError, find_films, read_frames, turn_upright
-from regionlab.datasets.video import load_video
+from regionlab.data.registry import load_collection
+from regionlab.data.video import FilmError, find_films, load_video, read_frames, turn_upright
 
 NOISE = np.random.default_rng(0).integers(0, 60, (48, 64, 3), dtype=np.uint8)
 
@@ -355,7 +354,7 @@ def test_film_whose_name_is_no_utf8_is_listed(tmp_path, frames):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 def test_one_film_whose_name_is_no_utf8_is_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("regionlab.datasets.video.DATA", tmp_path / "data")
+    monkeypatch.setattr("regionlab.data.video.DATA", tmp_path / "data")
     film = tmp_path / os.fsdecode(b"caf\xe9.mkv")
     write_film(tmp_path / "a.mkv", [0]).rename(film)
     collection = load_video(film)
@@ -386,7 +385,7 @@ def test_long_names_that_begin_alike_have_frames_of_their_own(tmp_path, frames):
 
 
 def test_longest_name_of_a_folder_is_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr("regionlab.datasets.video.DATA", tmp_path / "data")
+    monkeypatch.setattr("regionlab.data.video.DATA", tmp_path / "data")
     write_film(tmp_path / ("長" * 85) / "a.mkv", [0])
     assert load_video(tmp_path / ("長" * 85)).missing_files().empty
 
@@ -418,13 +417,13 @@ def test_reading_cut_off_half_way_is_begun_again(films, frames, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("regionlab.datasets.video.write_image", stop)
+        patch.setattr("regionlab.data.video.write_image", stop)
         load_video(films, seconds=3, frames=frames)
     assert len(load_video(films, seconds=3, frames=frames)) == 6
 
 
 def test_by_default_each_root_and_step_has_a_folder_of_its_own(films, tmp_path, monkeypatch):
-    monkeypatch.setattr("regionlab.datasets.video.DATA", tmp_path / "data")
+    monkeypatch.setattr("regionlab.data.video.DATA", tmp_path / "data")
     roots = [load_video(films, seconds=s).root for s in (3, 4)]
     roots.append(load_video(films / "b.mkv", seconds=3).root)
     assert len(set(roots)) == 3

@@ -9,11 +9,13 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from regionlab.images import ImageError, write_image
-from regionlab.masking import Region
-from regionlab.prompts import Box, Points, Selection, Text, Whole
-from regionlab.region_figures import OBJECT_COLORS, draw_selection, object_color, tint_mask
-from regionlab.widgets import RegionPicker, ResultGrid
+from regionlab.data.decoding import ImageError
+from regionlab.data.images import write_image
+from regionlab.data.prompts import Box, Points, Selection, Text, Whole
+from regionlab.models.segmenter import Region
+from regionlab.viz.grid import ResultGrid
+from regionlab.viz.images import OBJECT_COLORS, draw_selection, object_color, tint_mask
+from regionlab.viz.picker import RegionPicker
 
 HEIGHT, WIDTH = 30, 50
 
@@ -214,7 +216,7 @@ def find_words(monkeypatch):
         halves = np.arange(WIDTH) < 10, np.arange(WIDTH) > 40
         return [Region(np.tile(half, (HEIGHT, 1)), prompt=text) for half in halves]
 
-    monkeypatch.setattr("regionlab.words.find_words", find)
+    monkeypatch.setattr("regionlab.regions.grounding.find_words", find)
     return asked
 
 

@@ -32,7 +32,7 @@ EMPTY = {"box": None, "points": [], "labels": [], "text": ""}
 NOTEBOOK = f"""
 import json, os
 import numpy as np
-from regionlab.segmenters import load_segmenter
+from regionlab.models.registry import load_segmenter
 from regionlab.widgets import RegionPicker, ResultGrid
 
 y, x = np.mgrid[:{HEIGHT}, :{WIDTH}]

@@ -8,21 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.encoders import load_encoder
-from regionlab.everything import Everything
-from regionlab.prompts import Box, Points, Text, Whole
-from regionlab.regions import DEFAULT_ENCODING, encode_regions
-from regionlab.segmenters import load_segmenter
-from regionlab.studies import mask_iou
-from regionlab.toybox import load_toybox
-from regionlab.toybox.world import SHAPES
-from regionlab.words import (
+from regionlab.data.prompts import Box, Points, Text, Whole
+from regionlab.models.mask_generator import Everything
+from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
+from regionlab.regions.grounding import (
     BACKGROUND_WORDS,
     NothingFoundError,
     find_regions,
     find_words,
     score_words,
 )
+from regionlab.studies.sampling import mask_iou
+from toybox import load_toybox
+from toybox.world import SHAPES
 
 WORDS = "a blue arrow"  # the scene's own, beside a star, a ring and a diamond
 NAMES = [f"a {shape}" for shape in SHAPES]

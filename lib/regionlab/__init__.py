@@ -9,21 +9,21 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
-    "add_regions": "index_regions",
-    "build_index": "index",
-    "create_composer": "compose",
-    "evaluate": "evaluation",
-    "find_regions": "words",
-    "load_collection": "datasets",
-    "load_encoder": "encoders",
-    "load_segmenter": "segmenters",
-    "measure_ranking": "evaluation",
-    "open_index": "index",
-    "search_image": "search",
-    "search_indexed": "search",
-    "search_regions": "region_search",
-    "search_text": "search",
-    "search_vectors": "search",
+    "add_regions": "index.regions",
+    "build_index": "index.build",
+    "create_composer": "compose.composers",
+    "evaluate": "metrics.ranking",
+    "find_regions": "regions.grounding",
+    "load_collection": "data.registry",
+    "load_encoder": "models.registry",
+    "load_segmenter": "models.registry",
+    "measure_ranking": "metrics.ranking",
+    "open_index": "index.index",
+    "search_image": "search.images",
+    "search_indexed": "search.images",
+    "search_regions": "search.regions",
+    "search_text": "search.images",
+    "search_vectors": "search.images",
 }
 __all__ = sorted(_HOMES)
 

@@ -1,4 +1,1 @@
-"""The search service: one process with one copy of the models for many people.
-
-`python -m regionlab.service` runs it; `app.create_app` makes the application of an index.
-"""
+"""The search service and its page: one copy of the models for many users."""

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regionlab import paths
+from regionlab.util import paths
 
 if TYPE_CHECKING:
-    from regionlab.embedding import Encoder
-    from regionlab.index import Index
-    from regionlab.masking import Segmenter
+    from regionlab.index.index import Index
+    from regionlab.models.encoder import Encoder
+    from regionlab.models.segmenter import Segmenter
+
 
 log = logging.getLogger("regionlab.service")
 
@@ -64,9 +65,8 @@ def serve(options: argparse.Namespace) -> None:
     """Load the models once, open or build the index, and answer requests."""
     import uvicorn  # late, like the models: --help needs none of them
 
-    from regionlab.encoders import load_encoder
-    from regionlab.index import open_index
-    from regionlab.segmenters import load_segmenter
+    from regionlab.index.index import open_index
+    from regionlab.models.registry import load_encoder, load_segmenter
     from regionlab.service.app import create_app
     from regionlab.service.limits import Limits
     from regionlab.service.server import configure
@@ -104,8 +104,8 @@ def serve(options: argparse.Namespace) -> None:
 
 def build_own(images: Path | None, encoder: "Encoder", segmenter: "Segmenter") -> "Index":
     """Return the index of a folder of pictures, or of Toybox; built where it is not there yet."""
-    from regionlab.datasets import load_collection
-    from regionlab.index import build_index
+    from regionlab.data.registry import load_collection
+    from regionlab.index.build import build_index
 
     collection = load_collection("folder", images) if images else load_collection("toybox")
     folder = paths.index_folder(collection.name, collection.split, encoder.name, "regions")

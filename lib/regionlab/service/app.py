@@ -2,23 +2,30 @@
 
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Form, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from regionlab.embedding import Encoder
-from regionlab.index import Index
-from regionlab.masking import Segmenter
-from regionlab.service import pages
-from regionlab.service.cookies import name_visitor
-from regionlab.service.counters import Counters, RequestLog
-from regionlab.service.engine import Engine
+from regionlab import widgets
+from regionlab.index.index import Index
+from regionlab.models.encoder import Encoder
+from regionlab.models.segmenter import Segmenter
 from regionlab.service.forms import FormRoute
-from regionlab.service.guard import Guard
-from regionlab.service.headers import FORM
-from regionlab.service.limits import MAX_LISTED, MAX_THUMBNAIL, Limits, problem
-from regionlab.service.previews import answer_masks
+from regionlab.service.guard import FORM, Guard, name_visitor, welcome
+from regionlab.service.inference import Engine
+from regionlab.service.limits import (
+    MAX_LISTED,
+    MAX_THUMBNAIL,
+    Counters,
+    Limits,
+    RequestLog,
+    problem,
+)
 from regionlab.service.schemas import (
     Health,
     ImageForm,
@@ -28,8 +35,85 @@ from regionlab.service.schemas import (
     SearchAnswer,
     SearchForm,
 )
-from regionlab.service.searching import answer_search
-from regionlab.service.visitors import Visitor
+from regionlab.service.search import answer_masks, answer_search
+from regionlab.service.sessions import Visitor
+
+STATIC = Path(__file__).parent / "static"
+WIDGETS = Path(widgets.__file__).parent
+SHARED = ("picker.js", "picker.css")  # the very files that the notebooks' picker uses
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
+
+# Pictures and masks are shown from memory, as blobs.
+POLICY = (
+    "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+@cache
+def read_files() -> dict[str, tuple[bytes, str]]:
+    """Return the files that are served, by name: no other is ever opened."""
+    paths = [path for path in STATIC.iterdir() if path.suffix in TYPES]
+    paths += [WIDGETS / name for name in SHARED]
+    return {path.name: (path.read_bytes(), TYPES[path.suffix]) for path in paths}
+
+
+def _send(name: str) -> Response:
+    content, media_type = read_files()[name]
+    return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
+
+
+@router.get("/")
+def get_page(request: Request) -> Response:
+    """Return the page to search, with a name for the visitor."""
+    return welcome(request, _send("index.html"))
+
+
+@router.get("/docs")
+def get_docs() -> Response:
+    """Return the page that shows the API, as /openapi.json has it."""
+    return _send("docs.html")
+
+
+@router.get("/static/{name}")
+def get_file(name: str) -> Response:
+    """Return a file of the pages."""
+    if name not in read_files():
+        raise HTTPException(404, f"no file {name!r}")
+    return _send(name)
+
+
+class SecurityHeaders:
+    """ASGI middleware that keeps browsers from loading, framing or guessing anything else."""
+
+    def __init__(self, app: ASGIApp):
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and add to its answer's headers."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
 
 SHOWN_ERRORS = 3  # of a request that has many
 
@@ -40,7 +124,7 @@ def _document(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 ASKED = _document(400, 403, 404, 408, 413, 415, 422, 429, 503)
 READ = _document(400, 403, 408, 413)
-router = APIRouter(route_class=FormRoute)
+router_app = APIRouter(route_class=FormRoute)
 
 
 def create_app(
@@ -91,14 +175,14 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.engine, app.state.counters, app.state.limits = engine, Counters(), limits
+    app.include_router(router_app)
     app.include_router(router)
-    app.include_router(pages.router)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(MemoryError, _tell_memory)
     app.add_exception_handler(Exception, _tell_failure)
     # The one added last stands first.
     app.add_middleware(Guard, limits=limits, hosts=hosts)
-    app.add_middleware(pages.SecurityHeaders)
+    app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog, counters=app.state.counters)
     return app
 
@@ -115,7 +199,7 @@ TheEngine = Annotated[Engine, Depends(_get_engine)]
 TheVisitor = Annotated[Visitor, Depends(_get_visitor)]
 
 
-@router.post("/search", response_model=SearchAnswer, responses=ASKED)
+@router_app.post("/search", response_model=SearchAnswer, responses=ASKED)
 async def search(
     engine: TheEngine, visitor: TheVisitor, form: Annotated[SearchForm, Form(media_type=FORM)]
 ):
@@ -123,7 +207,7 @@ async def search(
     return await answer_search(engine, visitor, form)
 
 
-@router.post("/mask", response_model=MaskAnswer, responses=ASKED)
+@router_app.post("/mask", response_model=MaskAnswer, responses=ASKED)
 async def mask(
     engine: TheEngine, visitor: TheVisitor, form: Annotated[ImageForm, Form(media_type=FORM)]
 ):
@@ -131,7 +215,7 @@ async def mask(
     return await answer_masks(engine, visitor, form)
 
 
-@router.get(
+@router_app.get(
     "/image/{image_id:path}",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **READ, **_document(404, 422, 429)},
@@ -150,7 +234,7 @@ async def image(
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
-@router.get("/images", response_model=ImageList, responses=READ | _document(422))
+@router_app.get("/images", response_model=ImageList, responses=READ | _document(422))
 async def images(
     engine: TheEngine,
     start: Annotated[int, Query(ge=0, description="The first one, from 0.")] = 0,
@@ -162,7 +246,7 @@ async def images(
     return {"total": len(gallery), "start": start, "images": list(map(gallery.describe, rows))}
 
 
-@router.get("/health", response_model=Health, responses=READ)
+@router_app.get("/health", response_model=Health, responses=READ)
 async def health(request: Request, engine: TheEngine):
     """Tell how the service is doing."""
     index, visitors = engine.index, engine.visitors

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from regionlab.images import FORMATS, ImageError, read_image
-from regionlab.jpeg_scans import count_scans
+from regionlab.data.decoding import FORMATS, ImageError, count_scans
+from regionlab.data.images import read_image
 
 try:
     import resource

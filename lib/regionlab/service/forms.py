@@ -12,7 +12,7 @@ from fastapi import HTTPException, Request, Response
 from fastapi.routing import APIRoute
 from starlette.datastructures import FormData, Headers, UploadFile
 
-from regionlab.service.headers import SEND_FORM, UTF_8, read_parameters
+from regionlab.service.guard import SEND_FORM, UTF_8, read_parameters
 from regionlab.service.limits import MAX_JUDGED
 
 MAX_PARTS = 2 * MAX_JUDGED + 50

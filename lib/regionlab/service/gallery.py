@@ -1,17 +1,122 @@
 """The collection as visitors see it: images by id, thumbnails and outlines of regions."""
 
+import hashlib
 from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from contourpy import contour_generator
 from fastapi import HTTPException
 
-from regionlab.images import ImageError, read_image, read_thumbnail
-from regionlab.index import Index
-from regionlab.service.outlines import mask_to_path
-from regionlab.widgets.pictures import encode_image
+from regionlab.data.decoding import MAX_SCANS, ImageError
+from regionlab.data.images import read_image, read_thumbnail
+from regionlab.index.index import Index
+from regionlab.models.encoder import MAX_ASPECT
+from regionlab.service.decoding import DecodeError, Decoders, Told
+from regionlab.service.limits import Limits
+from regionlab.viz.images import encode_image
+
+OUTLINE_SIDE = 256  # steps along the longer side of a picture that an outline follows
+
+
+def mask_to_path(mask: np.ndarray, *, side: int = OUTLINE_SIDE) -> str:
+    """Return the outline of a mask as an SVG path in pixels of its image, holes included.
+
+    Parameters
+    ----------
+    mask
+        (H, W) bool.
+    side
+        A larger mask is followed in coarser steps, so that its longer side has no more.
+
+    Returns
+    -------
+    str
+        Such as "M10 20L10 30L20 30Z"; empty for an empty mask.
+    """
+    step = -(-max(mask.shape) // side)
+    middles = mask[step // 2 :: step, step // 2 :: step]
+    padded = np.pad(middles, 1).astype(np.float32)  # so that outlines close at the edge
+    lines = contour_generator(z=padded).lines(0.5)
+    return "".join(_line_to_path((_drop_straight(line) - 0.5) * step) for line in lines)
+
+
+def _drop_straight(line: np.ndarray) -> np.ndarray:
+    """Leave out the points of a closed line, (n, 2), at which it does not turn."""
+    points = line[:-1]  # the first comes again at the end
+    before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+    turns = before[:, 0] * after[:, 1] != before[:, 1] * after[:, 0]
+    return points[turns]
+
+
+def _line_to_path(points: np.ndarray) -> str:
+    return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z"
+
+
+UPLOAD = "upload-"  # ids of files that were sent begin so
+HEADER_SECONDS = 1.0  # of a processor, to read a picture's header
+HEADER_COST = 8  # of each byte, beside that of a pixel: some headers are as long as the file
+
+
+def name_upload(data: bytes) -> str:
+    """Return the id of a picture that was sent: who knows it knows the picture."""
+    return UPLOAD + hashlib.sha256(data).hexdigest()[:32]
+
+
+async def peek_upload(decoders: Decoders, data: bytes, limits: Limits) -> tuple[int, int, int]:
+    """Return width, height and scans as the header of a picture has them; nothing is unpacked.
+
+    Raises
+    ------
+    HTTPException
+        413 if it has too many pixels, 422 if it is no picture, as narrow as a line, or has too
+        many scans.
+    """
+    cost = HEADER_COST * len(data)
+    told, _ = await _ask(decoders, "peek", data, cost, HEADER_SECONDS)
+    if "error" in told:
+        if told["large"]:
+            raise HTTPException(413, f"the image is too large: {told['error']}")
+        raise HTTPException(422, told["error"])
+    width, height = told["size"]
+    if width * height > limits.pixels:
+        size = f"{width} x {height} pixels"
+        raise HTTPException(
+            413, f"the image is too large: {size}, at most {limits.pixels:,} in all"
+        )
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise HTTPException(422, f"the image is too narrow: {width} x {height} pixels")
+    if told["scans"] > MAX_SCANS:
+        raise _unreadable(f"more than {MAX_SCANS} progressive scans")
+    return width, height, told["scans"]
+
+
+async def read_upload(decoders: Decoders, data: bytes, cost: float, limits: Limits) -> np.ndarray:
+    """Read a picture that was sent, (H, W, 3) uint8 RGB.
+
+    Raises
+    ------
+    HTTPException
+        422 if it is damaged, or cannot be unpacked within `limits.decode_seconds`.
+    """
+    told, pixels = await _ask(decoders, "read", data, cost, limits.decode_seconds)
+    if "error" in told:
+        raise _unreadable(told["error"])
+    return pixels
+
+
+async def _ask(decoders: Decoders, job: str, data: bytes, cost: float, seconds: float) -> Told:
+    try:
+        return await decoders.ask(job, data, cost=cost, seconds=seconds)
+    except DecodeError as e:
+        raise _unreadable(str(e)) from e
+
+
+def _unreadable(reason: str) -> HTTPException:
+    return HTTPException(422, f"the image cannot be read: {reason}")
+
 
 THUMBNAIL = 320  # pixels of the longer side, where the page shows many
 KEPT_SIDE = 512  # thumbnails up to this size are kept in memory

@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regionlab.bench_service import find_box, prepare_index
-from regionlab.index import Index
-from regionlab.paths import FIGURES
-from regionlab.records import PRIVATE, begin, portable, write_json
+from regionlab.bench.serving import find_box, prepare_index
+from regionlab.index.index import Index
+from regionlab.runs.record import PRIVATE, begin, portable
 from regionlab.service.process import run_service
+from regionlab.util.files import write_json
+from regionlab.util.paths import FIGURES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
+
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SIZE = {"width": 1280, "height": 820}  # CSS pixels

@@ -1,0 +1,1 @@
+"""What `regionlab bench` measures."""

@@ -1,0 +1,158 @@
+"""How fast a folder becomes an index: against the model alone, and against the way of S3."""
+
+import statistics
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from regionlab.data.folders import load_folder
+from regionlab.data.images import read_picture
+from regionlab.index.build import build_index
+from regionlab.models.encoder import Encoder
+from regionlab.models.pipeline import Preprocessing, SideBySide
+from regionlab.models.registry import load_encoder
+from regionlab.runs.record import describe_device
+from regionlab.util.timing import summarise_measure, time_in_turn
+from toybox.render import render_scene
+from toybox.world import sample_scene, scene_rng
+
+# As most pictures in COCO: width and height in pixels, and detail for files of 165 kB on average.
+PICTURE_SIZE = (640, 480)
+DETAIL = 32  # standard deviation, in levels of 256
+S3_BATCH = 16
+
+
+def measure_indexing(
+    encoder: str = "ViT-B-32/untrained",
+    *,
+    count: int = 1000,
+    rounds: int = 3,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure images per second from JPEG files to a finished index.
+
+    All sides are measured in turn, round by round, after a run that does not count. A ratio
+    is one of rates, taken within a round: above 1 means that indexing is the faster side.
+
+    Parameters
+    ----------
+    encoder
+        As for `load_encoder`; precision "auto".
+    count
+        Pictures, see `write_pictures`.
+    rounds
+        How often each side is measured.
+    batch_size
+        Of indexing and of the model alone.
+    seed
+        Of the scenes.
+
+    Returns
+    -------
+    dict
+        `ratio_vs_forward` (the model's forward pass, same batches and precision, on pixels that
+        are ready on its device), `ratio_vs_split_forward` (the same in parts side by side, as
+        indexing computes it: what the machine can do at most), `ratio_vs_s3` (batches of 16 in
+        fp32, one file read after another), `images_per_second` of the four, `cosine_worst` of
+        the vectors to those of S3's way, and the setting. A measured value is the median, with
+        its range over the rounds.
+    """
+    ours, in_fp32 = load_encoder(encoder), load_encoder(encoder, precision="fp32")
+    with tempfile.TemporaryDirectory() as temporary:
+        collection = load_folder(write_pictures(Path(temporary) / "pictures", count, seed))
+        paths = [collection.root / path for path in collection.images["path"]]
+        pixels = _prepare(ours, paths).split(batch_size)
+        target = Path(temporary) / "index"
+        sides = {
+            "index": lambda: (
+                build_index(collection, ours, target, batch_size=batch_size, fresh=True).vectors
+            ),
+            "forward": lambda: [ours.encode_pixels(batch) for batch in pixels],
+            "split_forward": lambda: _encode_split(ours, pixels),
+            "s3": lambda: embed_as_s3(in_fp32, paths),
+        }
+        vectors = {name: np.array(sides[name]()) for name in ("index", "s3")}  # warms up too
+        times = time_in_turn(sides, rounds)
+        file_bytes = statistics.mean(path.stat().st_size for path in paths)
+    return {
+        "ratio_vs_forward": summarise_measure(np.divide(times["forward"], times["index"])),
+        "ratio_vs_split_forward": summarise_measure(
+            np.divide(times["split_forward"], times["index"])
+        ),
+        "ratio_vs_s3": summarise_measure(np.divide(times["s3"], times["index"])),
+        "images_per_second": {
+            name: summarise_measure(count / np.array(seconds)) for name, seconds in times.items()
+        },
+        "cosine_worst": round(float((vectors["index"] * vectors["s3"]).sum(1).min()), 5),
+        "encoder": encoder,
+        "precision": ours.precision,
+        "batch_size": batch_size,
+        "images": count,
+        "image_size": list(PICTURE_SIZE),
+        "mean_file_bytes": round(file_bytes),
+        "device": describe_device(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def write_pictures(folder: Path, count: int, seed: int) -> Path:
+    """Write JPEGs of quality 90 with the size and the detail of photographs; return the folder.
+
+    Toybox scenes enlarged to COCO's usual size, under noise whose amplitude falls with the
+    frequency, as that of natural images does (Field 1987). Colours are stored in full, as in
+    COCO.
+    """
+    folder.mkdir(parents=True)
+    for number in range(count):
+        rng = scene_rng(seed, "test", number)
+        image, _ = render_scene(sample_scene(rng), rng)
+        scene = Image.fromarray(image).resize(PICTURE_SIZE, Image.Resampling.BICUBIC)
+        pixels = np.asarray(scene) + _make_detail(rng)[..., None]
+        picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        picture.save(folder / f"{number:06d}.jpg", quality=90, subsampling=0)
+    return folder
+
+
+def _make_detail(rng: np.random.Generator) -> np.ndarray:
+    width, height = PICTURE_SIZE
+    noise = np.fft.rfft2(rng.standard_normal((height, width)))
+    frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
+    frequency[0, 0] = np.inf
+    detail = np.fft.irfft2(noise / frequency, (height, width))
+    return detail * (DETAIL / detail.std())
+
+
+def embed_as_s3(encoder: Encoder, paths: Sequence[Path]) -> np.ndarray:
+    """Embed pictures as S3's `index_images.py` is described to: read 16, embed them, go on."""
+    vectors = []
+    for start in range(0, len(paths), S3_BATCH):
+        batch = [_read_pixels(encoder, path) for path in paths[start : start + S3_BATCH]]
+        with torch.no_grad():
+            features = encoder.model.encode_image(torch.stack(batch).to(encoder.device))
+        vectors.append((features / features.norm(dim=-1, keepdim=True)).cpu().numpy())
+    return np.vstack(vectors)
+
+
+def _prepare(encoder: Encoder, paths: Sequence[Path]) -> torch.Tensor:
+    """Return all pictures as the model takes them, on its device."""
+    steps = Preprocessing(encoder.preprocess, encoder.device, encoder.dtype)
+    shaped = [steps.shape(read_picture(path)[0]) for path in paths]
+    return steps.stack(shaped).to(encoder.device, encoder.dtype)
+
+
+def _encode_split(encoder: Encoder, batches: Sequence[torch.Tensor]) -> None:
+    with closing(SideBySide(encoder.device)) as model:
+        for batch in batches:
+            model.map(encoder.encode_pixels, batch)
+
+
+def _read_pixels(encoder: Encoder, path: Path) -> torch.Tensor:
+    with Image.open(path) as picture:
+        return encoder.preprocess(picture.convert("RGB"))

@@ -1,0 +1,139 @@
+"""Measure speed and write `figures/bench.json`: `python -m regionlab.bench.run [ENTRY ...]`.
+
+Every ratio's two sides are measured in the same run. Entries not measured again are kept.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from regionlab.runs.record import PRIVATE, begin, describe_device, git_state, portable
+from regionlab.util.files import to_json, write_json
+from regionlab.util.paths import FIGURES
+
+FILE = FIGURES / "bench.json"
+GPU = "gpu"  # under which results on a GPU go, beside those on the processor
+OF_AN_ENTRY = ("commit", "dirty", "started", "device")  # what a kept entry brings along
+
+
+def _call(module: str, function: str) -> dict[str, Any]:
+    return getattr(import_module(f"regionlab.{module}"), function)()  # late: --help needs no torch
+
+
+ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
+    "index": partial(_call, "bench_index", "measure_indexing"),
+    "prompt_loop": partial(_call, "bench_prompts", "measure_prompt_loop"),
+    "regions": partial(_call, "bench_regions", "measure_region_encoding"),
+    "combiner": partial(_call, "bench_combiner", "measure_combiner"),
+    "search": partial(_call, "bench_search", "measure_search"),
+    "rerank": partial(_call, "bench_rerank", "measure_rerank"),
+    "resume": partial(_call, "bench_resume", "measure_resume"),
+    "memory": partial(_call, "bench_memory", "measure_memory"),
+    "service": partial(_call, "bench_service", "measure_service"),
+}
+
+
+def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]:
+    """Measure entries and write them to a file, beside those that it already holds.
+
+    Parameters
+    ----------
+    names
+        Names in `ENTRIES`; none means all.
+    file
+        Gets `{"record": {...}, "results": {entry: {...}}}`, on a GPU `{"gpu": {entry: ...}}`.
+        The record is that of this run; its `entries` say when and on what each was measured.
+
+    Returns
+    -------
+    dict
+        The content of the file.
+
+    Raises
+    ------
+    ValueError
+        If an entry is unknown, or the file is there and is none of ours.
+    """
+    unknown = [name for name in names if name not in ENTRIES]
+    if unknown:
+        raise ValueError(f"unknown entry {unknown[0]!r}; known: {', '.join(ENTRIES)}")
+    content = _read(file)
+    state = git_state()  # of the start: the file itself changes from here on
+    for name in names or ENTRIES:
+        record = begin("bench", run="bench", profile="bench", parameters={"entry": name}) | state
+        started = time.perf_counter()
+        measured = to_json(ENTRIES[name]())
+        seconds = round(time.perf_counter() - started, 1)
+        record |= {"status": "ok", "device": describe_device(), "seconds": seconds}
+        results, name = _find_place(content["results"], name, record["device"])
+        results[name.rpartition("/")[2]] = measured
+        record = {key: value for key, value in portable(record).items() if key not in PRIVATE}
+        entries = content["record"].get("entries", {})
+        record["entries"] = {**entries, name: {key: record[key] for key in OF_AN_ENTRY}}
+        content["record"] = record
+        write_json(file, content)
+    return content
+
+
+def _find_place(results: dict[str, Any], name: str, device: str) -> tuple[dict[str, Any], str]:
+    """Return where an entry's results go, and its name in the record: a GPU has its own."""
+    if device.startswith("cuda"):
+        return results.setdefault(GPU, {}), f"{GPU}/{name}"
+    return results, name
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        return {"record": dict(content["record"]), "results": dict(content["results"])}
+    except FileNotFoundError:
+        return {"record": {}, "results": {}}
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{file} is not a file of benchmarks: {e!r}; remove it") from e
+
+
+def describe_ratios(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the ratios of all entries as a table, one a line."""
+    rows = [("entry", "ratio", "median", "range"), *_list_ratios(results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _list_ratios(results: Mapping[str, Any], entry: str = "") -> Iterator[tuple[str, ...]]:
+    for name, measure in results.items():
+        if not isinstance(measure, dict):
+            continue
+        if "range" not in measure:
+            yield from _list_ratios(measure, f"{entry} {name}".strip())
+        elif "ratio_" in f"{entry} {name}" or "_vs_" in f"{entry} {name}":
+            low, high = measure["range"]
+            yield entry, name, f"{measure['value']:.2f}", f"{low:.2f} to {high:.2f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure from the command line; return 0, or 2 if refused."""
+    parser = argparse.ArgumentParser("regionlab.bench.run", description=__doc__.partition(":")[0])
+    parser.add_argument(
+        "entries", nargs="*", metavar="ENTRY", help=f"one of: {', '.join(ENTRIES)}; all by default"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        content = run_bench(options.entries, file=FILE)
+    except ValueError as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    print(describe_ratios(content["results"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Composed retrieval: composers, training, the protocols of CIRR and FashionIQ."""

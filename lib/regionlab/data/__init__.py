@@ -1,0 +1,1 @@
+"""Images, masks, prompts, collections and the data-set loaders."""

@@ -1,0 +1,1 @@
+"""Build, update, read, verify and copy an index folder."""

@@ -1,0 +1,340 @@
+"""The command line of indexes on many machines: build one, copy one."""
+
+import argparse
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from regionlab.data.collection import Collection
+from regionlab.index.build import make_index, warn_of_failures
+from regionlab.index.change import check_sizes
+from regionlab.index.index import Index
+from regionlab.index.shards import find_missing, list_paths, pack_shard, save_shard, take_apart
+from regionlab.models.encoder import Encoder
+from regionlab.runs.ray_cluster import ClusterError, check_room, import_ray, open_cluster
+from regionlab.util.paths import expand, index_folder
+from regionlab.util.progress import progress, run_command
+
+READERS = 2  # threads of a worker that read images, at least
+RETRIES = 3  # of a shard whose worker died
+
+
+class Crew(NamedTuple):
+    """The workers: how many, what each holds, and which model each loads."""
+
+    workers: int
+    cpus: int
+    gpus: float
+    encoder: str
+    precision: str
+    padding: str
+
+    def load_encoder(self) -> Encoder:
+        """Load the model, on as many threads as the worker has processors."""
+        import torch
+
+        from regionlab.models.registry import load_encoder
+
+        torch.set_num_threads(self.cpus)
+        device = "cuda" if self.gpus else "cpu"
+        return load_encoder(
+            self.encoder, device=device, precision=self.precision, padding=self.padding
+        )
+
+
+class Model(NamedTuple):
+    """What an index says of its model, as a worker found it."""
+
+    space: str
+    fingerprint: dict[str, Any]
+    dim: int
+
+
+class ShardEncoder:
+    """Embeds shards: one on each worker, which loads the model once.
+
+    Not when it is made, but at its first shard: Ray counts deaths at a shard, and would make
+    anew without end a worker that dies before, as for lack of memory. Errors are told as data,
+    in words, since Ray would try again and wrap them in its own stack traces.
+    """
+
+    def __init__(self, crew: Crew, model: Model, root: Path, batch_size: int, readers: int):
+        self.crew, self.model, self.root = crew, model, root
+        self.encoder: Encoder | None = None
+        self.sizes = {"batch_size": batch_size, "workers": readers}
+
+    def __call__(self, rows: dict[str, np.ndarray]) -> dict[str, Any]:
+        """Embed one shard: from its `start` and `paths` to its `start`, file and `error`."""
+        shard, error = b"", ""
+        try:
+            shard = self._embed(rows["paths"][0])
+        except Exception as e:
+            error = f"on {platform.node()}, {type(e).__name__}: {e}"
+        return {"start": rows["start"], "shard": [shard], "error": [error]}
+
+    def _load(self) -> Encoder:
+        """Load the model, and check that it is that of the others."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"no folder {self.root}: every machine needs the images there")
+        encoder = self.crew.load_encoder()
+        if encoder.fingerprint != self.model.fingerprint:
+            raise ValueError(
+                f"another model: {encoder.fingerprint}, not {self.model.fingerprint}; give all "
+                "machines the same weights, and name the precision"
+            )
+        return encoder
+
+    def _embed(self, paths: Sequence[str]) -> bytes:
+        began = time.perf_counter()
+        self.encoder = self.encoder or self._load()
+        with closing(self.encoder.encode_stream(paths, **self.sizes)) as batches:
+            items = list(take_apart(batches))
+        return pack_shard(items, self.encoder.dim, time.perf_counter() - began)
+
+
+def build_index_distributed(
+    collection: Collection,
+    encoder: str,
+    folder: Path | str,
+    *,
+    workers: int = 2,
+    cpus_per_worker: int = 1,
+    gpus_per_worker: float = 0,
+    batch_size: int = 64,
+    shard_size: int = 2048,
+    precision: str = "auto",
+    padding: str = "none",
+    address: str | None = None,
+    fresh: bool = False,
+) -> Index:
+    """Embed all images of a collection into an index on disk, with workers on a Ray cluster.
+
+    The index, its shards and what is done about unreadable images and killed builds are those
+    of `build_index`, to the bit where the processors are of one kind and the model's threads as
+    many. A shard whose worker died is embedded again by another.
+
+    Parameters
+    ----------
+    collection, folder, batch_size, shard_size, fresh
+        As for `build_index`. A shard is what one worker takes at a time: where there are few
+        images for many workers, make it smaller.
+    encoder, precision, padding
+        As for `load_encoder`, by every worker: in bf16 or fp32, by name, if the machines differ.
+    workers
+        Copies of the model.
+    cpus_per_worker
+        Processors of each: threads of its model; it reads images with as many, two at least.
+    gpus_per_worker
+        GPUs of each; 0.5 lets two share one.
+    address
+        As for `open_cluster`: None is this machine, if `RAY_ADDRESS` does not say another.
+
+    Raises
+    ------
+    ValueError
+        If the collection is empty, not one of its images can be read, or the encoder or a
+        number is not known or possible.
+    IndexFolderError
+        As `build_index` does.
+    ClusterError
+        If there is no Ray or no such cluster, it has no room for the workers, or they fail.
+    """
+    if min(workers, cpus_per_worker) < 1 or gpus_per_worker < 0:
+        raise ValueError(
+            "workers and cpus_per_worker must be at least 1 and gpus_per_worker 0, got "
+            f"{workers}, {cpus_per_worker}, {gpus_per_worker}"
+        )
+    if isinstance(batch_size, str):
+        raise ValueError(f"batch_size must be a number for several workers, got {batch_size!r}")
+    sizes = check_sizes(batch_size, max(READERS, cpus_per_worker), shard_size)
+    crew = Crew(workers, cpus_per_worker, gpus_per_worker, encoder, precision, padding)
+    with open_cluster(address) as ray:
+        check_room(ray, workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        with _plain_errors(ray):
+            model = _ask_for_model(ray, crew)
+            write = partial(write_shards_with_ray, crew=crew)
+            index = make_index(collection, model, folder, sizes, fresh=fresh, write=write)
+    warn_of_failures(index)
+    return index
+
+
+def write_shards_with_ray(
+    collection: Collection,
+    rows: np.ndarray,
+    model: Model,
+    folder: Path,
+    *,
+    batch_size: int,
+    workers: int,
+    shard_size: int,
+    crew: Crew,
+) -> None:
+    """Do what `shards.write_shards` does, on a cluster that is connected.
+
+    Parameters
+    ----------
+    workers
+        Threads of each worker that read images.
+    crew
+        The workers.
+    """
+    ray = import_ray()
+    missing = find_missing(folder, rows, shard_size)
+    if not missing:
+        return
+    shards = [
+        {"start": start, "paths": [str(path) for path in list_paths(collection, shard)]}
+        for start, shard in missing.items()
+    ]
+    count = min(crew.workers, len(shards))
+    given = (crew, model, collection.root, batch_size, workers)
+    rows = iter(_map_shards(ray, shards, count, crew, given).iter_rows())
+    with _quiet_ray_data(), closing(rows):  # or an error that is kept would keep the workers
+        for result in progress(rows, f"embed shards on {count} workers", len(shards)):
+            if result["error"]:
+                raise ClusterError(f"a worker failed {result['error']}")
+            save_shard(folder, int(result["start"]), result["shard"])
+
+
+def _map_shards(ray, shards: list[dict], count: int, crew: Crew, given: tuple):
+    """Return the data set of the embedded shards, which Ray makes while it is gone through."""
+    with warnings.catch_warnings():
+        # Without a limit a picture that kills its worker is tried for ever. Ray is to take the
+        # option in another place from 2.64 on.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dataset = ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(
+            ShardEncoder,
+            batch_size=1,
+            fn_constructor_args=given,
+            compute=ray.data.ActorPoolStrategy(size=count),
+            num_cpus=crew.cpus,
+            num_gpus=crew.gpus,
+            max_task_retries=RETRIES,
+        )
+    dataset.context.enable_progress_bars = False  # we have our own
+    return dataset
+
+
+def _ask_for_model(ray, crew: Crew) -> Model:
+    """Load the model where a worker would, which may compute in another precision than here."""
+
+    def describe() -> Model:
+        encoder = crew.load_encoder()
+        return Model(encoder.space, encoder.fingerprint, encoder.dim)
+
+    task = ray.remote(num_cpus=crew.cpus, num_gpus=crew.gpus)(describe)
+    return ray.get(task.remote())
+
+
+@contextmanager
+def _plain_errors(ray) -> Iterator[None]:
+    """Raise what went wrong in a task as itself, and explain what went wrong with Ray."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as e:
+        raise e.cause from e
+    except ray.exceptions.RayError as e:
+        reason = str(e).strip().partition("\n")[0]
+        raise ClusterError(
+            f"Ray gave up; a worker that dies again and again often lacks memory. The shards that "
+            f"are done are kept, and the same call goes on from there. Ray says: {reason}"
+        ) from e
+
+
+@contextmanager
+def _quiet_ray_data() -> Iterator[None]:
+    """Keep Ray Data's own reports off the screen; they are in its log files all the same."""
+    handlers = logging.getLogger("ray.data").handlers
+    consoles = [handler for handler in handlers if isinstance(handler, logging.StreamHandler)]
+    levels = [handler.level for handler in consoles]
+    for handler in consoles:
+        handler.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        for handler, level in zip(consoles, levels, strict=True):
+            handler.setLevel(level)
+
+
+ADDRESS = (
+    "host:port of the cluster's head, or auto on a machine of the cluster; without it RAY_ADDRESS "
+    "counts, and else workers are started on this machine"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, 2 if refused, 130 if interrupted."""
+    return run_command(_read_arguments(arguments), "with the shards left")
+
+
+def _build(options: argparse.Namespace) -> None:
+    from regionlab.data.registry import load_collection
+
+    choice = {"split": options.split} if options.split else {}
+    collection = load_collection(options.dataset, options.root, **choice)
+    name = (collection.name, collection.split, options.encoder)
+    index = build_index_distributed(
+        collection, options.encoder, options.out or index_folder(*name), workers=options.workers,
+        cpus_per_worker=options.cpus, gpus_per_worker=options.gpus,
+        batch_size=options.batch_size, shard_size=options.shard_size,
+        precision=options.precision, padding=options.padding, address=options.address,
+        fresh=options.fresh,
+    )  # fmt: skip
+    print(f"{index} in {index.folder}")
+
+
+def _copy(options: argparse.Namespace) -> None:
+    from regionlab.index.copy import copy_index
+
+    print(copy_index(options.source, options.target))
+
+
+def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "regionlab.index.on_ray", description="Indexes on many machines, with Ray."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _add_build(commands)
+    text = "copy an index, also to object storage and from there"
+    copy = commands.add_parser("copy", help=text, description=text)
+    copy.set_defaults(run=_copy)
+    for name in ("source", "target"):
+        copy.add_argument(name, help="a folder, or a URI such as s3://bucket/folder")
+    return parser.parse_args(arguments)
+
+
+def _add_build(commands) -> None:
+    text = "build an index with several workers, or go on with one begun"
+    build = commands.add_parser(
+        "build", help=text, description=text, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    build.set_defaults(run=_build)
+    add = build.add_argument
+    add("--dataset", required=True, help="kind of data set: coco, folder, toybox, ...")
+    add("--root", type=expand, help="its folder, at the same path on every machine; not for Toybox")
+    add("--split", help="such as val2017; the data set's own choice if not given")
+    add("--encoder", default="toyclip", help="such as ViT-B-32/openai")
+    add("--out", type=expand, help="where the index goes; data/indexes/... if not given")
+    add("--address", help=ADDRESS)
+    add("--workers", type=int, default=2, help="copies of the model")
+    add("--cpus", type=int, default=1, help="processors of each worker")
+    add("--gpus", type=float, default=0, help="GPUs of each worker; 0.5 for two on one")
+    add("--batch-size", type=int, default=64, help="images a forward pass")
+    add("--shard-size", type=int, default=2048, help="images that a worker takes at a time")
+    add("--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of the model")
+    add("--padding", default="none", choices=("none", "target", "square"), help="of long images")
+    add("--fresh", action="store_true", help="embed everything again, whatever is there")
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Ranking metrics, relevance, intervals and paired tests, probe, projection."""

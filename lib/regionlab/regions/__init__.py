@@ -1,0 +1,1 @@
+"""Region encodings, patch-token pooling and text grounding."""

@@ -1,0 +1,1 @@
+"""Run records, profiles, the strict papermill runner, reports and tables."""

@@ -1,0 +1,1 @@
+"""Queries, scoring, engines, image and region search, relevance feedback."""

@@ -1,0 +1,290 @@
+"""What is asked for: parts of pictures and words, each a vector with a weight (query algebra).
+
+A query holds one or several parts. A part of positive weight is wanted; a part of negative
+weight is not ("like this, without that").
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from regionlab.data.masks import decode_runs
+from regionlab.models.encoder import find_difference, get_encoding, get_space, with_space
+
+if TYPE_CHECKING:
+    from regionlab.models.encoder import Encoder
+    from regionlab.models.segmenter import Region
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One thing that a query asks for, or asks to be without.
+
+    Parameters
+    ----------
+    vector
+        (d,) float32, unit length.
+    box
+        (4,) XYXY in [0, 1], as shares of the width and height of the image that the part was
+        taken from; None for a part that has no place, such as words.
+    weight
+        Relative to the other parts; negative for what should not be there. The cosine of words
+        with a picture is lower than that of two pictures, and so has less to say in a query of
+        both: weight words higher there.
+    label
+        For people to read.
+    size
+        (height, width) in pixels of the image that the part was taken from; asked for only by
+        `Rol(frame="pixels")`.
+    rle
+        The mask of the part in that image, as COCO's compressed RLE, see `regionlab.data.masks`;
+        asked for only by `Rol(overlap="mask")`.
+    space
+        Embedding space of the vector, `Encoder.space`, which a search compares with the index's.
+        By default what the vector says of itself, as all that encoders make do. None, for an
+        array of your own, is compared with any: that it fits is yours to see to.
+    encoding
+        How a region became the vector, a name in `regions.REGION_ENCODINGS`, compared with that
+        of an index's regions; by default what the vector says. None for a whole image or words,
+        which may be compared with regions of any encoding.
+
+    Raises
+    ------
+    ValueError
+        If the vector is not a unit vector, or of another space or encoding than is said; the box
+        has no area or is not in [0, 1], the weight is 0 or not finite, the size is not two
+        positive whole numbers, or the RLE holds no mask.
+    """
+
+    vector: np.ndarray
+    box: np.ndarray | None = None
+    weight: float = 1.0
+    label: str = ""
+    size: tuple[int, int] | None = None
+    rle: dict | None = None
+    space: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if difference := find_difference(self.vector, self):
+            raise ValueError(f"the vector of a part is not what it is said to be: {difference}")
+        space = get_space(self.vector) or self.space
+        encoding = get_encoding(self.vector) or self.encoding
+        vector = with_space(_check_vector(self.vector), space, encoding)
+        for name, value in (("vector", vector), ("space", space), ("encoding", encoding)):
+            object.__setattr__(self, name, value)
+        if self.box is not None:
+            object.__setattr__(self, "box", _check_box(self.box))
+        if not np.isfinite(self.weight) or self.weight == 0:
+            raise ValueError(f"the weight of a part must be finite and not 0, got {self.weight}")
+        if self.size is not None:
+            object.__setattr__(self, "size", _check_size(self.size))
+        if self.rle is not None:
+            _check_rle(self.rle)
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """Parts that are asked for together.
+
+    Parameters
+    ----------
+    parts
+        At least one of positive weight.
+    label
+        For people to read; the parts' labels if not given.
+
+    Raises
+    ------
+    ValueError
+        If no part has a positive weight, or their vectors differ in length or space.
+    """
+
+    parts: tuple[Part, ...]
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        parts = tuple(self.parts)
+        if not any(part.weight > 0 for part in parts):
+            raise ValueError(
+                f"none of the {len(parts)} parts of the query has a positive weight: "
+                "say what to look for, not only what to avoid"
+            )
+        dims = sorted({len(part.vector) for part in parts})
+        if len(dims) > 1:
+            raise ValueError(f"the parts of a query have vectors of different lengths: {dims}")
+        spaces = sorted({part.space for part in parts} - {None})
+        if len(spaces) > 1:
+            raise ValueError(
+                f"the parts of a query are of different embedding spaces: {', '.join(spaces)}; "
+                "make them with one model"
+            )
+        object.__setattr__(self, "parts", parts)
+        object.__setattr__(self, "label", self.label or _join_labels(parts))
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    @property
+    def dim(self) -> int:
+        """Length d of the parts' vectors."""
+        return len(self.parts[0].vector)
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """(m, d) float32, the parts' unit vectors."""
+        return np.stack([part.vector for part in self.parts])
+
+    @property
+    def weights(self) -> np.ndarray:
+        """(m,) float64, the parts' weights."""
+        return np.array([part.weight for part in self.parts], np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """The vectors that a query is compared with: its parts, or the mean of them.
+
+    Attributes
+    ----------
+    vectors
+        (p, d) float32, unit length.
+    weights
+        (p,) float64, as in the score: the positive ones sum to 1.
+    of_part
+        (m,) int, which probe stands for each part of the query.
+    """
+
+    vectors: np.ndarray
+    weights: np.ndarray
+    of_part: np.ndarray
+
+    @property
+    def wanted(self) -> np.ndarray:
+        """(p,) bool, of positive weight."""
+        return self.weights > 0
+
+
+def make_probes(query: Query, several: str) -> Probes:
+    """Return a probe for each part, or with "mean" a single one for all wanted parts.
+
+    The mean is S0's way with several objects (section 3.8), weighted and of unit length again.
+    Unwanted parts stay by themselves.
+
+    Raises
+    ------
+    ValueError
+        If the wanted vectors cancel each other out.
+    """
+    vectors, weights = query.vectors, query.weights
+    weights = weights / weights[weights > 0].sum()
+    wanted = weights > 0
+    if several == "match":
+        return Probes(vectors, weights, np.arange(len(query)))
+    mean = weights[wanted] @ vectors[wanted]
+    length = np.linalg.norm(mean)
+    if length < 1e-6:
+        raise ValueError("the vectors of the query's parts cancel each other out: no mean")
+    vectors = np.vstack([mean / length, vectors[~wanted]]).astype(np.float32)
+    of_part = np.where(wanted, 0, np.cumsum(~wanted))
+    return Probes(vectors, np.append(1.0, weights[~wanted]), of_part)
+
+
+def part_from_region(
+    encoder: "Encoder",
+    image: np.ndarray,
+    region: "Region",
+    *,
+    encoding: str | None = None,
+    weight: float = 1.0,
+    label: str = "",
+) -> Part:
+    """Make a part from a region of a picture (S0, equations 3 and 4).
+
+    Parameters
+    ----------
+    encoder
+        The model that the index was made with.
+    image
+        (H, W, 3) uint8 RGB.
+    region
+        What a prompt has marked in it.
+    encoding
+        How the region becomes a vector, a name in `regions.REGION_ENCODINGS`; the one that the
+        regions of the index were made with. By default `regions.DEFAULT_ENCODING`.
+    weight, label
+        As for `Part`.
+
+    Raises
+    ------
+    ValueError
+        If the mask is not of the image's size, or `encoding` is not known.
+    """
+    # Late: it needs torch, which a Query does not.
+    from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
+
+    encoding = encoding or DEFAULT_ENCODING
+    vector = encode_regions(encoder, image, [region.mask], encoding=encoding)[0]
+    height, width = image.shape[:2]
+    box = np.asarray(region.box, np.float64) / (width, height, width, height)
+    return Part(vector, box, weight, label, (height, width), region.rle)
+
+
+def part_from_words(encoder: "Encoder", words: str, *, weight: float = 1.0) -> Part:
+    """Make a part from words by the text encoder, without a place (S0, section 3.7).
+
+    This compares words with pictures directly. To let words choose a region of a given picture,
+    use `words.find_words` and `part_from_region` (S0, figure 1).
+
+    Raises
+    ------
+    ValueError
+        If there are no words.
+    """
+    return Part(encoder.encode_texts([words])[0], weight=weight, label=words)
+
+
+def _join_labels(parts: tuple[Part, ...]) -> str:
+    """Return such as "chair + table - lamp"; nothing if not all parts have a label."""
+    if not all(part.label for part in parts):
+        return ""
+    signed = "".join(f" {'+' if part.weight > 0 else '-'} {part.label}" for part in parts)
+    return signed.removeprefix(" + ").strip()
+
+
+def _check_vector(vector: np.ndarray) -> np.ndarray:
+    vector = np.array(vector, np.float32)
+    if vector.ndim != 1:
+        raise ValueError(f"the vector of a part must be (d,), got {vector.shape}")
+    length = np.linalg.norm(vector)
+    if not np.isclose(length, 1, atol=1e-3):
+        raise ValueError(f"the vector of a part must be of length 1, got {length:g}")
+    return vector
+
+
+def _check_box(box: np.ndarray) -> np.ndarray:
+    box = np.array(box, np.float64)
+    if box.shape != (4,):
+        raise ValueError(f"the box of a part must be (4,) XYXY, got {box.shape}")
+    if not (box >= 0).all() or not (box <= 1).all():
+        raise ValueError(f"the box of a part must be in [0, 1], shares of its image, got {box}")
+    if box[0] >= box[2] or box[1] >= box[3]:
+        raise ValueError(f"the box of a part must be XYXY with an area above 0, got {box}")
+    return box
+
+
+def _check_size(size: tuple[int, int]) -> tuple[int, int]:
+    sides = np.asarray(size)
+    if sides.shape != (2,) or sides.dtype.kind not in "iu" or (sides < 1).any():
+        raise ValueError(f"the size of a part's image must be (height, width), got {size!r}")
+    return int(sides[0]), int(sides[1])
+
+
+def _check_rle(rle: dict) -> None:
+    try:
+        (height, width), (runs, _) = rle["size"], decode_runs([rle["counts"]])
+    except (KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"the RLE of a part is none: {e!r} in {str(rle)[:80]}") from e
+    if runs.sum() != height * width or not runs[1::2].any():
+        raise ValueError(f"the RLE of a part must hold a mask of its size, got {str(rle)[:80]}")

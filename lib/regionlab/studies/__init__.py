@@ -1,0 +1,1 @@
+"""What several notebooks share: sampling, methods, ratings, the papers' claims."""

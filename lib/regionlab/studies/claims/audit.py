@@ -1,0 +1,90 @@
+"""All checks, and the verdict that each claim gets from them."""
+
+import pandas as pd
+
+from regionlab.studies.claims import s0_s2 as check_s0
+from regionlab.studies.claims import s0_s2 as check_s1_s2
+from regionlab.studies.claims import s3_s4 as check_s3
+from regionlab.studies.claims import s3_s4 as check_s3_runtime
+from regionlab.studies.claims import s3_s4 as check_s4
+from regionlab.studies.claims.table import (
+    CONSISTENT,
+    DIFFERENT,
+    IMPOSSIBLE,
+    PLACE,
+    UNKNOWN,
+    Judgement,
+)
+
+CHECKS = [
+    *check_s0.CHECKS,
+    *check_s1_s2.CHECKS_CHECK_S1_S2,
+    *check_s3.CHECKS,
+    *check_s3_runtime.CHECKS_CHECK_S3_RUNTIME,
+    *check_s4.CHECKS_CHECK_S4,
+]
+GRAVEST_FIRST = (IMPOSSIBLE, DIFFERENT, CONSISTENT)
+
+
+def run_checks(claims: pd.DataFrame) -> pd.DataFrame:
+    """Return what every check says of every claim that it judges.
+
+    Parameters
+    ----------
+    claims
+        From `load_claims`.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row a check and claim: the claim's place, `check`, `verdict`, `reason`.
+
+    Raises
+    ------
+    KeyError
+        If a claim that a check needs is missing.
+    """
+    rows = [
+        (*place, check.__name__.replace("_", " "), judgement.verdict, judgement.reason)
+        for check in CHECKS
+        for judgement in check(claims)
+        for place in judgement.places
+    ]
+    return pd.DataFrame(rows, columns=[*PLACE, "check", "verdict", "reason"])
+
+
+def audit(claims: pd.DataFrame) -> pd.DataFrame:
+    """Give every claim a verdict and the reason for it.
+
+    The gravest verdict of its checks counts, with the reasons of all checks that gave it.
+    A claim that no check judges is of a different protocol where the same quantity is
+    measured here on other data, and else not measurable here; its remark says why.
+
+    Parameters
+    ----------
+    claims
+        From `load_claims`.
+
+    Returns
+    -------
+    pd.DataFrame
+        The claims in their order, with `verdict` and `reason`.
+    """
+    judged = run_checks(claims).groupby(PLACE, sort=False)
+    found = {place: _weigh(said) for place, said in judged}
+    verdicts = [found.get(place) or _default(row) for place, row in claims.iterrows()]
+    return claims.assign(
+        verdict=[judgement.verdict for judgement in verdicts],
+        reason=[judgement.reason for judgement in verdicts],
+    )
+
+
+def _weigh(said: pd.DataFrame) -> Judgement:
+    verdict = next(v for v in GRAVEST_FIRST if v in set(said["verdict"]))
+    reasons = said.loc[said["verdict"] == verdict, "reason"].unique()
+    return Judgement([], verdict, " ".join(reasons))
+
+
+def _default(row: pd.Series) -> Judgement:
+    reason = row["remark"][0].upper() + row["remark"][1:] + "."
+    return Judgement([], DIFFERENT if row["key"] else UNKNOWN, reason)

@@ -1,0 +1,1 @@
+"""Paths, files, checks, progress and timing."""

@@ -1,0 +1,92 @@
+"""What the command lines have in common."""
+
+import os
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def progress(
+    iterable: Iterable[T], desc: str, total: int | None = None, *, every_s: float = 10.0
+) -> Iterator[T]:
+    """Yield the items of `iterable` and show how far along it is.
+
+    Parameters
+    ----------
+    iterable
+        What to go through.
+    desc
+        What is being done, such as "embed images".
+    total
+        Number of items; by default its length, where it has one.
+    every_s
+        In a headless run, seconds between two lines at least.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    if _somebody_looks_on():
+        from tqdm.auto import tqdm
+
+        yield from tqdm(iterable, desc=desc, total=total)
+    else:
+        yield from _with_lines(iterable, desc, total, every_s)
+
+
+def say(line: str) -> None:
+    """Tell in one line what is being done; a line that cannot be written stops nothing."""
+    with suppress(OSError):
+        print(line, flush=True)
+
+
+def _somebody_looks_on() -> bool:
+    if os.environ.get("REGIONLAB_RUN"):
+        return False
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def _with_lines(iterable: Iterable[T], desc: str, total: int | None, every_s: float) -> Iterator[T]:
+    started = reported = time.perf_counter()
+    done = 0
+    for done, item in enumerate(iterable, 1):
+        yield item
+        now = time.perf_counter()
+        if now - reported >= every_s and done != total:
+            say(f"{desc}: {_of(done, total)} ({_rate(done, now - started)})")
+            reported = now
+    seconds = time.perf_counter() - started
+    say(f"{desc}: {_of(done, total)} in {seconds:.1f} s ({_rate(done, seconds)})")
+
+
+def _of(done: int, total: int | None) -> str:
+    return f"{done}" if total is None else f"{done}/{total}"
+
+
+def _rate(done: int, seconds: float) -> str:
+    rate = done / max(seconds, 1e-9)
+    return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
+
+
+def run_command(options: Namespace, goes_on: str) -> int:
+    """Call `options.run` with the options; return 0, 2 if refused, 130 if interrupted.
+
+    Parameters
+    ----------
+    options
+        Of a parser whose commands set `run`.
+    goes_on
+        Where the same command takes up what was interrupted, such as "from the last epoch".
+    """
+    try:
+        options.run(options)
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on {goes_on}", file=sys.stderr)
+        return 130
+    except (ValueError, FloatingPointError, RuntimeError, OSError) as e:
+        print(f"error: {e}", file=sys.stderr)
+        return 2
+    return 0

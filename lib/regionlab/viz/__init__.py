@@ -1,0 +1,1 @@
+"""Charts, image panels, maps and the notebook widgets."""
