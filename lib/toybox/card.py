@@ -37,7 +37,7 @@ ABOUT = {
 weights: a small residual network with attention pooling (the image tower of CLIP's RN50 family)
 and a text transformer, trained with two contrastive losses: scenes against captions, and things
 by themselves (erased, cropped, blurred around) against their names. Its configuration is
-`lib/regionlab/toybox/toyclip.json`; its tokenizer is CLIP's own (MIT licence), cut to the first
+`lib/regionlab/models/toyclip.json`; its tokenizer is CLIP's own (MIT licence), cut to the first
 8,192 tokens.
 
 **Intended use.** Text and image search in Toybox: to try, test and teach the methods of this
@@ -50,7 +50,7 @@ right, above, below, larger and smaller, but nothing here measures whether it le
 """,
     "toysam": """A [segment-anything](https://github.com/facebookresearch/segment-anything) `Sam`
 from random weights: its own image encoder (a ViT), prompt encoder and mask decoder in small sizes,
-see `lib/regionlab/toybox/toysam.py`. Trained on simulated boxes, clicks and correction clicks with
+see `lib/regionlab/models/toy.py`. Trained on simulated boxes, clicks and correction clicks with
 focal and dice loss and a squared loss on the predicted IoU; of a single click, the best of three
 masks. What is meant is a thing (88 % of the prompts), the ground (8 %) or all things (4 %).
 

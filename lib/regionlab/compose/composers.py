@@ -1,8 +1,8 @@
 """Composed retrieval (S4): an image and words of change become one query vector.
 
 A composer is a text encoder, frozen or tuned, and a way to fuse: `LADDER` names them all, from
-the image alone to the Combiner on a tuned text encoder.
-`python -m regionlab.compose.composers --help` tunes, trains and evaluates them on FashionIQ, CIRR or Toybox.
+the image alone to the Combiner on a tuned text encoder. `python -m regionlab.compose.composers`
+tunes, trains and evaluates them on FashionIQ, CIRR or Toybox.
 """
 
 import sys

@@ -408,8 +408,8 @@ def _check_timm_name(name: str, model: str, module: str) -> None:
     architecture, tag = timm.models.split_model_name_tag(model)
     if architecture not in known:
         raise ValueError(
-            f"unknown model {model!r} in {name!r}{_suggest_baselines(model, known)}; what stands here "
-            f"is a name from timm's {module}, see available_baselines()"
+            f"unknown model {model!r} in {name!r}{_suggest_baselines(model, known)}; what stands "
+            f"here is a name from timm's {module}, see available_baselines()"
         )
     published = timm.list_models(f"{architecture}.*", module=module, pretrained=True)
     if tag and model not in published:

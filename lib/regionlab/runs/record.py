@@ -77,7 +77,7 @@ def _git(*arguments: str) -> str | None:
 @functools.cache
 def library_sha256() -> str:
     """Return a hash over the sources of this package."""
-    folder, digest = Path(__file__).parent, hashlib.sha256()
+    folder, digest = Path(__file__).parents[2], hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()

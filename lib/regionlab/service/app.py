@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from regionlab import widgets
+from regionlab import viz
 from regionlab.index.index import Index
 from regionlab.models.encoder import Encoder
 from regionlab.models.segmenter import Segmenter
@@ -39,7 +39,7 @@ from regionlab.service.search import answer_masks, answer_search
 from regionlab.service.sessions import Visitor
 
 STATIC = Path(__file__).parent / "static"
-WIDGETS = Path(widgets.__file__).parent
+WIDGETS = Path(viz.__file__).parent
 SHARED = ("picker.js", "picker.css")  # the very files that the notebooks' picker uses
 TYPES = {
     ".html": "text/html",

@@ -38,7 +38,7 @@ def find_root(environ: Mapping[str, str] = os.environ) -> Path:
         if not root.is_dir():
             raise NotADirectoryError(f"REGIONLAB_ROOT is {named!r}: no such folder")
         return root
-    checkout = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[3]
     return checkout if (checkout / "pyproject.toml").is_file() else Path.cwd()
 
 

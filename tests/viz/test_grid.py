@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab import widgets
+from regionlab import viz
 from regionlab.data.images import write_image
 from regionlab.data.masks import mask_to_rle
 from regionlab.index.index import Index
@@ -27,7 +27,7 @@ from regionlab.viz.grid import FeedbackGrid, LiveResults, ResultGrid
 from regionlab.viz.picker import RegionPicker
 from regionlab.viz.rating import RatingSheet
 
-FOLDER = Path(widgets.__file__).parent
+FOLDER = Path(viz.__file__).parent
 PICTURE = np.full((20, 30, 3), 200, np.uint8)
 
 
