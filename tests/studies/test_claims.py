@@ -14,6 +14,7 @@ from regionlab.studies.claims import rules as arithmetic
 from regionlab.studies.claims.audit import CHECKS
 from regionlab.studies.claims.rules import judge_share
 from regionlab.studies.claims.table import COLUMNS, PLACE, UNITS, step_of
+from regionlab.viz.charts import draw_dumbbells, draw_verdicts
 
 CONSISTENT, DIFFERENT, IMPOSSIBLE, UNKNOWN = claims.VERDICTS
 HEADER = ",".join(COLUMNS) + "\n"
@@ -629,7 +630,7 @@ def test_units_of_the_table_are_known(table):
 
 def test_bars_hold_every_number_once(audited):
     fig, ax = plt.subplots()
-    claims.draw_verdicts(ax, audited)
+    draw_verdicts(ax, audited)
     widths = sum(bar.get_width() for bar in ax.patches)
     plt.close(fig)
     assert widths == pytest.approx(5)  # a whole for each paper
@@ -641,7 +642,7 @@ def test_dumbbells_join_the_papers_value_with_ours(table, tmp_path):
     save(tmp_path, "02_search_text_and_image", {"text_to_image": {"mAP": 0.25, "hit@3": 0.5}})
     found = claims.measure(table, tmp_path).query("status == 'measured'")
     fig, ax = plt.subplots()
-    claims.draw_dumbbells(ax, found)
+    draw_dumbbells(ax, found)
     plt.close(fig)
     paper, here = ax.get_lines()[:2]
     assert list(paper.get_xdata()) == [0.73, 0.81] and list(here.get_xdata()) == [0.25, 0.5]

@@ -15,14 +15,11 @@ from regionlab.studies.claims.table import (
     show_printed,
     value_of,
 )
-from regionlab.viz.charts import draw_dumbbells, draw_verdicts
 
 __all__ = [
     "PAPERS",
     "VERDICTS",
     "audit",
-    "draw_dumbbells",
-    "draw_verdicts",
     "find_quantity",
     "load_claims",
     "measure",
