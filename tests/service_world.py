@@ -11,7 +11,7 @@ import uvicorn
 from regionlab.data.registry import load_collection
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.service.server import configure
 from toybox import load_toybox
@@ -19,7 +19,7 @@ from toybox import load_toybox
 COUNT = 24
 HTML_NAME = "<img src=x onerror=document.title='hit'>.jpg"
 ODD_NAME = "a b/ü%2F#?.jpg"  # in a folder of its own
-COARSE = Everything(points_per_side=4, pred_iou_thresh=0.5, stability_score_thresh=0.5)
+COARSE = MaskGeneratorConfig(points_per_side=4, pred_iou_thresh=0.5, stability_score_thresh=0.5)
 
 
 def build_world(folder):

@@ -9,6 +9,7 @@ from importlib import import_module
 __version__ = "0.1.0"
 
 _HOMES = {
+    "RegionlabError": "util.errors",
     "add_regions": "index.regions",
     "build_index": "index.build",
     "create_composer": "compose.composers",

@@ -146,7 +146,7 @@ def place_things(shot: Shot, second: float) -> Scene:
     return Scene(shot.ground, shot.light, tuple(things))
 
 
-def draw_episode(shots: list[Shot]) -> Iterator[np.ndarray]:
+def render_episode(shots: list[Shot]) -> Iterator[np.ndarray]:
     """Yield the frames of a film, (256, 256, 3) uint8 RGB, `RATE` a second."""
     for number in range(round(RATE * shots[-1].end)):
         second = number / RATE
@@ -214,7 +214,7 @@ def _write_film(job: tuple[Path, list[Shot]]) -> None:
         stream = container.add_stream("mpeg4", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "yuv420p"
         stream.bit_rate = 600_000
-        for image in draw_episode(shots):
+        for image in render_episode(shots):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(stream.encode())
 

@@ -141,14 +141,14 @@ def _train_step(model, optimizer, loss_of, scenes: Scenes, recipe: Recipe, step:
     rng = np.random.default_rng([recipe.seed, step])
     total = len(scenes.kinds)
     rows = np.sort(rng.choice(total, min(recipe.batch, total), replace=False))
-    pixels = draw_light(scenes.pool.scenes[rows], rng, recipe.jitter)
+    pixels = sample_light(scenes.pool.scenes[rows], rng, recipe.jitter)
     pixels = _to_input(pixels).to(next(model.parameters()).device)
     loss = loss_of(model, pixels, scenes, rows, rng)
     descend(model, optimizer, loss)
     return {"loss": round(loss.item(), 4)}
 
 
-def draw_light(pictures: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
+def sample_light(pictures: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """Return (b, side, side, 3) float32 in [0, 1], in varied brightness and tint."""
     gain = 1 + jitter * rng.uniform(-1, 1, (len(pictures), 1, 1, 3)).astype(np.float32)
     return (pictures / np.float32(255) * gain).clip(0, 1)
@@ -188,7 +188,7 @@ def pixel_loss(
 ) -> torch.Tensor:
     """Cross-entropy of the class of each pixel near a thing, that of the ground weighing less."""
     classes = class_pixels(scenes, rows)
-    windows = draw_windows(classes, rng)
+    windows = sample_windows(classes, rng)
     target = torch.stack([torch.from_numpy(of[w]) for of, w in zip(classes, windows, strict=True)])
     pixels = torch.stack([of[:, *w] for of, w in zip(pixels, windows, strict=True)])
     logits = model.segment(pixels.contiguous(memory_format=torch.channels_last))
@@ -197,7 +197,7 @@ def pixel_loss(
     return cross_entropy(logits, target.to(logits.device), weight=balance)
 
 
-def draw_windows(classes: np.ndarray, rng: np.random.Generator) -> list[tuple[slice, slice]]:
+def sample_windows(classes: np.ndarray, rng: np.random.Generator) -> list[tuple[slice, slice]]:
     """Draw a square of `CROP` pixels around any pixel of a thing in each map of classes.
 
     Four times as many pictures in the time of whole ones, and half as much ground.

@@ -17,7 +17,7 @@ from regionlab.data.masks import mask_to_box
 from regionlab.models.toy import SIDE, create_toysam
 from regionlab.models.toy import WEIGHTS_TOYSAM as WEIGHTS
 from regionlab.models.training import descend, run_training
-from regionlab.studies.sampling import draw_inside_point, jitter_box
+from regionlab.studies.sampling import jitter_box, sample_inside_point
 from regionlab.util.paths import DATA
 from toybox.pool import Pool, open_pool
 from toybox.world import SIDE as SCENE_SIDE
@@ -57,7 +57,7 @@ def iou_of_logits(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 SCALE = SIDE / SCENE_SIDE  # from pixels of the scene to pixels of the encoder's input
 
 
-def draw_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def sample_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw what is meant: mostly a thing; at times all of the things, or the ground.
 
     Parameters
@@ -83,7 +83,7 @@ def draw_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> np
     return np.stack(targets)
 
 
-def draw_prompts(masks: np.ndarray, kind: str, rng: np.random.Generator, device) -> dict:
+def sample_prompts(masks: np.ndarray, kind: str, rng: np.random.Generator, device) -> dict:
     """Return prompts of one kind, one a mask, in coordinates of the encoder's input.
 
     Returns
@@ -100,7 +100,8 @@ def draw_prompts(masks: np.ndarray, kind: str, rng: np.random.Generator, device)
     else:
         labels = [1] if kind == "point" else [1, 1, 0]
         drawn = [
-            [draw_inside_point(mask if label else ~mask, rng) for label in labels] for mask in masks
+            [sample_inside_point(mask if label else ~mask, rng) for label in labels]
+            for mask in masks
         ]
         xy = torch.tensor(np.array(drawn) * SCALE, dtype=torch.float32, device=device)
         points = xy, torch.tensor([labels] * len(masks), device=device)
@@ -210,9 +211,11 @@ def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[s
     for kind in sorted(set(kinds)):
         chosen = np.flatnonzero(kinds == kind)
         owners = [np.array(pool.owners[row]) for row in rows[chosen]]
-        masks = np.concatenate([draw_targets(o, recipe.prompts, rng) for o in owners])
+        masks = np.concatenate([sample_targets(o, recipe.prompts, rng) for o in owners])
         images = embeddings[chosen].repeat_interleave(recipe.prompts, dim=0)
-        parts = _two_rounds(sam, images, masks, draw_prompts(masks, kind, rng, sam.device), recipe)
+        parts = _two_rounds(
+            sam, images, masks, sample_prompts(masks, kind, rng, sam.device), recipe
+        )
         for name, values in parts.items():
             totals[name].append(values)
     losses = {name: torch.cat(parts).mean() for name, parts in totals.items()}
@@ -297,7 +300,7 @@ def validate(sam, pool: Pool) -> dict[str, float]:
         embedding = sam.image_encoder(sam.preprocess(pixels.float())[None])
         masks = np.stack([owners == n for n in range(1, owners.max() + 1) if (owners == n).any()])
         for kind, scores in found.items():
-            prompt = draw_prompts(masks, kind, rng, sam.device)
+            prompt = sample_prompts(masks, kind, rng, sam.device)
             sparse, dense = sam.prompt_encoder(prompt["points"], prompt["boxes"], None)
             low, quality = sam.mask_decoder(
                 embedding, sam.prompt_encoder.get_dense_pe(), sparse, dense, kind == "point"

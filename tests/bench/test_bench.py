@@ -11,7 +11,7 @@ from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_pictur
 from regionlab.data.images import list_images, read_image
 from regionlab.models.registry import load_encoder
 from regionlab.models.toy import register_toyclip
-from regionlab.util.timing import time_in_turn
+from regionlab.util.timing import time_interleaved
 
 SMALL = {"value": 2.0, "range": [1.5, 2.5], "n": 3}
 
@@ -133,7 +133,7 @@ def test_indexing_is_measured_against_the_model_and_against_s3(encoder):
 def test_ratios_are_of_rates_within_a_round(monkeypatch, encoder):
     times = {"index": [2.0, 4.0, 2.0], "forward": [1.0, 3.0, 1.0], "s3": [8.0, 8.0, 6.0]}
     times["split_forward"] = [1.0, 1.0, 1.0]
-    monkeypatch.setattr(bench_index, "time_in_turn", lambda sides, rounds: times)
+    monkeypatch.setattr(bench_index, "time_interleaved", lambda sides, rounds: times)
     measured = measure_indexing("toyclip/untrained", count=2)
     assert measured["ratio_vs_forward"] == {"value": 1 / 2, "range": [1 / 2, 3 / 4], "n": 3}
     assert measured["ratio_vs_split_forward"]["range"] == [1 / 4, 1 / 2]
@@ -145,7 +145,7 @@ def test_ratios_are_of_rates_within_a_round(monkeypatch, encoder):
 def test_sides_are_timed_in_turn():
     order = []
     sides = {name: lambda name=name: order.append(name) for name in "abc"}
-    times = time_in_turn(sides, 2)
+    times = time_interleaved(sides, 2)
     assert order == list("abcabc")
     assert {name: len(seconds) for name, seconds in times.items()} == {"a": 2, "b": 2, "c": 2}
 

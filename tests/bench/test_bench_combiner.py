@@ -6,7 +6,7 @@ import torch
 
 from regionlab.bench import combiner as bench_combiner
 from regionlab.bench import run as bench
-from regionlab.bench.combiner import draw_lessons, measure_combiner
+from regionlab.bench.combiner import measure_combiner, sample_lessons
 from regionlab.models.encoder import Encoder
 
 KEYS = {"value", "range", "n"}
@@ -72,9 +72,9 @@ def test_an_epoch_is_compared_with_one_that_encodes_each_triplet_anew(encoder_fi
 
 
 def test_random_features_are_as_long_as_those_of_clip():
-    lessons = draw_lessons(100, 64, np.random.default_rng(0))
-    assert len(lessons) == 100
-    assert lessons.texts.shape == (100, 4, 64)
-    for features in (lessons.references, lessons.targets, lessons.texts):
+    training_set = sample_lessons(100, 64, np.random.default_rng(0))
+    assert len(training_set) == 100
+    assert training_set.texts.shape == (100, 4, 64)
+    for features in (training_set.references, training_set.targets, training_set.texts):
         assert features.dtype == torch.float32
         assert features.norm(dim=-1).mean().item() == pytest.approx(10, abs=0.5)

@@ -12,10 +12,10 @@ from regionlab.bench import run as bench
 from regionlab.bench.regions import (
     IMAGE_SIZE,
     STEPS,
-    draw_regions,
     measure_prompt_loop,
     measure_region_encoding,
     read_quality,
+    sample_regions,
     time_prompts,
 )
 from regionlab.data.registry import load_collection
@@ -213,7 +213,7 @@ def test_pooled_tokens_are_measured_against_passes(tmp_path):
 
 def test_above_1_pooled_tokens_are_faster(monkeypatch, tmp_path):
     times = {"tokens": [1.0, 2.0, 1.0], DEFAULT_ENCODING: [8.0, 8.0, 6.0]}
-    monkeypatch.setattr(bench_regions, "time_in_turn", lambda sides, rounds: times)
+    monkeypatch.setattr(bench_regions, "time_interleaved", lambda sides, rounds: times)
     measured = measure_region_encoding(["toyclip/untrained"], count=1)
     assert measured["ratio_vs_passes_toyclip"] == {"value": 6, "range": [4, 8], "n": 3}
     tokens = {"value": 1000, "range": [1000, 2000], "n": 3}
@@ -249,8 +249,8 @@ def test_missing_quality_is_said_in_a_word(tmp_path):
 
 
 def test_regions_are_drawn_from_the_seed():
-    image, masks = draw_regions(40, 0)
-    again, other = draw_regions(40, 0), draw_regions(40, 1)
+    image, masks = sample_regions(40, 0)
+    again, other = sample_regions(40, 0), sample_regions(40, 1)
     np.testing.assert_array_equal(image, again[0])
     np.testing.assert_array_equal(masks, again[1])
     assert (image != other[0]).any() and (masks[0] != other[1][0]).any()

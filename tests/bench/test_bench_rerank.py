@@ -50,11 +50,11 @@ def test_every_side_is_measured():
 
 
 def test_above_1_ours_is_faster(monkeypatch):
-    def time_in_turn(sides, rounds):
+    def time_interleaved(sides, rounds):
         seconds = {"masks": 0.002, "at once": 0.001, "one by one": 0.005, "unpacked": 0.03}
         return {name: [seconds.get(name, 0.1)] * rounds for name in sides}
 
-    monkeypatch.setattr(bench_rerank, "time_in_turn", time_in_turn)
+    monkeypatch.setattr(bench_rerank, "time_interleaved", time_interleaved)
     measured = measure_rerank(**SMALL, rounds=2)
     assert measured["milliseconds"] == {"value": 2, "range": [2, 2], "n": 2}
     assert measured["milliseconds_unpacked"]["value"] == 30

@@ -130,7 +130,7 @@ def test_the_seed_decides_the_first_weights_and_leaves_other_numbers_alone():
     assert not torch.equal(first.combine[1].weight, other.combine[1].weight)
 
 
-def draw_lessons(count=64, forms=3, d=D):
+def sample_lessons(count=64, forms=3, d=D):
     """Draw triplets whose target is the sum of reference and any wording."""
     rng = np.random.default_rng(0)
     images, texts = (rng.normal(0, 3, (count, d)).astype(np.float32) for _ in range(2))
@@ -142,20 +142,20 @@ def test_an_epoch_after_the_other_lowers_the_loss(combiner):
     optimizer = torch.optim.Adam(combiner.parameters(), lr=3e-3)
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    losses = [take_epoch(combiner, optimizer, draw_lessons(), 16, rng) for _ in range(30)]
+    losses = [take_epoch(combiner, optimizer, sample_lessons(), 16, rng) for _ in range(30)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
 
 
 def test_an_epoch_uses_every_wording_of_a_triplet(combiner):
-    lessons = draw_lessons(count=8, forms=3)
-    lessons.texts.requires_grad_(True)
+    training_set = sample_lessons(count=8, forms=3)
+    training_set.texts.requires_grad_(True)
     optimizer = torch.optim.Adam(combiner.parameters())
     rng = np.random.default_rng(0)
     used = torch.zeros(8, 3, dtype=torch.bool)
     for _ in range(30):
-        lessons.texts.grad = None
-        take_epoch(combiner, optimizer, lessons, 8, rng)
-        now = lessons.texts.grad.abs().sum(-1) > 0
+        training_set.texts.grad = None
+        take_epoch(combiner, optimizer, training_set, 8, rng)
+        now = training_set.texts.grad.abs().sum(-1) > 0
         assert (now.sum(1) == 1).all()  # one of them in each epoch
         used |= now
     assert used.all()

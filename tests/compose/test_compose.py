@@ -9,7 +9,7 @@ from safetensors import safe_open
 
 from regionlab.compose import composers as fusions
 from regionlab.compose.combiner import CombinerSize
-from regionlab.compose.composers import LADDER, Composer, check_texts, create_composer
+from regionlab.compose.composers import COMPOSERS, Composer, check_texts, create_composer
 from regionlab.compose.files import COMBINERS, TEXT, TrainedParts, write_combiner, write_text
 from regionlab.compose.tuning import CombinerRecipe, create_combiner
 from regionlab.models.registry import load_encoder
@@ -35,7 +35,7 @@ def test_the_sum_is_of_the_features_as_they_are():
 
 def test_image_and_text_alone():
     images, texts = np.array([[3.0, 0]]), np.array([[0, 4.0]])
-    assert fusions.take_image(images, texts) is images
+    assert fusions.image_only(images, texts) is images
     assert fusions.take_text(images, texts) is texts
 
 
@@ -196,13 +196,13 @@ def copied(folder, tmp_path):
 
 
 def test_the_ladder_has_eight_rungs_in_order():
-    assert list(LADDER) == [
+    assert list(COMPOSERS) == [
         "image", "text", "sum", "weighted", "slerp", "fine_tuned_sum", "combiner",
         "fine_tuned_combiner",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("name", COMPOSERS)
 def test_each_rung_is_made_of_what_it_says(encoder, tuned, combiners, folder, name):
     images = draw_images(encoder)
     own, new = (TextFeatures(encoder, w).encode_texts(TEXTS) for w in (None, tuned))
@@ -216,7 +216,7 @@ def test_each_rung_is_made_of_what_it_says(encoder, tuned, combiners, folder, na
         "combiner": combiners["combiner"].compose(images, own),
         "fine_tuned_combiner": combiners["fine_tuned_combiner"].compose(images, new),
     }
-    weight = 0.3 if LADDER[name].weighted else None
+    weight = 0.3 if COMPOSERS[name].weighted else None
     composer = create_composer(name, encoder, folder=folder, weight=weight)
     found = composer.compose(images, TEXTS)
     np.testing.assert_allclose(found, unit(expected[name]), atol=2e-3)
@@ -224,9 +224,9 @@ def test_each_rung_is_made_of_what_it_says(encoder, tuned, combiners, folder, na
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", LADDER)
+@pytest.mark.parametrize("name", COMPOSERS)
 def test_no_queries_compose_to_none(encoder, folder, name):
-    weight = 0.3 if LADDER[name].weighted else None
+    weight = 0.3 if COMPOSERS[name].weighted else None
     composer = create_composer(name, encoder, folder=folder, weight=weight)
     assert composer.compose(np.empty((0, encoder.dim)), []).shape == (0, encoder.dim)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from regionlab.compose import stages as composed_stages
-from regionlab.compose.composers import LADDER, main
+from regionlab.compose.composers import COMPOSERS, main
 from regionlab.compose.files import TrainedParts
 
 GROUPS = {"train": 3, "val": 2, "test1": 2}
@@ -113,7 +113,7 @@ def test_the_ladder_is_evaluated(run, trained, capsys):
     assert head.startswith(
         "<Benchmark cirr val, cirr: 4 queries>, weights of the words {'weighted'"
     )
-    assert [row.split()[0] for row in rows] == list(LADDER)
+    assert [row.split()[0] for row in rows] == list(COMPOSERS)
     assert columns.split() == [
         "hit@1", "hit@5", "hit@10", "hit@50", "subset_hit@1", "subset_hit@2", "subset_hit@3",
     ]  # fmt: skip

@@ -206,14 +206,14 @@ def test_lessons_join_categories_and_make_wordings_equally_many():
         make_features([(0, 3, ("is red", "no sleeves")), (2, 1, ("is blue",))], a),
         make_features([(1, 0, ("has dots",))], b),
     ]
-    lessons = make_lessons(sets)
-    np.testing.assert_array_equal(lessons.references, [a[0], a[2], b[1]])
-    np.testing.assert_array_equal(lessons.targets, [a[3], a[1], b[0]])
-    assert [len(w) for w in lessons.wordings] == [4, 4, 4]
-    assert lessons.wordings[0] == list_wordings(("is red", "no sleeves"))
-    assert lessons.wordings[1:] == [("is blue",) * 4, ("has dots",) * 4]
+    training_set = make_lessons(sets)
+    np.testing.assert_array_equal(training_set.references, [a[0], a[2], b[1]])
+    np.testing.assert_array_equal(training_set.targets, [a[3], a[1], b[0]])
+    assert [len(w) for w in training_set.wordings] == [4, 4, 4]
+    assert training_set.wordings[0] == list_wordings(("is red", "no sleeves"))
+    assert training_set.wordings[1:] == [("is blue",) * 4, ("has dots",) * 4]
     lengths = [np.linalg.norm(v) for v in (*a, *b)]
-    assert lessons.image_length == pytest.approx(np.mean(lengths), rel=1e-5)
+    assert training_set.image_length == pytest.approx(np.mean(lengths), rel=1e-5)
 
 
 def test_nothing_is_learnt_from_hidden_targets():

@@ -10,7 +10,7 @@ from matplotlib.colors import same_color
 from PIL import Image
 
 from regionlab.compose.features import ComposedFeatures
-from regionlab.compose.regions import draw_changes, holds_changes, search_changed_regions
+from regionlab.compose.regions import holds_changes, sample_changes, search_changed_regions
 from regionlab.data.collection import Collection
 from regionlab.data.registry import load_collection
 from regionlab.data.triplets import Triplets, make_queries
@@ -49,7 +49,7 @@ def things():
 def draw(things, objects=None, **changes):
     options = {"column": "color", "by": BY, "words": "make the {category} {new}", "seed": 0}
     objects = things.objects if objects is None else objects
-    return draw_changes(things, objects, **options | changes).set_index("object_id")
+    return sample_changes(things, objects, **options | changes).set_index("object_id")
 
 
 def test_a_change_asks_for_a_value_that_another_image_holds(things):

@@ -15,7 +15,7 @@ from regionlab.compose.benchmark import (
     load_kinds,
     study_ladder,
 )
-from regionlab.compose.composers import LADDER, create_composer
+from regionlab.compose.composers import COMPOSERS, create_composer
 from regionlab.compose.features import ComposedFeatures, find_groups
 from regionlab.compose.files import TEXT, TrainedParts
 from regionlab.compose.protocols import (
@@ -28,7 +28,7 @@ from regionlab.compose.protocols import (
 from regionlab.compose.stages import Stages
 from regionlab.compose.tuning import CombinerRecipe, TextRecipe
 from regionlab.data.triplets import Triplets, make_queries
-from regionlab.metrics.stats import compare_paired, summarise
+from regionlab.metrics.stats import compare_paired, mean_with_ci
 from regionlab.models.registry import load_encoder
 from regionlab.models.text_tower import TextFeatures
 from regionlab.models.weights import WeightsError
@@ -189,7 +189,7 @@ def test_intervals_of_cirr_draw_whole_subsets():
     hits, others = np.array([1, 1, 0, 0, 1, 0.0]), np.zeros(6)
     of_subset = {"seed": 0, "groups": [0, 0, 1, 1, 2, 2]}
     found = benchmark.summarise({"": {"hit@1": hits}}, seed=0)["hit@1"]
-    assert found == summarise(hits, **of_subset)
+    assert found == mean_with_ci(hits, **of_subset)
     found = benchmark.compare({"": {"hit@1": hits}}, {"": {"hit@1": others}}, "hit@1", seed=0)
     assert found == compare_paired(hits, others, **of_subset)
 
@@ -200,7 +200,7 @@ def test_intervals_of_cirr_draw_whole_subsets():
 def slow_scores(name, encoder, benchmark, weights):
     part = benchmark.sets[""]
     texts = TextFeatures(encoder).encode_texts(part.triplets.texts())
-    fusion = LADDER[name].fusion
+    fusion = COMPOSERS[name].fusion
     scores = []
     for weight in weights:
         composed = unit(fusion(part.references, texts, weight=weight))
@@ -212,7 +212,7 @@ def slow_scores(name, encoder, benchmark, weights):
 def test_the_weight_has_the_best_score_and_is_the_smallest_of_equals(encoder, cirr, name):
     part = cirr.sets[""]
     texts = TextFeatures(encoder).encode_texts(part.triplets.texts())
-    wanted = LADDER[name].fusion(part.references, texts, weight=0.4)
+    wanted = COMPOSERS[name].fusion(part.references, texts, weight=0.4)
     part.vectors[part.triplets.target_rows] = wanted  # some images are the target of several
     weights = (0.0, 0.2, 0.4, 0.6, 1.0)
     weight, scores = fit_weight(name, encoder, cirr, weights=weights)
@@ -344,18 +344,18 @@ def test_both_stages_are_chosen_by_the_protocols_own_score(stages, toyclip, tmp_
         assert found["best_score"] == best["score"]
         expected = (best["hit@5"] + best["subset_hit@1"]) / 2
         assert best["score"] == pytest.approx(expected, abs=1e-5)
-    exam = load_benchmark(toyclip, "toybox")
+    validation_set = load_benchmark(toyclip, "toybox")
     composer = create_composer("fine_tuned_combiner", toyclip, folder=tmp_path)
-    score = exam.score(exam.measure(exam.compose(composer.compose)))
+    score = validation_set.score(validation_set.measure(validation_set.compose(composer.compose)))
     assert score == pytest.approx(found["best_score"], abs=0.1)  # but for precision
 
 
 def test_lessons_have_two_captions_a_triplet_and_exams_one(stages):
-    assert len(stages.lessons) == 24
-    assert {len(forms) for forms in stages.lessons.wordings} == {4}
-    assert stages.exam.layout == "cirr"
-    lengths = np.linalg.norm(stages.lessons.references, axis=1)
-    assert stages.lessons.image_length == pytest.approx(lengths.mean(), rel=0.05)
+    assert len(stages.training_set) == 24
+    assert {len(forms) for forms in stages.training_set.wordings} == {4}
+    assert stages.validation_set.layout == "cirr"
+    lengths = np.linalg.norm(stages.training_set.references, axis=1)
+    assert stages.training_set.image_length == pytest.approx(lengths.mean(), rel=0.05)
 
 
 def test_the_second_stage_on_tuned_texts_needs_the_first(stages):

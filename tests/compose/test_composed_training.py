@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from regionlab.compose.combiner import Combiner
-from regionlab.compose.training import Lessons, contrastive_loss, draw_batches, run_epochs
+from regionlab.compose.training import Lessons, contrastive_loss, run_epochs, sample_batches
 from regionlab.compose.tuning import (
     CombinerRecipe,
     TextRecipe,
@@ -33,7 +33,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def draw_lessons(d=192, count=10, forms=2, seed=0):
+def sample_lessons(d=192, count=10, forms=2, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.normal(0, 0.5, (2, count, d)).astype(np.float32)
     wordings = [tuple(f"{WORDS[(i + f) % 5]} {i}" for f in range(forms)) for i in range(count)]
@@ -75,21 +75,21 @@ def test_the_loss_asks_for_the_target_among_targets_not_for_the_query_among_quer
 
 
 def test_batches_hold_all_rows_once():
-    rows = np.concatenate(list(draw_batches(12, 4, np.random.default_rng(0))))
+    rows = np.concatenate(list(sample_batches(12, 4, np.random.default_rng(0))))
     assert sorted(rows) == list(range(12))
     assert rows.tolist() != list(range(12))
 
 
 def test_a_rest_that_fills_no_batch_is_left_out():
-    batches = list(draw_batches(11, 4, np.random.default_rng(0)))
+    batches = list(sample_batches(11, 4, np.random.default_rng(0)))
     assert [len(batch) for batch in batches] == [4, 4]
     assert len(set(np.concatenate(batches))) == 8
 
 
 def test_fewer_triplets_than_a_batch_are_refused():
-    assert len(list(draw_batches(4, 4, np.random.default_rng(0)))) == 1
+    assert len(list(sample_batches(4, 4, np.random.default_rng(0)))) == 1
     with pytest.raises(ValueError, match="3 triplets do not fill a batch of 4"):
-        draw_batches(3, 4, np.random.default_rng(0))
+        sample_batches(3, 4, np.random.default_rng(0))
 
 
 # Lessons and recipes
@@ -108,21 +108,21 @@ def test_all_lessons_have_the_same_number_of_wordings():
 
 
 def test_a_digest_tells_features_words_and_what_is_said_apart():
-    def digest(change=lambda lessons: None, *about):
-        lessons = draw_lessons(d=3)
-        change(lessons)
-        return lessons.digest(*about)
+    def digest(change=lambda training_set: None, *about):
+        training_set = sample_lessons(d=3)
+        change(training_set)
+        return training_set.digest(*about)
 
-    def change_reference(lessons):
-        lessons.references[1, 2] += 1
+    def change_reference(training_set):
+        training_set.references[1, 2] += 1
 
-    def change_target(lessons):
-        lessons.targets[1, 2] += 1
+    def change_target(training_set):
+        training_set.targets[1, 2] += 1
 
-    def change_words(lessons):
-        lessons.wordings[3] = ("other", "words")
+    def change_words(training_set):
+        training_set.wordings[3] = ("other", "words")
 
-    changes = (lambda lessons: None, change_reference, change_target, change_words)
+    changes = (lambda training_set: None, change_reference, change_target, change_words)
     digests = [digest(change) for change in changes] + [digest(changes[0], "space")]
     assert len(set(digests)) == 5
     assert digest() == digests[0]
@@ -158,9 +158,9 @@ class Script:
 class Run:
     """A run whose weight is the number of the epoch, and whose scores are given."""
 
-    def __init__(self, folder, scores, *, losses=(), lessons="lessons", **recipe):
+    def __init__(self, folder, scores, *, losses=(), training_set="lessons", **recipe):
         self.folder, self.scores, self.losses = folder, list(scores), list(losses)
-        self.lessons, self.recipe = lessons, Script(**recipe)
+        self.training_set, self.recipe = training_set, Script(**recipe)
         self.model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.zeros_(self.model.weight)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1.0)
@@ -169,7 +169,7 @@ class Run:
     def start(self):
         return run_epochs(
             self.model, self.optimizer, self.recipe, name="part", folder=self.folder,
-            lessons=self.lessons, take_epoch=self.take_epoch, validate=self.validate,
+            training_set=self.training_set, take_epoch=self.take_epoch, validate=self.validate,
         )  # fmt: skip
 
     def take_epoch(self, rng):
@@ -325,16 +325,16 @@ def kill():
 
 
 def measure_combiner(combiner: Combiner):
-    lessons = draw_lessons(seed=1)
-    found = combiner.compose(lessons.references, lessons.targets)
-    return {"score": float((found * lessons.targets).sum(1).mean())}
+    training_set = sample_lessons(seed=1)
+    found = combiner.compose(training_set.references, training_set.targets)
+    return {"score": float((found * training_set.targets).sum(1).mean())}
 
 
 def stage_two(encoder, folder, measure=measure_combiner, *, texts="", **changes):
     recipe = {"epochs": 4, "batch": 4, "projection": 1, "hidden": 1, "learning_rate": 1e-3,
               "validate_every": 1}  # fmt: skip
     return train_combiner(
-        encoder, TextFeatures(encoder).encode_texts, draw_lessons(),
+        encoder, TextFeatures(encoder).encode_texts, sample_lessons(),
         CombinerRecipe(**recipe | changes),
         folder=folder, weights=folder / "combiner.safetensors", measure=measure, texts=texts,
     )  # fmt: skip
@@ -387,13 +387,13 @@ def test_a_combiner_for_another_tuned_text_encoder_is_trained_anew(encoder, tmp_
 
 
 def test_lessons_are_encoded_wording_by_wording(encoder):
-    lessons, encode = draw_lessons(count=3), TextFeatures(encoder).encode_texts
-    encoded = encode_lessons(lessons, encode, encoder.device)
+    training_set, encode = sample_lessons(count=3), TextFeatures(encoder).encode_texts
+    encoded = encode_lessons(training_set, encode, encoder.device)
     assert encoded.texts.shape == (3, 2, encoder.dim)
-    expected = [[encode([text])[0] for text in forms] for forms in lessons.wordings]
+    expected = [[encode([text])[0] for text in forms] for forms in training_set.wordings]
     np.testing.assert_allclose(encoded.texts, expected, atol=1e-5)
-    np.testing.assert_array_equal(encoded.references, lessons.references)
-    np.testing.assert_array_equal(encoded.targets, lessons.targets)
+    np.testing.assert_array_equal(encoded.references, training_set.references)
+    np.testing.assert_array_equal(encoded.targets, training_set.targets)
     assert len(encoded) == 3
 
 
@@ -411,7 +411,7 @@ def load(encoder_file):
 def stage_one(encoder, folder, measure=measure_texts, **changes):
     recipe = {"epochs": 3, "batch": 4, "learning_rate": 1e-3}
     return tune_text(
-        encoder, draw_lessons(), TextRecipe(**recipe | changes),
+        encoder, sample_lessons(), TextRecipe(**recipe | changes),
         folder=folder, weights=folder / "text.safetensors", measure=measure,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ from regionlab.data.coco import load_coco
 from regionlab.data.images import write_image
 from regionlab.data.masks import mask_to_rle
 from regionlab.models.segmenter import Region
-from regionlab.studies.sampling import draw_objects, find_mask, measure_masks
+from regionlab.studies.sampling import find_mask, measure_masks, sample_objects
 
 HEIGHT, WIDTH = 10, 12
 SQUARE = [2, 1, 8, 1, 8, 6, 2, 6]
@@ -155,7 +155,7 @@ def test_a_fault_costs_its_record_and_is_listed(root, place, value):
     assert repr(collection)
     collection.missing_files()
     if STUDIED.intersection(place) and kept[3]:
-        objects = draw_objects(collection, 9, seed=0) if kept[3] > 2 else collection.objects
+        objects = sample_objects(collection, 9, seed=0) if kept[3] > 2 else collection.objects
         regions = [Region(np.ones((HEIGHT, WIDTH), bool))] * len(objects)
         ious = measure_masks(collection, objects, regions)
         assert np.isfinite(ious).sum() == (len(objects) if kept[3] > 2 else kept[3])

@@ -27,14 +27,14 @@ from regionlab.index import on_ray as distributed_cli
 from regionlab.index import shards
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
-from regionlab.index.on_ray import Crew, Model, ShardEncoder, build_index_distributed
+from regionlab.index.on_ray import Model, ShardEncoder, WorkerSpec, build_index_distributed
 from regionlab.index.staging import find_builder
 from regionlab.models.registry import load_encoder
 from regionlab.runs import ray_cluster
 from regionlab.runs.ray_cluster import ClusterError, open_cluster
 
 SIZES = {"batch_size": 3, "shard_size": 6}
-CREW = Crew(workers=1, cpus=1, gpus=0, encoder="toyclip", precision="fp32", padding="none")
+CREW = WorkerSpec(workers=1, cpus=1, gpus=0, encoder="toyclip", precision="fp32", padding="none")
 FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
 
 
@@ -276,9 +276,9 @@ def test_more_workers_than_there_is_room_for_are_refused(cluster, pictures, tmp_
     with pytest.raises(ClusterError, match=words):
         build_index_distributed(pictures, "toyclip", tmp_path / "index", workers=3)
     with pytest.raises(ClusterError, match="1 workers with 3 CPUs .* room for 0"):
-        ray_cluster.check_room(cluster, 1, cpus=3, gpus=0)
+        ray_cluster.check_capacity(cluster, 1, cpus=3, gpus=0)
     with pytest.raises(ClusterError, match="with 1 CPUs and 0.5 GPUs each .* room for 0"):
-        ray_cluster.check_room(cluster, 2, cpus=1, gpus=0.5)
+        ray_cluster.check_capacity(cluster, 2, cpus=1, gpus=0.5)
 
 
 def test_a_second_address_beside_a_connection_is_refused(cluster):

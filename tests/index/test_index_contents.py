@@ -23,12 +23,14 @@ from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, get_workshop
 from regionlab.index.stamps import STAMPS
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder
 from regionlab.util import paths
 from small_pictures import write_picture
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
+)
 COUNT = 5
 
 
@@ -197,7 +199,7 @@ def test_a_read_only_index_serves_if_only_places_and_times_are_old(
     collection = load_folder((work / "photos").rename(work / "mounted"))
     if change == "labels":
         collection = replace(collection, images=collection.images.assign(label="new"))
-    monkeypatch.setattr("regionlab.index.build.claim_index", refuse)
+    monkeypatch.setattr("regionlab.index.build.lock_index", refuse)
     if change == "labels":
         with pytest.raises(IndexFolderError, match="cannot write"):
             build_index(collection, encoder, work / "index")

@@ -24,17 +24,19 @@ from regionlab.index.regions import add_regions
 from regionlab.index.staging import (
     IMAGES,
     IndexBusyError,
-    claim_index,
     find_builder,
     finish_swap,
     get_workshop,
+    lock_index,
 )
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.update import remove_images, update_index
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2
+)
 
 
 def write_pictures(folder, count=8, first=0):
@@ -91,7 +93,7 @@ def test_images_embedded_again_are_counted_by_life(tmp_path):
 
 
 def hold(folder, pipe):
-    with claim_index(folder):
+    with lock_index(folder):
         pipe.send("held")
         time.sleep(600)
 
@@ -156,16 +158,16 @@ def test_two_threads_do_not_write_one_index(tmp_path):
     refused = []
 
     def claim():
-        with pytest.raises(IndexBusyError) as caught, claim_index(tmp_path / "index"):
+        with pytest.raises(IndexBusyError) as caught, lock_index(tmp_path / "index"):
             pass
         refused.append(str(caught.value))
 
-    with claim_index(tmp_path / "index"):
+    with lock_index(tmp_path / "index"):
         thread = threading.Thread(target=claim)
         thread.start()
         thread.join()
     assert f"process {os.getpid()} on" in refused[0]
-    with claim_index(tmp_path / "index"):  # and now it is free
+    with lock_index(tmp_path / "index"):  # and now it is free
         pass
 
 
@@ -183,7 +185,7 @@ def test_a_reader_waits_for_a_builder_that_puts_an_index_in_its_place(
     claimed = threading.Event()
 
     def swap():
-        with claim_index(folder):
+        with lock_index(folder):
             folder.rename(work / "ready")  # as in the middle of the move
             claimed.set()
             time.sleep(0.3)

@@ -17,14 +17,16 @@ from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.regions.encodings import encode_regions
 from small_pictures import write_picture
 
 IMAGE_FILES = {"images.parquet", "image_vectors.npy", "failures.csv"}
 REGION_FILES = {"regions.parquet", "region_vectors.npy", "region_failures.csv"}
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=4)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=4
+)
 NOTHING = replace(FEW, min_area=10**6)
 COUNT = 5
 
@@ -153,7 +155,7 @@ def test_the_manifest_says_how_the_regions_were_made(made, segmenter, encoder):
     regions = index.manifest["regions"]
     assert regions["segmenter"] == segmenter.fingerprint
     assert regions["model"] == encoder.fingerprint
-    assert Everything(**regions["everything"]) == FEW
+    assert MaskGeneratorConfig(**regions["everything"]) == FEW
     assert regions["encoding"] == "crop_erase"
     assert regions["count"] == len(index.regions)
     assert regions["images_without"] == regions["failures"] == 0

@@ -18,11 +18,13 @@ from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.update import add_images, remove_images, update_index
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
 from small_pictures import write_picture
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
+)
 COUNT = 6
 
 

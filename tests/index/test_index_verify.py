@@ -16,16 +16,18 @@ from regionlab.data.folders import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
-from regionlab.index.staging import claim_index
+from regionlab.index.staging import lock_index
 from regionlab.index.tables import IndexFolderError, read_manifest, write_manifest
 from regionlab.index.update import remove_images, update_index
 from regionlab.index.vectors import digest_sample
 from regionlab.index.verify import main, verify_index
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder
 from regionlab.util.files import hash_file
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
+)
 COUNT = 6
 FILES = ["images.parquet", "image_vectors.npy", "failures.csv"]
 REGION_FILES = ["regions.parquet", "region_vectors.npy", "region_failures.csv"]
@@ -153,7 +155,7 @@ def test_what_a_killed_build_left_is_named(index):
 
 def test_a_build_that_goes_on_is_no_harm(index):
     (index.parent / ".index.building").mkdir()
-    with claim_index(index):
+    with lock_index(index):
         (found,) = verify_index(index, quick=True)
     assert not found.harm
     assert re.match(r"note: index: is being written by process \d+ on .*Wait for it", str(found))

@@ -10,11 +10,13 @@ from regionlab.data.folders import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.regions.encodings import encode_regions
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
+)
 REASON = "the model gave a vector that is not finite, or zero"
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regionlab.metrics import stats as bootstrap
-from regionlab.metrics.stats import compare_apart, compare_paired, summarise, summarise_parts
+from regionlab.metrics.stats import compare_apart, compare_paired, mean_with_ci, summarise_parts
 
 
 def enumerate_p(differences):
@@ -21,25 +21,25 @@ def enumerate_p(differences):
 
 
 def test_summary_leaves_out_undefined_queries_and_counts_them():
-    summary = summarise(np.array([1, np.nan, 0, 1, np.nan]), seed=0)
+    summary = mean_with_ci(np.array([1, np.nan, 0, 1, np.nan]), seed=0)
     assert summary["value"] == 2 / 3
     assert (summary["n"], summary["n_undefined"]) == (3, 2)
 
 
 def test_summary_of_defined_queries_has_no_n_undefined():
-    assert set(summarise(np.array([0.0, 1.0]), seed=0)) == {"value", "ci95", "n"}
+    assert set(mean_with_ci(np.array([0.0, 1.0]), seed=0)) == {"value", "ci95", "n"}
 
 
 def test_results_are_plain_json():
     values = np.array([0, 1, 1, np.nan])
-    result = [summarise(values, seed=0), compare_paired(values, values[::-1], seed=0)]
+    result = [mean_with_ci(values, seed=0), compare_paired(values, values[::-1], seed=0)]
     assert json.loads(json.dumps(result)) == result
 
 
 def test_interval_equals_the_normal_one_for_many_queries():
     values = np.random.default_rng(0).exponential(size=2000)
     half = 1.96 * values.std() / np.sqrt(2000)
-    low, high = summarise(values, seed=1, n_resamples=4000)["ci95"]
+    low, high = mean_with_ci(values, seed=1, n_resamples=4000)["ci95"]
     assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
@@ -48,17 +48,17 @@ def test_interval_covers_the_truth_about_95_times_in_100():
     rng = np.random.default_rng(2)
     covered = 0
     for _ in range(200):
-        low, high = summarise(rng.beta(2, 1, size=80), seed=rng, n_resamples=400)["ci95"]
+        low, high = mean_with_ci(rng.beta(2, 1, size=80), seed=rng, n_resamples=400)["ci95"]
         covered += low <= 2 / 3 <= high
     assert 0.89 <= covered / 200 <= 0.985
 
 
 def test_same_seed_same_result_whatever_the_batch(monkeypatch):
     a, b = np.random.default_rng(3).random((2, 50))
-    expected = summarise(a, seed=7), compare_paired(a, b, seed=7)
+    expected = mean_with_ci(a, seed=7), compare_paired(a, b, seed=7)
     monkeypatch.setattr(bootstrap, "_CELLS_A_BATCH", 333)
-    assert (summarise(a, seed=7), compare_paired(a, b, seed=7)) == expected
-    assert summarise(a, seed=8)["ci95"] != expected[0]["ci95"]
+    assert (mean_with_ci(a, seed=7), compare_paired(a, b, seed=7)) == expected
+    assert mean_with_ci(a, seed=8)["ci95"] != expected[0]["ci95"]
 
 
 def test_difference_is_a_minus_b_over_queries_defined_in_both():
@@ -124,7 +124,7 @@ def test_p_value_of_equal_methods_is_1():
 )
 def test_values_without_an_interval_are_refused(values, message):
     with pytest.raises(ValueError, match=message):
-        summarise(np.array(values), seed=0)
+        mean_with_ci(np.array(values), seed=0)
     with pytest.raises(ValueError, match=message):
         compare_paired(np.array(values), np.array(values), seed=0)
 
@@ -136,7 +136,7 @@ def test_methods_on_different_queries_are_refused():
 
 def test_too_few_resamples_are_refused():
     with pytest.raises(ValueError, match="n_resamples=10 "):
-        summarise(np.zeros(3), seed=0, n_resamples=10)
+        mean_with_ci(np.zeros(3), seed=0, n_resamples=10)
 
 
 def test_import_loads_nothing_heavy():
@@ -156,13 +156,13 @@ def test_interval_of_a_share_of_all_or_none_is_the_exact_one():
 
     for values in (np.ones(30), np.zeros(30)):
         exact = binomtest(int(values.sum()), 30).proportion_ci(0.95, method="exact")
-        assert summarise(values, seed=0)["ci95"] == pytest.approx(list(exact))
-    assert summarise(np.ones(1000), seed=0)["ci95"] == pytest.approx([0.9963, 1], abs=5e-5)
+        assert mean_with_ci(values, seed=0)["ci95"] == pytest.approx(list(exact))
+    assert mean_with_ci(np.ones(1000), seed=0)["ci95"] == pytest.approx([0.9963, 1], abs=5e-5)
 
 
 def test_other_shares_keep_the_bootstrap_interval():
     values = np.r_[np.ones(29), 0]
-    low, high = summarise(values, seed=0)["ci95"]
+    low, high = mean_with_ci(values, seed=0)["ci95"]
     assert high == 1 and low > 0.85
 
 
@@ -170,7 +170,7 @@ def test_interval_is_of_percentiles_and_so_leans_with_the_values():
     values = np.random.default_rng(1).lognormal(0, 1.5, size=25)  # a long tail to the right
     rng = np.random.default_rng(2)
     means = rng.choice(values, (20_000, 25)).mean(axis=1)
-    low, high = summarise(values, seed=0, n_resamples=20_000)["ci95"]
+    low, high = mean_with_ci(values, seed=0, n_resamples=20_000)["ci95"]
     assert [low, high] == pytest.approx(np.percentile(means, [2.5, 97.5]), rel=0.03)
     assert high - values.mean() > 1.1 * (values.mean() - low)  # the basic one leans to the left
 
@@ -193,18 +193,18 @@ def make_groups(rng, number, within):
 
 def test_groups_are_drawn_whole():
     values, groups = make_groups(np.random.default_rng(3), 40, 0.5)
-    found = summarise(values, seed=0, groups=groups, n_resamples=4000)
+    found = mean_with_ci(values, seed=0, groups=groups, n_resamples=4000)
     slowly = draw_groups_slowly(values, groups, 1, 4000)
     assert found["value"] == values.mean() and found["n"] == len(values)
     assert found["ci95"] == pytest.approx(slowly, abs=0.04)
-    alone = np.ptp(summarise(values, seed=0, n_resamples=4000)["ci95"])
+    alone = np.ptp(mean_with_ci(values, seed=0, n_resamples=4000)["ci95"])
     assert np.ptp(found["ci95"]) > 1.5 * alone
 
 
 def test_groups_of_one_query_draw_queries():
     values = np.random.default_rng(4).random(60)
-    apart = summarise(values, seed=0, groups=np.arange(60), n_resamples=4000)["ci95"]
-    assert apart == pytest.approx(summarise(values, seed=1, n_resamples=4000)["ci95"], abs=0.01)
+    apart = mean_with_ci(values, seed=0, groups=np.arange(60), n_resamples=4000)["ci95"]
+    assert apart == pytest.approx(mean_with_ci(values, seed=1, n_resamples=4000)["ci95"], abs=0.01)
 
 
 def test_interval_over_groups_covers_the_truth_where_that_over_queries_does_not():
@@ -213,7 +213,7 @@ def test_interval_over_groups_covers_the_truth_where_that_over_queries_does_not(
         values, groups = make_groups(rng, 60, 0.3)
         for name, labels in (("groups", groups), ("queries", None)):
             draws = {"seed": rng, "groups": labels, "n_resamples": 400}
-            low, high = summarise(values, **draws)["ci95"]
+            low, high = mean_with_ci(values, **draws)["ci95"]
             covered[name] += low <= 0 <= high
     assert covered["groups"] / 150 > 0.89 and covered["queries"] / 150 < 0.75
 
@@ -222,15 +222,17 @@ def test_labels_of_groups_may_be_anything_and_stand_anywhere():
     values = np.random.default_rng(6).random(12)
     numbers = np.arange(12) % 4
     names = [("a", int(n)) for n in numbers]
-    as_numbers, as_names = (summarise(values, seed=0, groups=g) for g in (numbers, names))
+    as_numbers, as_names = (mean_with_ci(values, seed=0, groups=g) for g in (numbers, names))
     assert as_numbers == as_names
 
 
 def test_undefined_queries_leave_their_group():
     values, groups = np.array([1, np.nan, 0, 1, 0.5]), [0, 0, 1, 1, 2]
-    with_gap = summarise(values, seed=0, groups=groups)
+    with_gap = mean_with_ci(values, seed=0, groups=groups)
     assert with_gap["n_undefined"] == 1
-    assert with_gap["ci95"] == summarise(values[[0, 2, 3, 4]], seed=0, groups=[0, 1, 1, 2])["ci95"]
+    assert (
+        with_gap["ci95"] == mean_with_ci(values[[0, 2, 3, 4]], seed=0, groups=[0, 1, 1, 2])["ci95"]
+    )
 
 
 def test_difference_over_groups_draws_and_flips_whole_groups():
@@ -243,7 +245,9 @@ def test_difference_over_groups_draws_and_flips_whole_groups():
 
 
 def test_all_right_in_few_groups_is_less_sure_than_in_many_queries():
-    alone, together = (summarise(np.ones(60), seed=0, groups=g) for g in (None, np.arange(60) % 6))
+    alone, together = (
+        mean_with_ci(np.ones(60), seed=0, groups=g) for g in (None, np.arange(60) % 6)
+    )
     assert together["ci95"][0] == pytest.approx(0.025 ** (1 / 6))
     assert alone["ci95"][0] == pytest.approx(0.025 ** (1 / 60))
 
@@ -254,7 +258,7 @@ def test_all_right_in_few_groups_is_less_sure_than_in_many_queries():
 )
 def test_groups_that_give_no_interval_are_refused(groups, message):
     with pytest.raises(ValueError, match=message):
-        summarise(np.array([0, 1, 0.5]), seed=0, groups=groups)
+        mean_with_ci(np.array([0, 1, 0.5]), seed=0, groups=groups)
 
 
 def test_p_value_says_where_it_is_only_bounded_by_the_number_of_flips():
@@ -287,13 +291,13 @@ def test_parts_are_summarised_by_themselves():
     parts = np.array(["b", "a", "b", "c", "c", "d"])
     found = summarise_parts(values, parts, seed=0)
     assert list(found) == ["a", "b", "c"]
-    assert found["b"] == summarise(np.ones(2), seed=0)
+    assert found["b"] == mean_with_ci(np.ones(2), seed=0)
     assert found["a"] == {"value": 0, "n": 1} and found["c"] == {"value": 0.5, "n": 1}
 
 
 def test_parts_draw_their_groups():
     values, parts, groups = np.array([1, 0, 1, 0.0]), np.array(list("aaab")), [7, 7, 8, 8]
     found = summarise_parts(values, parts, seed=0, groups=groups)
-    assert found["a"] == summarise(values[:3], seed=0, groups=[0, 0, 1])
+    assert found["a"] == mean_with_ci(values[:3], seed=0, groups=[0, 0, 1])
     assert "ci95" not in found["b"]
     assert "ci95" not in summarise_parts(values, parts, seed=0, groups=[7, 7, 7, 7])["a"]

@@ -7,7 +7,7 @@ import pytest
 import pytrec_eval
 
 from regionlab.metrics.ranking import (
-    JudgedRanking,
+    RankedGains,
     average_precision,
     hit_at_k,
     judge_hits,
@@ -79,7 +79,7 @@ def test_average_precision_min_rk_divides_by_relevant_where_k_is_larger(judged):
 
 
 def test_ndcg_is_linear_in_the_gain_and_ideal_over_the_same_k():
-    judged = JudgedRanking(np.array([[1.0, 0, 3]]), np.array([[3, 2, 1]]))
+    judged = RankedGains(np.array([[1.0, 0, 3]]), np.array([[3, 2, 1]]))
     gained = 1 / math.log2(2) + 3 / math.log2(4)
     best = 3 / math.log2(2) + 2 / math.log2(3) + 1 / math.log2(4)
     assert ndcg_at_k(judged, 3) == pytest.approx(gained / best)
@@ -88,7 +88,7 @@ def test_ndcg_is_linear_in_the_gain_and_ideal_over_the_same_k():
 
 def test_the_perfect_ranking_scores_1():
     gains = np.array([[3, 2, 1, 0]])
-    judged = JudgedRanking(gains, gains)
+    judged = RankedGains(gains, gains)
     assert ndcg_at_k(judged, 4) == average_precision(judged, divisor="relevant") == 1
 
 
@@ -274,7 +274,7 @@ def test_an_unknown_divisor_is_refused(judged):
 )
 def test_impossible_gains_are_refused(gains, ideal, message):
     with pytest.raises(ValueError, match=message):
-        JudgedRanking(np.array(gains), np.array(ideal))
+        RankedGains(np.array(gains), np.array(ideal))
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_impossible_rows_are_refused(rows, exclude, message):
 
 
 def test_a_gallery_given_as_float32_and_gains_as_float64_agree():
-    judged = JudgedRanking(np.array([[0.1]], dtype=np.float32), np.array([[0.1]]))
+    judged = RankedGains(np.array([[0.1]], dtype=np.float32), np.array([[0.1]]))
     assert ndcg_at_k(judged, 1) == pytest.approx(1)
 
 

@@ -19,10 +19,10 @@ from sklearn.svm import SVC
 from regionlab.metrics.probe import (
     PAPER_PROBE,
     ProbeFileError,
-    Reading,
+    ProbeResult,
     fit_probe,
     load_probe,
-    make_probes,
+    make_query_vectors,
     measure_confusion,
     save_probe,
     split_stratified,
@@ -30,7 +30,7 @@ from regionlab.metrics.probe import (
 )
 from regionlab.viz.charts import draw_confusion, draw_gammas, draw_train_and_test
 
-NAMES = tuple(make_probes())
+NAMES = tuple(make_query_vectors())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def data():
 @pytest.fixture(scope="module")
 def readings(data):
     split = split_stratified(data[1], seed=0)
-    return {name: fit_probe(model, *data, split) for name, model in make_probes().items()}
+    return {name: fit_probe(model, *data, split) for name, model in make_query_vectors().items()}
 
 
 # The same numbers as scikit-learn
@@ -108,7 +108,7 @@ def test_no_probe_warns_or_changes_with_a_rerun(data):
     split = split_stratified(data[1], seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for model in make_probes().values():
+        for model in make_query_vectors().values():
             one, two = (fit_probe(model, *data, split).predicted["test"] for _ in range(2))
             assert (one == two).all()
 
@@ -121,7 +121,7 @@ def test_the_scaler_sees_train_only(data, readings):
 
 
 def test_options_reach_the_models():
-    probes = make_probes(C=3, neighbours=2)
+    probes = make_query_vectors(C=3, neighbours=2)
     assert [m.C for m in probes.values() if isinstance(m, SVC)] == [3, 3]
     assert probes[PAPER_PROBE][1].C == 3
     assert probes["2 nearest neighbours"].n_neighbors == 2
@@ -151,8 +151,8 @@ def test_a_reading_knows_its_labels_right_and_wrong(readings):
 def test_confusion_has_true_classes_in_rows():
     sides = {"train": np.array(["a", "b"]), "test": np.array(["a", "a", "b"])}
     said = {"train": np.array(["a", "b"]), "test": np.array(["b", "a", "b"])}
-    assert Reading(None, sides, said).confusion().loc["a", "b"] == 1
-    assert Reading(None, sides, said).confusion("train").loc["a", "b"] == 0
+    assert ProbeResult(None, sides, said).confusion().loc["a", "b"] == 1
+    assert ProbeResult(None, sides, said).confusion("train").loc["a", "b"] == 0
 
 
 def test_fitting_leaves_the_model_given_as_it_was(data):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from regionlab.models import mask_generator as everything
-from regionlab.models.mask_generator import Everything, find_everything
+from regionlab.models.mask_generator import MaskGeneratorConfig, generate_masks
 from regionlab.models.segmenter import CachedPredictor
 from regionlab.models.toy import create_toysam
 
@@ -75,7 +75,7 @@ def test_any_number_of_good_masks_gives_the_records_of_sams_own_generator(sam, p
     least = (qualities[good - 1] + qualities[good]) / 2 if good < 27 else 0
     settings = ALL | {"pred_iou_thresh": least}
     expected = list_sams_own(sam, image, **settings)
-    found = find_everything(predictor, image, Everything(**settings))
+    found = generate_masks(predictor, image, MaskGeneratorConfig(**settings))
     assert len(found) <= good
     assert_same_records(found, expected)
 
@@ -87,7 +87,9 @@ def test_masks_enlarged_a_few_at_a_time_are_the_same(sam, predictor, monkeypatch
     expected = list_sams_own(sam, make_image(), **settings)
     assert 3 < len(expected) < (100 if stable == 0 else 27)
     monkeypatch.setattr(everything, "PIXELS", pixels)
-    assert_same_records(find_everything(predictor, make_image(), Everything(**settings)), expected)
+    assert_same_records(
+        generate_masks(predictor, make_image(), MaskGeneratorConfig(**settings)), expected
+    )
 
 
 def test_never_are_more_logits_enlarged_than_the_limit_or_three(predictor, monkeypatch):
@@ -100,7 +102,7 @@ def test_never_are_more_logits_enlarged_than_the_limit_or_three(predictor, monke
     monkeypatch.setattr(everything, "_enlarge", watch)
     for pixels, most in ((1, 3), (7 * 100 * 150, 6), (10**9, 27)):
         monkeypatch.setattr(everything, "PIXELS", pixels)
-        find_everything(predictor, make_image(), Everything(**ALL))
+        generate_masks(predictor, make_image(), MaskGeneratorConfig(**ALL))
         assert max(counts) == most
         assert sum(counts) == 27
         counts.clear()
@@ -108,9 +110,9 @@ def test_never_are_more_logits_enlarged_than_the_limit_or_three(predictor, monke
 
 def test_the_masks_of_a_large_picture_are_not_in_memory_together(predictor):
     image = make_image(800, 1200)
-    find_everything(predictor, image, Everything(**ALL))  # encodes the image
+    generate_masks(predictor, image, MaskGeneratorConfig(**ALL))  # encodes the image
     tracemalloc.start()
-    records = find_everything(predictor, image, Everything(**ALL))
+    records = generate_masks(predictor, image, MaskGeneratorConfig(**ALL))
     kept, peak = tracemalloc.get_traced_memory()  # of NumPy, not of torch
     tracemalloc.stop()
     assert len(records) > 20

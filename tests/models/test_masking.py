@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from regionlab.data.masks import drop_islands, rle_to_mask
+from regionlab.data.masks import remove_small_components, rle_to_mask
 from regionlab.data.prompts import Box, Points, Text, Whole
 from regionlab.models import toy as toysam
 from regionlab.models import weights
 from regionlab.models import weights as sam_weights
-from regionlab.models.mask_generator import Everything, rank_records
+from regionlab.models.mask_generator import MaskGeneratorConfig, rank_records
 from regionlab.models.registry import load_segmenter
 from regionlab.models.segmenter import EmptyMaskError, Region, erase_background
 from regionlab.models.weights import WeightsError
@@ -23,7 +23,7 @@ from segment_anything import SamAutomaticMaskGenerator, SamPredictor, sam_model_
 
 CLICK = Points(((20, 12),))
 # The logits of random weights are small, so stability is measured by a small step.
-ALL = Everything(
+ALL = MaskGeneratorConfig(
     points_per_side=4,
     pred_iou_thresh=0,
     stability_score_thresh=0,
@@ -454,7 +454,10 @@ def test_small_regions_go_and_the_best_stay(segmenter):
 
 
 def test_where_nothing_passes_the_thresholds_there_is_nothing(segmenter):
-    assert segmenter.segment_everything(make_image(), settings=Everything(points_per_side=2)) == []
+    assert (
+        segmenter.segment_everything(make_image(), settings=MaskGeneratorConfig(points_per_side=2))
+        == []
+    )
 
 
 def test_records_of_equal_quality_keep_their_order_and_duplicates_their_best():
@@ -483,16 +486,16 @@ def test_records_of_equal_quality_keep_their_order_and_duplicates_their_best():
 )
 def test_settings_out_of_range_are_named(field, value):
     with pytest.raises(ValueError, match=f"{field} must be .*, not {value}"):
-        Everything(**{field: value})
+        MaskGeneratorConfig(**{field: value})
 
 
 def test_sams_own_settings_are_the_default_and_toysam_has_its_own(segmenter):
     own = SamAutomaticMaskGenerator(segmenter.predictor.model)
-    for name, value in vars(Everything()).items():
+    for name, value in vars(MaskGeneratorConfig()).items():
         if hasattr(own, name):
             assert value == getattr(own, name), name
-    assert len(own.point_grids[0]) == Everything().points_per_side ** 2
-    assert segmenter.everything.points_per_side < Everything().points_per_side
+    assert len(own.point_grids[0]) == MaskGeneratorConfig().points_per_side ** 2
+    assert segmenter.everything.points_per_side < MaskGeneratorConfig().points_per_side
 
 
 # Names
@@ -665,7 +668,7 @@ def test_a_checkpoint_of_the_shape_of_vit_b_loads_by_its_name(monkeypatch, weigh
     assert own == sam_weights.find_sam_weights("vit_b")
     expected = {"model": "vit_b", "weights_sha256": digest, "precision": "fp32"}
     assert segmenter.fingerprint == expected
-    assert segmenter.everything == Everything()
+    assert segmenter.everything == MaskGeneratorConfig()
     sam = segmenter.predictor.model
     assert sum(tensor.numel() for tensor in sam.parameters()) > 93_000_000
     for name, tensor in sam.state_dict().items():
@@ -747,29 +750,29 @@ def test_a_damaged_download_leaves_nothing(weights_folder, server):
 def test_small_islands_go_and_halves_stay():
     mask = np.zeros((20, 20), bool)
     mask[:10, :10] = mask[12:, 12:] = mask[19, 0] = True
-    whole = drop_islands(mask, 0.1)
+    whole = remove_small_components(mask, 0.1)
     assert whole.sum() == 100 + 64 and not whole[19, 0]
-    assert drop_islands(mask, 0.5).sum() == 100
+    assert remove_small_components(mask, 0.5).sum() == 100
 
 
 def test_parts_that_touch_at_a_corner_are_one():
     mask = np.eye(4, dtype=bool)
-    assert (drop_islands(mask, 1) == mask).all()
+    assert (remove_small_components(mask, 1) == mask).all()
 
 
 def test_the_largest_part_stays_however_small_its_share():
     mask = np.zeros((5, 9), bool)
     mask[::2, ::2] = mask[0, 1] = True
-    assert drop_islands(mask, 0.9).sum() == 3
+    assert remove_small_components(mask, 0.9).sum() == 3
 
 
 def test_an_answer_has_its_islands_taken_away(model):
     raw = load("toysam/untrained").segment(make_image(), CLICK).mask
     assert (load("toysam/untrained", islands=0.3).segment(make_image(), CLICK).mask
-            == drop_islands(raw, 0.3)).all()  # fmt: skip
+            == remove_small_components(raw, 0.3)).all()  # fmt: skip
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_of_islands_is_between_none_and_all(share):
     with pytest.raises(ValueError, match=str(share)):
-        drop_islands(np.ones((2, 2), bool), share)
+        remove_small_components(np.ones((2, 2), bool), share)

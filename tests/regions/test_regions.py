@@ -15,7 +15,7 @@ from regionlab.regions.encodings import (
     encode_regions,
     find_encoding,
     find_mean_color,
-    show_region,
+    render_region,
 )
 
 import open_clip  # isort: skip
@@ -68,7 +68,7 @@ def test_an_unknown_encoding_is_answered_with_the_known_ones(encoder):
     image, mask = make_image(), np.ones((48, 48), bool)
     for call in (
         lambda: find_encoding("crops"),
-        lambda: show_region(image, mask, "crops"),
+        lambda: render_region(image, mask, "crops"),
         lambda: encode_regions(encoder, image, [mask], encoding="crops"),
     ):
         with pytest.raises(ValueError, match="unknown region encoding 'crops'; known: erase, "):
@@ -80,9 +80,9 @@ def test_an_unknown_encoding_is_answered_with_the_known_ones(encoder):
 
 def test_erase_is_the_papers_product_on_a_square_image():
     image, mask = make_image(), disc_mask((48, 48), 10, 30, 8)
-    shown = show_region(image, mask, "erase")
+    shown = render_region(image, mask, "erase")
     np.testing.assert_array_equal(shown, image * mask[..., None])
-    shown = show_region(image, mask, "erase_mean")
+    shown = render_region(image, mask, "erase_mean")
     np.testing.assert_array_equal(shown[mask], image[mask])
     assert (shown[~mask] == MEAN_COLOR).all()
 
@@ -92,7 +92,7 @@ def test_erase_is_the_papers_product_on_a_square_image():
 def test_whole_images_are_padded_to_a_square_so_that_nothing_is_cut_off(encoding, size):
     image, mask = make_image(*size), np.ones(size, bool)
     top, left = ((24 - n + 1) // 2 for n in size)
-    shown = show_region(image, mask, encoding)
+    shown = render_region(image, mask, encoding)
     assert shown.shape == (24, 24, 3)
     inside = shown[top : top + size[0], left : left + size[1]]
     same = (inside == image).all(2)
@@ -106,7 +106,7 @@ def test_whole_images_are_padded_to_a_square_so_that_nothing_is_cut_off(encoding
 def test_crop_is_the_tight_box_in_a_square_of_the_mean_colour():
     image, mask = make_image(), box_mask((48, 48), 5, 10, 7, 14)
     mask[5, 10] = False  # the box stays, and so does this pixel
-    shown = show_region(image, mask, "crop")
+    shown = render_region(image, mask, "crop")
     assert shown.shape == (4, 4, 3)
     np.testing.assert_array_equal(shown[1:3], image[5:7, 10:14])
     assert (shown[[0, 3]] == MEAN_COLOR).all()
@@ -115,7 +115,7 @@ def test_crop_is_the_tight_box_in_a_square_of_the_mean_colour():
 def test_crop_erase_leaves_only_the_region_of_the_crop():
     image, mask = make_image(), box_mask((48, 48), 5, 10, 7, 14)
     mask[5, 10] = False
-    shown = show_region(image, mask, "crop_erase")
+    shown = render_region(image, mask, "crop_erase")
     assert (shown[1, 0] == MEAN_COLOR).all()
     np.testing.assert_array_equal(shown[1, 1:], image[5, 11:14])
     np.testing.assert_array_equal(shown[2], image[6, 10:14])
@@ -124,16 +124,16 @@ def test_crop_erase_leaves_only_the_region_of_the_crop():
 
 def test_crop_context_shows_what_is_around_and_pads_only_beyond_the_border():
     image = make_image()
-    shown = show_region(image, box_mask((48, 48), 20, 20, 24, 22), "crop_context")
+    shown = render_region(image, box_mask((48, 48), 20, 20, 24, 22), "crop_context")
     np.testing.assert_array_equal(shown, image[19:25, 18:24])  # side 6 for a box of 2 x 4
-    shown = show_region(image, box_mask((48, 48), 0, 44, 4, 48), "crop_context")
+    shown = render_region(image, box_mask((48, 48), 0, 44, 4, 48), "crop_context")
     np.testing.assert_array_equal(shown[1:, :5], image[:5, 43:])
     assert (shown[0] == MEAN_COLOR).all() and (shown[:, 5] == MEAN_COLOR).all()
 
 
 def test_blur_keeps_the_region_and_smooths_the_rest():
     image, mask = make_image(96, 96), disc_mask((96, 96), 40, 50, 9)
-    shown = show_region(image, mask, "blur")
+    shown = render_region(image, mask, "blur")
     np.testing.assert_array_equal(shown[mask], image[mask])
     assert image[~mask].std() > 70
     assert shown[~mask].std() < 10
@@ -144,7 +144,7 @@ def test_blur_is_as_strong_as_the_image_is_large():
     small[:, 32:], large[:, 96:] = 255, 255
     masks = [box_mask(image.shape[:2], 0, 0, 1, 1) for image in (small, large)]
     of_small, of_large = (
-        show_region(image, mask, "blur")[-1, :, 0].astype(int)
+        render_region(image, mask, "blur")[-1, :, 0].astype(int)
         for image, mask in zip((small, large), masks, strict=True)
     )
     assert np.abs(of_small - of_large[1::3]).max() <= 3
@@ -155,7 +155,7 @@ def test_blur_is_as_strong_as_the_image_is_large():
 
 def test_the_red_circle_runs_around_the_box_and_leaves_what_is_in_it():
     image, mask = make_image(200, 200), box_mask((200, 200), 50, 80, 90, 140)
-    shown = show_region(image, mask, "red_circle")
+    shown = render_region(image, mask, "red_circle")
     red = (shown == (255, 0, 0)).all(2)
     np.testing.assert_array_equal(shown[~red], image[~red])
     line = round(LINE * 200)
@@ -171,7 +171,7 @@ def test_the_red_circle_runs_around_the_box_and_leaves_what_is_in_it():
 def test_the_red_circle_leaves_the_callers_image_alone():
     image = make_image()
     before = image.copy()
-    show_region(image, np.ones((48, 48), bool), "red_circle")
+    render_region(image, np.ones((48, 48), bool), "red_circle")
     np.testing.assert_array_equal(image, before)
 
 
@@ -195,10 +195,10 @@ def test_a_picture_depends_on_no_more_than_it_is_said_to(encoding, sees):
         "surroundings": box_mask(size, 10, 10, 30, 30),  # 20 = round(1.5 * 13)
         "image": np.ones(size, bool),
     }
-    expected, known = show_region(image, reach["mask"], encoding), np.zeros(size, bool)
+    expected, known = render_region(image, reach["mask"], encoding), np.zeros(size, bool)
     for name, part in reach.items():
         other = change(image, part & ~known)  # this ring alone
-        same = np.array_equal(show_region(other, reach["mask"], encoding), expected)
+        same = np.array_equal(render_region(other, reach["mask"], encoding), expected)
         assert same == (list(reach).index(name) > list(reach).index(sees))
         known |= part
 
@@ -208,7 +208,7 @@ def test_a_picture_depends_on_no_more_than_it_is_said_to(encoding, sees):
 def test_every_picture_is_square_at_any_size(encoding, size):
     image, mask = make_image(*size), np.zeros(size, bool)
     mask[-1, 0] = True
-    shown = show_region(image, mask, encoding)
+    shown = render_region(image, mask, encoding)
     assert shown.shape == (len(shown), len(shown), 3)
     assert shown.dtype == np.uint8
     assert len(shown) == (max(size) if "crop" not in encoding else 2 - (encoding != "crop_context"))
@@ -216,7 +216,7 @@ def test_every_picture_is_square_at_any_size(encoding, size):
 
 def test_tokens_have_no_picture_of_a_region():
     with pytest.raises(ValueError, match="'tokens' makes no picture of a region"):
-        show_region(make_image(), np.ones((48, 48), bool), "tokens")
+        render_region(make_image(), np.ones((48, 48), bool), "tokens")
 
 
 # Vectors
@@ -226,7 +226,7 @@ def test_tokens_have_no_picture_of_a_region():
 def test_a_regions_vector_is_its_pictures(toyclip, encoding):
     image = make_image(40, 60)
     masks = [disc_mask((40, 60), y, x, 7) for y, x in ((8, 8), (20, 30), (35, 55))]
-    shown = [show_region(image, mask, encoding) for mask in masks]
+    shown = [render_region(image, mask, encoding) for mask in masks]
     vectors = encode_regions(toyclip, image, masks, encoding=encoding, batch_size=2)
     assert (vectors.shape, vectors.dtype) == ((3, toyclip.dim), np.float32)
     np.testing.assert_allclose(vectors, toyclip.encode_images(shown), atol=1e-5)
@@ -271,7 +271,7 @@ def test_the_mean_colour_is_that_of_the_encoders_preprocessing(toyclip):
     assert find_mean_color(toyclip) == MEAN_COLOR
     assert find_mean_color(grey) == (51, 128, 153)
     image, mask = make_image(), disc_mask((48, 48), 20, 20, 6)
-    shown = show_region(image, mask, "crop_erase", mean_color=(51, 128, 153))
+    shown = render_region(image, mask, "crop_erase", mean_color=(51, 128, 153))
     assert (shown[0, 0] == (51, 128, 153)).all()
     vectors = encode_regions(grey, image, [mask], encoding="crop_erase")
     np.testing.assert_allclose(vectors, grey.encode_images(shown), atol=1e-5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from regionlab.data.prompts import Box, Points, Text, Whole
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.regions.grounding import (
@@ -25,7 +25,7 @@ from toybox.world import SHAPES
 
 WORDS = "a blue arrow"  # the scene's own, beside a star, a ring and a diamond
 NAMES = [f"a {shape}" for shape in SHAPES]
-NOTHING = Everything(1, pred_iou_thresh=1)
+NOTHING = MaskGeneratorConfig(1, pred_iou_thresh=1)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_an_image_in_which_the_segmenter_finds_nothing_holds_no_words(image, seg
 
 def test_an_image_of_one_pixel_may_be_what_words_mean(segmenter, encoder):
     pixel = np.full((1, 1, 3), 200, np.uint8)
-    all_masks = Everything(1, pred_iou_thresh=0, stability_score_thresh=0)
+    all_masks = MaskGeneratorConfig(1, pred_iou_thresh=0, stability_score_thresh=0)
     (found,) = find_words(pixel, WORDS, segmenter, encoder, threshold=0, everything=all_masks)
     assert found.mask.tolist() == [[True]]
 

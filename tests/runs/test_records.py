@@ -10,7 +10,7 @@ import pytest
 
 from regionlab.runs import record as provenance
 from regionlab.runs import record as records
-from regionlab.runs.record import Record, begin, portable, publish
+from regionlab.runs.record import Record, new_record, publish, redact_paths
 from regionlab.util import paths
 from regionlab.util.files import to_json
 from regionlab.viz.charts import save_figure
@@ -30,7 +30,7 @@ def workspace(monkeypatch, tmp_path):
 def start_record(notebook="02_search", run=None):
     run = run or notebook
     record = Record(paths.RUNS / run)
-    record.update(**begin(notebook, run=run, profile="toybox", parameters={"seed": 3}))
+    record.update(**new_record(notebook, run=run, profile="toybox", parameters={"seed": 3}))
     return record
 
 
@@ -67,8 +67,8 @@ def test_notes_come_together():
 
 
 def test_the_seed_is_told_apart_from_the_other_parameters():
-    assert begin("a", run="a", profile="p", parameters={"seed": 3})["seed"] == 3
-    assert begin("a", run="a", profile="p")["seed"] is None
+    assert new_record("a", run="a", profile="p", parameters={"seed": 3})["seed"] == 3
+    assert new_record("a", run="a", profile="p")["seed"] is None
 
 
 def test_a_record_cut_off_in_the_middle_counts_as_none():
@@ -112,7 +112,7 @@ def test_a_published_record_names_no_place_of_this_machine(workspace):
         "text": f"in {workspace}/data",
         "plain": "red/green",
     }
-    assert portable(place) == {
+    assert redact_paths(place) == {
         "inside": "data/x.pt",
         "outside": ["<outside>/photos"],
         "home": "read from ~/a",

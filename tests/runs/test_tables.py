@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.runs.record import Record, begin, publish
+from regionlab.runs.record import Record, new_record, publish
 from regionlab.runs.tables import (
     PAGE_ROWS,
     SPECIAL,
@@ -28,7 +28,7 @@ AWKWARD = r"50 % & $5 #1_a {b} ~^ \input{x} <|> [1] * “π”"
 def record(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "ROOT", tmp_path)
     record = Record(tmp_path / "runs" / "02_search")
-    record.update(**begin("02_search", run="02_search", profile="toybox"))
+    record.update(**new_record("02_search", run="02_search", profile="toybox"))
     return record
 
 

@@ -414,7 +414,7 @@ def test_a_full_disk_leaves_the_old_engine_whole(tmp_path):
 
 def test_a_second_builder_is_refused(tmp_path):
     place = engine_files.find_place(tmp_path, "faiss:Flat")
-    with engine_files.open_site(place):
+    with engine_files.staged_site(place):
         with pytest.raises(EngineError, match="another process is building .*faiss-Flat"):
             build_engine("faiss:Flat", GALLERY, folder=tmp_path)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from regionlab.search import scoring as matching
-from regionlab.search.query import Part, Query, make_probes
+from regionlab.search.query import Part, Query, make_query_vectors
 from regionlab.search.scoring import UNMATCHED, choose_regions, match_images, match_parts
 
 X = np.array([1.0, 0.0])
@@ -100,7 +100,7 @@ def test_ways_that_are_equal_are_left_to_the_assignment(assigned):
 
 
 def choose(parts, similarity, counts):
-    probes = make_probes(Query(parts), "match")
+    probes = make_query_vectors(Query(parts), "match")
     return choose_regions(np.float32(similarity), np.array(counts), probes)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.bench.regions import draw_regions
+from regionlab.bench.regions import sample_regions
 from regionlab.data.masks import _iterate_runs, decode_runs, mask_to_rle
 from regionlab.index.index import Index
 from regionlab.index.tables import IndexFolderError
@@ -146,7 +146,7 @@ def test_nothing_overlaps_with_nothing():
 @pytest.mark.parametrize(("grid", "typical", "largest"), [(32, 0.035, 0.15), (64, 0.015, 0.08)])
 def test_iou_is_near_that_of_the_pixels(grid, typical, largest):
     # Ellipses of 3 to 30 percent of the image's sides, each with a shifted one.
-    _, masks = draw_regions(60, 3)
+    _, masks = sample_regions(60, 3)
     shifted = [np.roll(mask, (mask.any(axis=1).sum() // 5, 3), (0, 1)) for mask in masks]
     exact = [(a & b).sum() / (a | b).sum() for a, b in zip(masks, shifted, strict=True)]
     found = packed_iou(pack_rles(*encode(masks), grid), pack_rles(*encode(shifted), grid))

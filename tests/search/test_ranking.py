@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regionlab.data.masks import mask_to_rle
-from regionlab.search.query import Part, Query, make_probes
+from regionlab.search.query import Part, Query, make_query_vectors
 from regionlab.search.rol import box_iou
 from regionlab.search.scoring import WINDOW, Rol, best_of_each, cosines, find_best, spread, weigh
 
@@ -89,7 +89,7 @@ def test_a_query_is_called_after_its_parts():
 
 def test_each_part_is_a_probe_and_wanted_weights_sum_to_one():
     query = Query([Part(X, weight=3), Part(Y, weight=-2), Part(Y)])
-    probes = make_probes(query, "match")
+    probes = make_query_vectors(query, "match")
     np.testing.assert_array_equal(probes.vectors, [X, Y, Y])
     np.testing.assert_allclose(probes.weights, [3 / 4, -2 / 4, 1 / 4])
     assert probes.of_part.tolist() == [0, 1, 2]
@@ -97,7 +97,7 @@ def test_each_part_is_a_probe_and_wanted_weights_sum_to_one():
 
 def test_the_mean_is_weighted_and_of_unit_length_and_leaves_unwanted_parts_alone():
     query = Query([Part(X, weight=-1), Part(X, weight=3), Part(-Y, weight=-2), Part(Y, weight=4)])
-    probes = make_probes(query, "mean")
+    probes = make_query_vectors(query, "mean")
     np.testing.assert_allclose(probes.vectors, [[3 / 5, 4 / 5], X, -Y], atol=1e-7)
     np.testing.assert_allclose(probes.weights, [1, -1 / 7, -2 / 7])
     assert probes.of_part.tolist() == [1, 0, 2, 0]
@@ -105,7 +105,7 @@ def test_the_mean_is_weighted_and_of_unit_length_and_leaves_unwanted_parts_alone
 
 def test_parts_that_cancel_out_have_no_mean():
     with pytest.raises(ValueError, match="cancel each other out"):
-        make_probes(Query([Part(X), Part(-X)]), "mean")
+        make_query_vectors(Query([Part(X), Part(-X)]), "mean")
 
 
 # Boxes
@@ -144,7 +144,7 @@ def test_iou_by_hand():
 
 def test_equal_vectors_score_equally_wherever_they_stand():
     # A matrix product fails this: it rounds the last rows of a block differently.
-    probes = make_probes(Query([Part(vector) for vector in unit(7, 192)]), "match")
+    probes = make_query_vectors(Query([Part(vector) for vector in unit(7, 192)]), "match")
     found = cosines(probes, np.tile(unit(1, 192, seed=1), (1003, 1)))
     assert (found == found[:, :1]).all()
 
@@ -170,7 +170,7 @@ def test_the_regions_of_some_images_in_their_order():
 
 
 def test_whole_and_region_are_weighed_for_wanted_and_unwanted_parts():
-    probes = make_probes(Query([Part(X, weight=3), Part(Y, weight=-2), Part(Y)]), "match")
+    probes = make_query_vectors(Query([Part(X, weight=3), Part(Y, weight=-2), Part(Y)]), "match")
     whole = np.float32([[1, 0], [1, 0.5], [0, 1]])
     best = np.float32([[0.5, 1], [0, 1], [1, 0.5]])
     similarity, without = weigh(probes, whole, best, 0.25)
@@ -181,7 +181,7 @@ def test_whole_and_region_are_weighed_for_wanted_and_unwanted_parts():
 
 def test_an_image_weighs_the_same_alone_and_among_others():
     # numpy sums a lone column of eight or more parts in another order.
-    probes = make_probes(
+    probes = make_query_vectors(
         Query([Part(v, weight=w) for v, w in zip(unit(11, 4), range(1, 12), strict=True)]), "match"
     )
     best = np.random.default_rng(0).normal(size=(11, 50)).astype(np.float32)

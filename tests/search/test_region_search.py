@@ -16,7 +16,13 @@ from regionlab.models.segmenter import Region
 from regionlab.regions.encodings import encode_regions
 from regionlab.search import gallery as region_gallery
 from regionlab.search.gallery import RegionGallery
-from regionlab.search.query import Part, Query, make_probes, part_from_region, part_from_words
+from regionlab.search.query import (
+    Part,
+    Query,
+    make_query_vectors,
+    part_from_region,
+    part_from_words,
+)
 from regionlab.search.regions import search_regions
 from regionlab.search.rol import box_iou
 from regionlab.search.scoring import UNMATCHED, Rol
@@ -84,13 +90,13 @@ def random_query(rng, *, wanted, unwanted, d):
 # Brute force: every image by itself, every assignment of regions to parts
 
 
-def score_slowly(index, query, row, against, several, whole_weight):
+def score_slowly(index, query, row, against, several, image_weight):
     vectors = np.float64(index.region_vectors)[index.regions_of(row)]
     whole = np.float64(index.vectors[row])
     wanted = [(p.vector.astype(float), p.weight) for p in query.parts if p.weight > 0]
     total = sum(weight for _, weight in wanted)
     without = 0.0
-    share = {"images": 1, "regions": 0, "both": whole_weight}[against]
+    share = {"images": 1, "regions": 0, "both": image_weight}[against]
     for part in query.parts:
         if part.weight < 0:
             best = max((v @ part.vector for v in vectors), default=1)
@@ -113,7 +119,7 @@ def score_slowly(index, query, row, against, several, whole_weight):
 @pytest.mark.parametrize("seed", range(2))
 def test_scores_and_order_are_those_of_brute_force(against, several, seed):
     index, queries = world(seed)
-    options = {"against": against, "several": several, "whole_weight": 0.3}
+    options = {"against": against, "several": several, "image_weight": 0.3}
     every = search_regions(index, queries, k=len(index), **options)
     for i, query in enumerate(queries):
         terms = np.array([
@@ -198,7 +204,7 @@ def test_with_whole_images_mean_and_matching_rank_alike():
 def test_both_is_between_regions_and_images():
     index, queries = world(4)
     for weight, against in ((0.0, "regions"), (1.0, "images")):
-        both = search_regions(index, queries, against="both", whole_weight=weight)
+        both = search_regions(index, queries, against="both", image_weight=weight)
         one = search_regions(index, queries, against=against)
         np.testing.assert_array_equal(both.rows, one.rows)
         np.testing.assert_array_equal(both.scores, one.scores)
@@ -505,7 +511,7 @@ def test_the_best_of_many_are_the_first_of_the_whole_ranking(
 def test_no_score_is_above_its_bound(share):
     index, queries = large_world(1)
     gallery = RegionGallery(index, with_regions=True)
-    probes = [make_probes(query, "match") for query in queries]
+    probes = [make_query_vectors(query, "match") for query in queries]
     for one, bound in zip(probes, gallery.bound(probes, share), strict=True):
         scores = gallery.look(one, share, np.arange(len(index)))["scores"]
         slack = region_gallery.ROUNDING * np.abs(one.weights).sum()
@@ -578,8 +584,8 @@ def test_an_index_in_which_no_image_has_a_region_still_answers():
         ("k must be a whole number of at least 1, got True", {"k": True}),
         ("against must be one of 'regions', 'images', 'both', got 'parts'", {"against": "parts"}),
         ("several must be one of 'match', 'mean', got 'sum'", {"several": "sum"}),
-        (r"whole_weight must be in \[0, 1\], got 1.5", {"whole_weight": 1.5}),
-        (r"whole_weight must be in \[0, 1\], got nan", {"whole_weight": np.nan}),
+        (r"image_weight must be in \[0, 1\], got 1.5", {"image_weight": 1.5}),
+        (r"image_weight must be in \[0, 1\], got nan", {"image_weight": np.nan}),
         (r"exclude must be \(1,\) rows in \[-1, 2\), got \[2\]", {"exclude": [2]}),
         (r"exclude must be \(1,\) rows, got \[0 1\]", {"exclude": [0, 1]}),
         (r"exclude must be \(1,\) rows, got \[0.5\]", {"exclude": [0.5]}),

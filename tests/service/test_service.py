@@ -141,7 +141,7 @@ def test_several_parts_unwanted_ones_and_words_go_together(world, client):
         words="a blue star",
         words_weight=1.5,
         against="both",
-        whole_weight=0.3,
+        image_weight=0.3,
         several="mean",
         alpha=0.8,
         beta=0.4,
@@ -151,7 +151,7 @@ def test_several_parts_unwanted_ones_and_words_go_together(world, client):
         world.index,
         Query(parts),
         against="both",
-        whole_weight=0.3,
+        image_weight=0.3,
         several="mean",
         rol=Rol(0.8, 0.4, "overlap"),
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from regionlab.data.decoding import MAX_SCANS, ImageError, count_scans
 from regionlab.data.images import read_image
 from regionlab.service.decoding import CHEAP, DecodeError, Decoder, Decoders
-from regionlab.service.room import Room, begin_work
+from regionlab.service.room import ByteBudget, begin_work
 from service_attacks import make_progressive, make_spaced_ppm, save
 
 GIB = 2**30
@@ -160,7 +160,7 @@ def test_who_gives_up_stops_the_work_and_only_then_gives_back_the_room():
     slow = make_progressive(100, side=4000)
 
     async def work(decoders):
-        room, quick = Room(100), save("PNG", 20)
+        room, quick = ByteBudget(100), save("PNG", 20)
         await decoders.ask("read", quick, cost=1, seconds=30)  # it has started
 
         async def ask():

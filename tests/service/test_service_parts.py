@@ -13,7 +13,7 @@ from regionlab.data.prompts import Box
 from regionlab.service.gallery import mask_to_path
 from regionlab.service.inference import Batcher
 from regionlab.service.limits import Counters, Limits, RequestLog
-from regionlab.service.room import Room
+from regionlab.service.room import ByteBudget
 from regionlab.service.sessions import Picture, Visitors
 
 # Batches
@@ -192,7 +192,7 @@ def test_only_so_many_answers_of_a_picture_are_kept():
 
 def test_who_finds_no_room_waits_for_it():
     async def run():
-        room, order = Room(100), []
+        room, order = ByteBudget(100), []
 
         async def work(name, size, seconds):
             async with room.hold(size):
@@ -208,7 +208,7 @@ def test_who_finds_no_room_waits_for_it():
 
 def test_who_wants_more_room_than_there_is_gets_it_all():
     async def run():
-        room = Room(100)
+        room = ByteBudget(100)
         async with room.hold(1000):
             return room.free
 
@@ -217,7 +217,7 @@ def test_who_wants_more_room_than_there_is_gets_it_all():
 
 def test_room_is_given_back_by_who_fails_or_is_given_up():
     async def run():
-        room = Room(100)
+        room = ByteBudget(100)
 
         async def fail():
             async with room.hold(100):

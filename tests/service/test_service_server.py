@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from regionlab.service.guard import Guard
+from regionlab.service.guard import LimitsMiddleware
 from regionlab.service.limits import Limits
 from regionlab.service.server import MAX_HEADERS
 from service_world import serve
@@ -31,7 +31,7 @@ def service():
     def send(size: int):
         return Response(bytes(size))
 
-    app.add_middleware(Guard, limits=LIMITS)
+    app.add_middleware(LimitsMiddleware, limits=LIMITS)
     with serve(app) as service:
         yield service
 
@@ -170,7 +170,7 @@ def test_many_requests_before_the_first_answer_are_refused(service):
 
 
 def test_one_visitor_s_requests_leave_places_to_others():
-    guard = Guard(None, LIMITS)
+    guard = LimitsMiddleware(None, LIMITS)
     client, other = ("10.0.0.1", "ann"), ("10.0.0.1", "bob")
     guard.busy = guard.shares[client] = LIMITS.waiting // 2
     assert guard._is_full(client)

@@ -187,7 +187,7 @@ def test_a_good_row_is_read(tmp_path):
     ],
 )
 def test_a_share_is_a_whole_number_out_of_n(printed, n, decimals, possible):
-    assert arithmetic.could_be_share(printed, n, 10**-decimals) is possible
+    assert arithmetic.grim_consistent(printed, n, 10**-decimals) is possible
 
 
 def test_shares_are_told_as_by_trying_all_of_them():
@@ -197,7 +197,7 @@ def test_shares_are_told_as_by_trying_all_of_them():
         printed, step = round(float(rng.random()), decimals), Fraction(1, 10**decimals)
         exact = Fraction(str(printed))
         tried = any(exact - step / 2 <= Fraction(k, n) < exact + step for k in range(n + 1))
-        assert arithmetic.could_be_share(printed, n, float(step)) is tried, (printed, n)
+        assert arithmetic.grim_consistent(printed, n, float(step)) is tried, (printed, n)
 
 
 def test_nearest_share():
@@ -477,7 +477,7 @@ def test_chance_of_a_share_is_how_many_of_all_printed_numbers_pass():
     for n, decimals in ((37, 3), (415, 4), (4181, 4)):
         step = 10**-decimals
         printed = np.arange(0, 10**decimals) * step
-        passing = np.mean([arithmetic.could_be_share(p, n, step) for p in printed])
+        passing = np.mean([arithmetic.grim_consistent(p, n, step) for p in printed])
         assert arithmetic.chance_of_share(n, step) == pytest.approx(passing, abs=0.02)
     assert arithmetic.chance_of_share(10_000, 1e-4) == 1
 
@@ -513,7 +513,7 @@ def test_checks_judge_only_claims_of_the_table_and_say_why(table, judged):
 def test_all_recalls_of_cirr_fit_its_validation_set_but_not_its_test_set(table):
     cirr = table.query("paper == 'S4' and table == 'CIRR'")
     fits = {
-        n: sum(arithmetic.could_be_share(v / 100, n, 1e-4) for v in cirr["value"])
+        n: sum(arithmetic.grim_consistent(v / 100, n, 1e-4) for v in cirr["value"])
         for n in (4181, 4148)
     }
     assert fits[4181] == 56 and fits[4148] < 45

@@ -9,7 +9,7 @@ from regionlab.data.images import read_image
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_segmenter
 from regionlab.models.segmenter import Region
 from regionlab.regions.encodings import encode_regions
@@ -18,7 +18,9 @@ from regionlab.studies.encodings import encode_gallery, take_images, try_encodin
 from regionlab.studies.sampling import query_regions
 from toybox import load_toybox
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
+)
 
 
 @pytest.fixture(scope="module")

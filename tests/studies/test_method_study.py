@@ -12,7 +12,7 @@ from regionlab.data.prompts import Box
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.metrics.ranking import average_precision, judge_ranking
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import EmptyMaskError, Segmenter
 from regionlab.search.images import search_image, search_text
 from regionlab.search.regions import search_regions
@@ -37,7 +37,9 @@ from regionlab.studies.methods import (
 from regionlab.studies.sampling import query_regions, segment_objects
 from toybox import load_toybox
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
+)
 IMAGES = 6
 
 

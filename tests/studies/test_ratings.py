@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.metrics.stats import find_alpha
+from regionlab.metrics.stats import krippendorff_alpha
 from regionlab.studies.ratings import (
-    RatingBook,
     RatingError,
+    RatingStore,
     Study,
     Task,
     compare_methods,
@@ -34,7 +34,7 @@ def a_study(*, queries=8, per_rater=4, methods=METHODS, **options):
 
 @pytest.fixture
 def book(tmp_path):
-    return RatingBook(tmp_path / "ratings.sqlite", a_study())
+    return RatingStore(tmp_path / "ratings.sqlite", a_study())
 
 
 # Sheets
@@ -111,7 +111,7 @@ def test_ratings_are_written_as_they_come(book):
     book.enrol("anna")
     for rating in (4, None, 1):
         book.rate("anna", book.find_next("anna").position, rating)
-    table = RatingBook(book.file, book.study).read()
+    table = RatingStore(book.file, book.study).read()
     assert table.columns.tolist() == ["time", "rater", "position", "query", "method", "rating"]
     assert table["position"].tolist() == [1, 2, 3]
     assert table["rating"].tolist() == pytest.approx([4, NAN, 1], nan_ok=True)
@@ -128,7 +128,7 @@ def test_a_rater_who_comes_back_goes_on_where_they_stopped(book):
     book.enrol("ben")
     for position in (1, 2, 3, 5):
         book.rate("anna", position, 3)
-    again = RatingBook(book.file, book.study)
+    again = RatingStore(book.file, book.study)
     assert again.enrol("anna") == number
     assert again.find_next("anna").position == 4
     assert again.find_next("ben").position == 1
@@ -147,7 +147,7 @@ def test_a_second_answer_replaces_the_first(book):
 
 def test_raters_may_come_all_at_once(book):
     def take_part(name):
-        mine = RatingBook(book.file, book.study)
+        mine = RatingStore(book.file, book.study)
         mine.enrol(name)
         for task in mine.get_sheet(name):
             mine.rate(name, task.position, 1 + task.position % 5)
@@ -162,16 +162,16 @@ def test_raters_may_come_all_at_once(book):
 def test_a_file_of_another_study_is_refused_and_stays(book):
     book.enrol("anna")
     with pytest.raises(RatingError, match="holds study 'trial' with other per_rater, seed"):
-        RatingBook(book.file, a_study(per_rater=2, seed=9))
+        RatingStore(book.file, a_study(per_rater=2, seed=9))
     with pytest.raises(RatingError, match="with other simulated"):
-        RatingBook(book.file, a_study(simulated=True))
-    assert RatingBook(book.file, a_study()).enrol("anna") == 0
+        RatingStore(book.file, a_study(simulated=True))
+    assert RatingStore(book.file, a_study()).enrol("anna") == 0
 
 
 def test_what_is_no_database_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("not a database, " * 99)
     with pytest.raises(RatingError, match="notes.txt cannot be used for ratings: file is not a"):
-        RatingBook(tmp_path / "notes.txt", a_study())
+        RatingStore(tmp_path / "notes.txt", a_study())
     assert (tmp_path / "notes.txt").read_text().startswith("not a database")
 
 
@@ -223,7 +223,7 @@ EXAMPLE = np.array([
     ("level", "published"), [("nominal", 0.743), ("ordinal", 0.815), ("interval", 0.849)]
 )
 def test_alpha_is_that_of_krippendorffs_example(level, published):
-    assert find_alpha(EXAMPLE, level=level) == pytest.approx(published, abs=5e-4)
+    assert krippendorff_alpha(EXAMPLE, level=level) == pytest.approx(published, abs=5e-4)
 
 
 def alpha_slowly(ratings, distance):
@@ -258,25 +258,25 @@ def test_alpha_agrees_with_a_count_of_all_pairs(level, seed):
     ratings = np.clip(rng.integers(1, 6, 15) + rng.integers(-1, 2, (4, 15)), 1, 5).astype(float)
     ratings[rng.random(ratings.shape) < 0.3] = NAN
     expected = alpha_slowly(ratings, DISTANCES[level])
-    assert find_alpha(ratings, level=level) == pytest.approx(expected)
+    assert krippendorff_alpha(ratings, level=level) == pytest.approx(expected)
 
 
 def test_alpha_is_one_in_full_agreement_and_below_zero_against_each_other():
-    assert find_alpha([[1, 2, 5], [1, 2, 5]]) == 1
+    assert krippendorff_alpha([[1, 2, 5], [1, 2, 5]]) == 1
     # Two values, two units, always different: 1 - (4 / 4) / (2 * 2 * 2 / (4 * 3)) = -1 / 2
-    assert find_alpha([[1, 2], [2, 1]]) == pytest.approx(-1 / 2)
+    assert krippendorff_alpha([[1, 2], [2, 1]]) == pytest.approx(-1 / 2)
 
 
 @pytest.mark.parametrize("ratings", [[[3, 3], [3, 3]], [[1, NAN], [NAN, 2]], np.empty((0, 0))])
 def test_alpha_is_undefined_where_nothing_can_differ(ratings):
-    assert np.isnan(find_alpha(ratings))
+    assert np.isnan(krippendorff_alpha(ratings))
 
 
 def test_what_has_no_alpha_is_refused():
     with pytest.raises(ValueError, match="level must be one of"):
-        find_alpha(EXAMPLE, level="ratio")
+        krippendorff_alpha(EXAMPLE, level="ratio")
     with pytest.raises(ValueError, match=r"ratings must be \(r, u\)"):
-        find_alpha([1, 2, 3])
+        krippendorff_alpha([1, 2, 3])
 
 
 # What ratings say
@@ -348,7 +348,7 @@ def test_interval_of_the_agreement_is_that_of_drawing_queries_anew():
     for _ in range(400):
         drawn = rng.integers(12, size=12)
         units = np.concatenate([grid[:, drawn] for grid in grids.values()], axis=1)
-        alphas.append(find_alpha(units, level="ordinal"))
+        alphas.append(krippendorff_alpha(units, level="ordinal"))
     assert np.ptp(found["ci95"]) > 0.05
     assert found["ci95"] == pytest.approx(np.percentile(alphas, [2.5, 97.5]), abs=0.06)
 
@@ -372,7 +372,7 @@ def test_ratings_are_counted_by_method_from_one_to_five():
 
 @pytest.fixture
 def simulated(tmp_path):
-    book = RatingBook(tmp_path / "simulated.sqlite", a_study(simulated=True))
+    book = RatingStore(tmp_path / "simulated.sqlite", a_study(simulated=True))
     of_method = {"A": 0.1, "B": 0.3, "C": 0.9, "D": 0.5}
     quality = {pair: of_method[pair[1]] for pair in product(book.study.queries, METHODS)}
     simulate_ratings(book, quality, raters=8, seed=0, skips=0.1)

@@ -10,7 +10,7 @@ from regionlab.data.collection import Collection, make_table
 from regionlab.index.index import Index
 from regionlab.search.images import Ranking
 from regionlab.search.regions import RegionRanking
-from regionlab.studies.sampling import draw_triples, drop_images, find_ranks
+from regionlab.studies.sampling import drop_images, find_ranks, sample_background_triplets
 
 
 def make_collection(grounds, things):
@@ -54,7 +54,7 @@ def test_the_right_rival_has_the_object_and_the_wrong_one_the_ground():
         [("query", "star", "red"), ("right", "star", "red"), ("wrong", "ring", "red"),
          ("both", "star", "red"), ("neither", "ring", "red")],
     )  # fmt: skip
-    triples = draw_triples(collection, collection.objects.iloc[[0]], seed=0)
+    triples = sample_background_triplets(collection, collection.objects.iloc[[0]], seed=0)
     assert triples.to_dict("records") == [
         {"object_id": "0", "image_id": "query", "right": "right", "wrong": "wrong"}
     ]
@@ -65,7 +65,7 @@ def test_an_empty_image_of_the_ground_is_a_wrong_rival():
         {"query": "sand", "right": "snow", "empty": "sand"},
         [("query", "star", "red"), ("right", "star", "red")],
     )
-    triples = draw_triples(collection, collection.objects.iloc[[0]], seed=0)
+    triples = sample_background_triplets(collection, collection.objects.iloc[[0]], seed=0)
     assert triples["wrong"].tolist() == ["empty"]
 
 
@@ -77,9 +77,9 @@ def test_more_columns_make_narrower_kinds():
     )  # fmt: skip
     asked = collection.objects.iloc[[0]]
     for seed in range(5):
-        triples = draw_triples(collection, asked, seed=seed, by=["category", "color"])
+        triples = sample_background_triplets(collection, asked, seed=seed, by=["category", "color"])
         assert triples[["right", "wrong"]].to_numpy().tolist() == [["red", "wrong"]]
-    assert draw_triples(collection, asked, seed=0).empty  # every image holds a star
+    assert sample_background_triplets(collection, asked, seed=0).empty  # every image holds a star
 
 
 def test_objects_without_a_rival_are_left_out():
@@ -87,7 +87,7 @@ def test_objects_without_a_rival_are_left_out():
         {"a": "sand", "b": "sand", "c": "snow"},
         [("a", "star", "red"), ("b", "ring", "red"), ("c", "ring", "red")],
     )
-    triples = draw_triples(collection, collection.objects, seed=0)
+    triples = sample_background_triplets(collection, collection.objects, seed=0)
     assert triples.to_numpy().tolist() == [["1", "b", "c", "a"]]
 
 
@@ -97,13 +97,18 @@ def test_every_rival_may_be_drawn_and_the_seed_decides():
     things = [(image, ("star", "ring")[int(rng.integers(2))], "red") for image in grounds]
     collection = make_collection(grounds, things)
     category = {image: kind for image, kind, _ in things}
-    drawn = [draw_triples(collection, collection.objects.iloc[[0]], seed=s) for s in range(60)]
+    drawn = [
+        sample_background_triplets(collection, collection.objects.iloc[[0]], seed=s)
+        for s in range(60)
+    ]
     right = {i for i in grounds if category[i] == category["i0"] and grounds[i] == "snow"}
     wrong = {i for i in grounds if category[i] != category["i0"] and grounds[i] == "sand"}
     assert {table["right"].item() for table in drawn} == right
     assert {table["wrong"].item() for table in drawn} == wrong
     assert min(len(right), len(wrong)) > 1
-    assert draw_triples(collection, collection.objects.iloc[[0]], seed=7).equals(drawn[7])
+    assert sample_background_triplets(collection, collection.objects.iloc[[0]], seed=7).equals(
+        drawn[7]
+    )
 
 
 def test_images_of_unknown_ground_are_no_rivals():
@@ -112,14 +117,14 @@ def test_images_of_unknown_ground_are_no_rivals():
         [("unknown", "star", "red"), ("query", "star", "red"), ("right", "star", "red")],
     )
     for seed in range(5):
-        triples = draw_triples(collection, collection.objects.iloc[[0, 1]], seed=seed)
+        triples = sample_background_triplets(collection, collection.objects.iloc[[0, 1]], seed=seed)
         assert triples.to_numpy().tolist() == [["1", "query", "right", "wrong"]]
 
 
 def test_images_need_a_column_for_the_ground():
     collection = make_collection({"a": "sand"}, [("a", "star", "red")])
     with pytest.raises(ValueError, match="have no column 'backdrop'"):
-        draw_triples(collection, collection.objects, seed=0, ground="backdrop")
+        sample_background_triplets(collection, collection.objects, seed=0, ground="backdrop")
 
 
 # Ranks

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regionlab.data.masks import mask_to_box
-from regionlab.studies.sampling import draw_correction, draw_inside_point, jitter_box
+from regionlab.studies.sampling import jitter_box, sample_correction, sample_inside_point
 
 SIZE = (40, 60)
 
@@ -26,7 +26,7 @@ def test_box_is_tight_with_right_and_bottom_exclusive(mask):
     np.testing.assert_array_equal(mask_to_box(mask), [20, 5, 50, 12])
 
 
-@pytest.mark.parametrize("act", [mask_to_box, lambda m: draw_inside_point(m, None)])
+@pytest.mark.parametrize("act", [mask_to_box, lambda m: sample_inside_point(m, None)])
 def test_empty_mask_is_refused(act):
     with pytest.raises(ValueError, match="no pixels"):
         act(np.zeros(SIZE, bool))
@@ -58,7 +58,7 @@ def test_jittered_box_stays_in_the_image_and_has_an_area(rng, box):
 
 
 def test_clicks_fall_on_every_pixel_of_the_mask_and_no_other(mask, rng):
-    clicks = np.array([draw_inside_point(mask, rng) for _ in range(5000)])
+    clicks = np.array([sample_inside_point(mask, rng) for _ in range(5000)])
     hit = np.zeros(SIZE, bool)
     hit[clicks[:, 1].astype(int), clicks[:, 0].astype(int)] = True
     np.testing.assert_array_equal(hit, mask)
@@ -70,11 +70,11 @@ def test_corrections_add_what_is_missing_and_remove_what_is_too_much(mask, rng):
     found[5:12, 30:58] = True
     labels = set()
     for _ in range(200):
-        (x, y), label = draw_correction(mask, found, rng)
+        (x, y), label = sample_correction(mask, found, rng)
         assert mask[int(y), int(x)] == (label == 1) != found[int(y), int(x)]
         labels.add(label)
     assert labels == {0, 1}
 
 
 def test_nothing_wrong_needs_no_correction(mask, rng):
-    assert draw_correction(mask, mask.copy(), rng) is None
+    assert sample_correction(mask, mask.copy(), rng) is None

@@ -7,20 +7,20 @@ from regionlab.data.collection import Collection, make_table
 from regionlab.data.images import write_image
 from regionlab.data.masks import mask_to_rle
 from regionlab.data.prompts import Box, Points, Text
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Region
 from regionlab.regions.encodings import encode_regions
 from regionlab.regions.grounding import find_words
 from regionlab.studies.sampling import (
     describe_object,
-    draw_inside_point,
-    draw_objects,
-    draw_pairs,
     jitter_box,
     mask_iou,
     measure_masks,
     prompt_for_object,
     query_regions,
+    sample_inside_point,
+    sample_objects,
+    sample_pairs,
     segment_objects,
 )
 
@@ -91,7 +91,7 @@ def test_objects_drawn_have_a_mask_and_are_no_crowds(tmp_path):
             ("b", "star", SMALL["b"]),
         ],
     )
-    assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "4"]
+    assert sample_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "4"]
 
 
 def test_objects_thinner_than_a_pixel_are_not_asked_for(tmp_path):
@@ -100,8 +100,8 @@ def test_objects_thinner_than_a_pixel_are_not_asked_for(tmp_path):
     collection = make_collection(tmp_path, things)
     collection.objects.at[1, "segmentation"] = thin
     with pytest.warns(UserWarning, match="1 objects were passed over"):
-        assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "2"]
-    assert len(draw_objects(collection, 1, seed=1)) == 1
+        assert sample_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "2"]
+    assert len(sample_objects(collection, 1, seed=1)) == 1
 
 
 BROKEN = {"size": [1, 1], "counts": "zzzz"}
@@ -118,7 +118,7 @@ def test_objects_whose_mask_cannot_be_decoded_are_passed_over_and_counted(tmp_pa
     things = [(image, "star", SMALL[image]) for image in ("a", "b", "c")]
     collection = break_masks(make_collection(tmp_path, things), 0, 2)
     with pytest.warns(UserWarning, match="2 objects were passed over, .*; the first: '[02]'"):
-        drawn = draw_objects(collection, 9, seed=0)
+        drawn = sample_objects(collection, 9, seed=0)
     assert drawn["object_id"].tolist() == ["1"]
 
 
@@ -127,12 +127,12 @@ def test_objects_of_which_none_has_a_mask_that_can_be_used_are_refused(tmp_path)
     things = [(image, "star", SMALL[image]) for image in ("a", "b")]
     collection = break_masks(make_collection(tmp_path, things), 0, 1)
     with pytest.raises(ValueError, match="no object with a mask"):
-        draw_objects(collection, 9, seed=0)
+        sample_objects(collection, 9, seed=0)
 
 
 def test_a_kind_is_shared_with_an_object_without_a_mask_too(tmp_path):
     collection = make_collection(tmp_path, [("a", "star", SMALL["a"]), ("b", "star", None)])
-    assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0"]
+    assert sample_objects(collection, 9, seed=0)["object_id"].tolist() == ["0"]
 
 
 def test_objects_drawn_are_of_a_kind_that_another_image_holds(tmp_path):
@@ -146,8 +146,8 @@ def test_objects_drawn_are_of_a_kind_that_another_image_holds(tmp_path):
             ("c", "star", SMALL["c"], {"color": "blue"}),
         ],
     )
-    assert draw_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "1", "4"]
-    kinds = draw_objects(collection, 9, seed=0, by=["category", "color"])
+    assert sample_objects(collection, 9, seed=0)["object_id"].tolist() == ["0", "1", "4"]
+    kinds = sample_objects(collection, 9, seed=0, by=["category", "color"])
     assert kinds["object_id"].tolist() == ["1", "4"]
 
 
@@ -155,19 +155,19 @@ def test_objects_drawn_depend_on_the_seed_and_come_in_the_collections_order(tmp_
     images = [list(SIZES)[row % 4] for row in range(40)]
     collection = make_collection(tmp_path, [(image, "star", SMALL[image]) for image in images])
     first, again, other = (
-        draw_objects(collection, 9, seed=seed)["object_id"].astype(int).tolist()
+        sample_objects(collection, 9, seed=seed)["object_id"].astype(int).tolist()
         for seed in (0, 0, 1)
     )
     assert first == again != other
     assert first == sorted(set(first))
     assert len(first) == 9
-    assert draw_objects(collection, 9, seed=0).index.tolist() == list(range(9))
+    assert sample_objects(collection, 9, seed=0).index.tolist() == list(range(9))
 
 
 def test_a_collection_without_such_objects_is_refused(tmp_path):
     collection = make_collection(tmp_path, [("a", "star", SMALL["a"]), ("b", "ring", SMALL["b"])])
     with pytest.raises(ValueError, match="no object with a mask and a kind that others share"):
-        draw_objects(collection, 9, seed=0)
+        sample_objects(collection, 9, seed=0)
 
 
 # Pairs
@@ -186,20 +186,20 @@ def test_a_pair_is_two_kinds_in_one_image(tmp_path):
             ("d", "ring", SMALL["d"], {"color": "blue"}),
         ],
     )
-    assert [set(pair) for pair in draw_pairs(collection, 9, seed=0)] == [{"3", "4"}]
-    pairs = draw_pairs(collection, 9, seed=0, by=["category", "color"])
+    assert [set(pair) for pair in sample_pairs(collection, 9, seed=0)] == [{"3", "4"}]
+    pairs = sample_pairs(collection, 9, seed=0, by=["category", "color"])
     assert sorted(map(sorted, pairs)) == [["3", "4"], ["5", "6"]]
 
 
 def test_every_pair_of_an_image_may_be_drawn_and_no_image_twice(tmp_path):
     things = [(image, kind, SMALL[image]) for image in SIZES for kind in ("star", "ring", "bolt")]
     collection = make_collection(tmp_path, things)
-    drawn = [draw_pairs(collection, 9, seed=seed) for seed in range(30)]
+    drawn = [sample_pairs(collection, 9, seed=seed) for seed in range(30)]
     assert all(sorted(int(a) // 3 for a, _ in pairs) == [0, 1, 2, 3] for pairs in drawn)
     of_first = {frozenset(pair) for pairs in drawn for pair in pairs if int(pair[0]) < 3}
     assert of_first == {frozenset("01"), frozenset("02"), frozenset("12")}
-    assert drawn[0] == draw_pairs(collection, 9, seed=0)
-    assert draw_pairs(collection, 2, seed=0) == drawn[0][:2]
+    assert drawn[0] == sample_pairs(collection, 9, seed=0)
+    assert sample_pairs(collection, 2, seed=0) == drawn[0][:2]
 
 
 def test_a_pair_needs_masks_and_kinds_and_no_crowds(tmp_path):
@@ -211,7 +211,7 @@ def test_a_pair_needs_masks_and_kinds_and_no_crowds(tmp_path):
     ]
     stars = [(image, "star", SMALL[image]) for image in SIZES]
     with pytest.raises(ValueError, match="no image with two kinds of object"):
-        draw_pairs(make_collection(tmp_path, stars + others), 9, seed=0, by=["category", "color"])
+        sample_pairs(make_collection(tmp_path, stars + others), 9, seed=0, by=["category", "color"])
 
 
 def test_a_pair_is_made_of_objects_whose_masks_can_be_used(tmp_path):
@@ -228,7 +228,7 @@ def test_a_pair_is_made_of_objects_whose_masks_can_be_used(tmp_path):
     collection.objects.loc[2, "area"] = 1
     for seed in range(5):
         with pytest.warns(UserWarning, match="passed over"):
-            assert set(draw_pairs(collection, 9, seed=seed)[0]) == {"0", "3"}
+            assert set(sample_pairs(collection, 9, seed=seed)[0]) == {"0", "3"}
 
 
 # Prompts
@@ -250,7 +250,7 @@ def test_prompts_are_those_of_the_simulated_user():
     assert box == Box(*jitter_box(np.array([4, 5, 30, 25]), mask.shape, rngs[1], noise=0.2))
     assert prompt_for_object("box", mask, rngs[0], noise=0) == Box(4, 5, 30, 25)
     point = prompt_for_object("point", mask, rngs[2])
-    assert point == Points((tuple(draw_inside_point(mask, rngs[3])),))
+    assert point == Points((tuple(sample_inside_point(mask, rngs[3])),))
     assert prompt_for_object("text", mask, rngs[0], words="a star") == Text("a star")
 
 
@@ -275,7 +275,7 @@ def test_each_object_is_asked_for_in_its_own_image(world, segmenter, encoder, ho
 
 
 def test_words_describe_the_object_and_options_are_for_finding_them(world, segmenter, encoder):
-    options = {"threshold": 0, "everything": Everything(2, 64, 0, 0, 0.005, 1)}
+    options = {"threshold": 0, "everything": MaskGeneratorConfig(2, 64, 0, 0, 0.005, 1)}
     found = segment_objects(
         world, world.objects, "text", segmenter, encoder,
         seed=0, words=["color", "category"], **options,
@@ -288,7 +288,7 @@ def test_words_describe_the_object_and_options_are_for_finding_them(world, segme
 
 
 def test_words_that_find_nothing_keep_their_place(world, segmenter, encoder):
-    everything = Everything(1, pred_iou_thresh=1)
+    everything = MaskGeneratorConfig(1, pred_iou_thresh=1)
     found = segment_objects(
         world, world.objects, "text", segmenter, encoder, seed=0, everything=everything
     )
@@ -315,7 +315,7 @@ def test_an_object_without_a_usable_mask_keeps_its_place_and_is_not_measured(
 
 def test_words_need_no_mask(world, segmenter, encoder):
     break_masks(world, 0)
-    options = {"threshold": 0, "everything": Everything(2, 64, 0, 0, 0.005, 1)}
+    options = {"threshold": 0, "everything": MaskGeneratorConfig(2, 64, 0, 0, 0.005, 1)}
     found = segment_objects(world, world.objects, "text", segmenter, encoder, seed=0, **options)
     assert all(found)
 

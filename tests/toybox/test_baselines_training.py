@@ -20,10 +20,10 @@ from toybox.train_baselines import (  # fmt: skip
     RECIPES,
     Recipe,
     ap_loss,
-    draw_light,
-    draw_windows,
     measure_iou,
     measure_map,
+    sample_light,
+    sample_windows,
     train,
     validate,
 )
@@ -86,12 +86,12 @@ def test_training_scenes_hold_no_held_out_combination(scenes):
 
 def test_light_is_drawn_for_each_picture_and_channel():
     pictures = np.full((40, 2, 3, 3), 128, np.uint8)
-    drawn = draw_light(pictures, np.random.default_rng(0), 0.12)
+    drawn = sample_light(pictures, np.random.default_rng(0), 0.12)
     gains = drawn / (128 / 255)
     assert (gains == gains[:, :1, :1]).all() and gains.dtype == np.float32
     assert gains.min() < 0.9 and gains.max() > 1.1 and np.abs(gains - 1).max() <= 0.1201
     assert len(np.unique(gains)) == 120
-    np.testing.assert_allclose(draw_light(pictures, np.random.default_rng(0), 0), 128 / 255)
+    np.testing.assert_allclose(sample_light(pictures, np.random.default_rng(0), 0), 128 / 255)
 
 
 # --- losses -------------------------------------------------------------------------------
@@ -165,7 +165,7 @@ def test_pixel_loss_is_of_windows_and_weighs_the_ground_less(scenes):
     model = create("toysegnet").eval()
     pixels, rows = torch.randn(2, 3, 128, 128), np.array([3, 5])
     target = class_pixels(scenes, rows)
-    windows = draw_windows(target, np.random.default_rng(4))
+    windows = sample_windows(target, np.random.default_rng(4))
     total, weights = 0.0, 0.0
     for picture, shown, (y, x) in zip(pixels, target, windows, strict=True):
         with torch.inference_mode():
@@ -183,7 +183,9 @@ def test_windows_show_a_thing_anywhere_in_them_and_stay_in_the_picture():
     classes = np.zeros((400, 128, 128), np.int64)
     classes[:200, 0, 127] = classes[200:, 60:62, 70] = 1
     corners = []
-    for shown, (y, x) in zip(classes, draw_windows(classes, np.random.default_rng(0)), strict=True):
+    for shown, (y, x) in zip(
+        classes, sample_windows(classes, np.random.default_rng(0)), strict=True
+    ):
         assert shown[y, x].shape == (64, 64) and shown[y, x].any()
         corners.append((y.start, x.start))
     assert set(corners[:200]) == {(0, 64)}

@@ -13,8 +13,8 @@ from toybox.episodes import (
     CHARACTERS,
     RATE,
     Shot,
-    draw_episode,
     place_things,
+    render_episode,
     sample_episode,
     write_episodes,
 )
@@ -105,7 +105,7 @@ def test_characters_are_of_combinations_seen_in_training():
 
 def test_ground_keeps_still_within_a_shot():
     images = list(
-        draw_episode([Shot(0.0, 1.0, "rest", ("star", "ring"), "gravel", 0.0, (0.2,) * 4)])
+        render_episode([Shot(0.0, 1.0, "rest", ("star", "ring"), "gravel", 0.0, (0.2,) * 4)])
     )
     assert len(images) == RATE
     np.testing.assert_array_equal(images[0][:40], images[-1][:40])
@@ -113,7 +113,7 @@ def test_ground_keeps_still_within_a_shot():
 
 def test_shot_ends_before_its_end():
     shot = Shot(0.0, 0.5, "rest", ("star", "ring"), "snow", 0.0, (0.2,) * 4)
-    images = list(draw_episode([shot, replace(shot, start=0.5, end=1.0, ground="grass")]))
+    images = list(render_episode([shot, replace(shot, start=0.5, end=1.0, ground="grass")]))
     is_snow = [image[:40].mean() > 150 for image in images]
     assert is_snow == [True, True, False, False]
 
@@ -132,7 +132,7 @@ def test_films_are_written_with_their_labels(films):
 def test_frames_of_a_film_show_what_its_labels_say(films, tmp_path):
     collection = load_video(films, seconds=2.5, frames=tmp_path)
     assert collection.images["second"].tolist() == [0, 2.5, 5, 7.5, 10, 12.5] * 2
-    drawn = list(draw_episode(sample_episode(0, 0, 15)))
+    drawn = list(render_episode(sample_episode(0, 0, 15)))
     for row in collection.images.iloc[:6].itertuples():
         shot = next(s for s in sample_episode(0, 0, 15) if row.second < s.end)
         assert (row.label, row.characters, row.ground) == (

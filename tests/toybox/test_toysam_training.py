@@ -17,10 +17,10 @@ from toybox.train_sam import (
     add_correction,
     decode,
     dice_loss,
-    draw_prompts,
-    draw_targets,
     focal_loss,
     iou_of_logits,
+    sample_prompts,
+    sample_targets,
     shrink_masks,
     train,
 )
@@ -79,7 +79,7 @@ def test_pool_says_which_thing_each_pixel_shows(folder, result):
 
 
 def test_targets_are_mostly_things_at_times_the_ground_or_all_things(owners, rng):
-    targets = draw_targets(owners, 4000, rng)
+    targets = sample_targets(owners, 4000, rng)
     kinds = {"ground": owners == 0, "all": owners > 0, "one": owners == 1, "three": owners == 3}
     share = {name: float((targets == mask).all((1, 2)).mean()) for name, mask in kinds.items()}
     assert sum(share.values()) == 1
@@ -90,7 +90,7 @@ def test_targets_are_mostly_things_at_times_the_ground_or_all_things(owners, rng
 
 def test_box_prompts_are_scaled_to_the_encoders_input(owners, rng):
     masks = np.stack([owners == 1] * 300)
-    prompt = draw_prompts(masks, "box", rng, "cpu")
+    prompt = sample_prompts(masks, "box", rng, "cpu")
     assert prompt["points"] is None
     middle = prompt["boxes"].mean(0).numpy()
     np.testing.assert_allclose(middle, np.array([30, 40, 70, 90]) / 2, atol=0.5)
@@ -99,7 +99,7 @@ def test_box_prompts_are_scaled_to_the_encoders_input(owners, rng):
 @pytest.mark.parametrize(("kind", "labels"), [("point", [1]), ("points", [1, 1, 0])])
 def test_clicks_are_inside_where_positive_and_outside_where_negative(owners, rng, kind, labels):
     masks = np.stack([owners == 3] * 50)
-    prompt = draw_prompts(masks, kind, rng, "cpu")
+    prompt = sample_prompts(masks, kind, rng, "cpu")
     xy, drawn = prompt["points"]
     assert drawn.tolist() == [labels] * 50
     spots = (xy.numpy() * 2).astype(int)
@@ -113,7 +113,7 @@ def test_correction_clicks_where_the_mask_is_wrong(rng):
     found = torch.full((40, 1, 8, 8), -5.0)
     found[:20, :, 2:6, 2:7] = 5.0  # too wide
     found[20:, :, 2:6, 2:5] = 5.0  # too narrow
-    prompt = draw_prompts(np.ones((40, 256, 256), bool), "point", rng, "cpu")
+    prompt = sample_prompts(np.ones((40, 256, 256), bool), "point", rng, "cpu")
     corrected = add_correction(prompt, found, target)
     xy, labels = corrected["points"]
     cells = (xy[:, 1] / (SIDE / 8)).floor()
@@ -126,7 +126,7 @@ def test_correction_clicks_where_the_mask_is_wrong(rng):
 def test_correction_of_a_right_mask_clicks_inside_it(owners, rng):
     target = torch.zeros(30, 1, 8, 8)
     target[:, :, 4:, 4:] = 1
-    prompt = draw_prompts(np.stack([owners == 1] * 30), "box", rng, "cpu")
+    prompt = sample_prompts(np.stack([owners == 1] * 30), "box", rng, "cpu")
     xy, labels = add_correction(prompt, target * 10 - 5, target)["points"]
     assert labels.min() == 1 and xy.min() >= SIDE / 2
 
@@ -192,7 +192,7 @@ def test_a_single_click_learns_by_the_best_of_three_masks_and_a_box_by_the_singl
     masks = np.stack([owners == 1, owners == 3])
     target = shrink_masks(masks, 64)
     for kind, used in (("point", slice(1, 4)), ("box", slice(0, 1))):
-        prompt = draw_prompts(masks, kind, rng, "cpu")
+        prompt = sample_prompts(masks, kind, rng, "cpu")
         logits, _ = decode(
             sam, images, *sam.prompt_encoder(prompt["points"], prompt["boxes"], None)
         )

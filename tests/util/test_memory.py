@@ -13,12 +13,12 @@ from PIL import Image
 from regionlab.data.decoding import ImageError
 from regionlab.data.folders import load_folder
 from regionlab.data.images import read_image
-from regionlab.data.masks import drop_islands
+from regionlab.data.masks import remove_small_components
 from regionlab.data.prompts import Box
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Segmenter
 from regionlab.regions import encodings as regions_module
 from regionlab.regions.encodings import encode_regions
@@ -27,7 +27,9 @@ from regionlab.regions.patch_tokens import mask_to_grid
 from regionlab.service.app import _tell_memory, create_app
 from regionlab.util.memory import is_out_of_memory, named_memory_error
 
-FEW = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2)
+FEW = MaskGeneratorConfig(
+    2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2
+)
 TORCH = (
     "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: "
     "you tried to allocate 288000000 bytes. Error code 12 (Cannot allocate memory)\nframe #0"
@@ -232,11 +234,11 @@ def test_islands_are_counted_in_blocks_as_in_one(monkeypatch):
     rng = np.random.default_rng(0)
     for share in (0.01, 0.1, 0.5):
         mask = rng.random((40, 30)) < 0.4
-        expected = drop_islands(mask, share)
+        expected = remove_small_components(mask, share)
         for pixels in (1, 100, 333):
             with monkeypatch.context() as patch:
                 patch.setattr("regionlab.data.masks.PIXELS", pixels)
-                np.testing.assert_array_equal(drop_islands(mask, share), expected)
+                np.testing.assert_array_equal(remove_small_components(mask, share), expected)
 
 
 def test_a_mask_covers_a_grid_in_blocks_as_in_one(monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from regionlab.compose.tuning import CombinerLessons, CombinerRecipe, create_combiner, take_epoch
 from regionlab.models.registry import load_encoder
-from regionlab.util.timing import summarise_measure, time_in_turn
+from regionlab.util.timing import summarise_measure, time_interleaved
 
 TRIPLETS = 18_000  # FashionIQ's training set
 ENCODER = "ViT-B-32/untrained"  # 512 wide
@@ -45,24 +45,24 @@ def measure_combiner(
     """
     encoder = load_encoder(encoder_name)
     rng = np.random.default_rng(seed)
-    lessons = draw_lessons(triplets, encoder.dim, rng)
+    training_set = sample_lessons(triplets, encoder.dim, rng)
     recipe = CombinerRecipe(seed=seed, batch=batch)
     combiner = create_combiner(encoder.dim, recipe).to(encoder.device)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=recipe.learning_rate)
-    lessons = CombinerLessons(*(x.to(encoder.device) for x in vars(lessons).values()))
+    training_set = CombinerLessons(*(x.to(encoder.device) for x in vars(training_set).values()))
     images = list(rng.integers(0, 256, (pictures, 224, 224, 3), dtype=np.uint8))
     texts = [f"is red and has {i} buttons" for i in range(pictures)]
     sides = {
         "images": lambda: encoder.encode_images(images),
         "texts": lambda: encoder.encode_texts(texts),
     }
-    time_in_turn(sides, 1)  # warm
+    time_interleaved(sides, 1)  # warm
     seconds = []
     for _ in range(epochs):
         started = time.perf_counter()
-        take_epoch(combiner, optimizer, lessons, batch, rng)
+        take_epoch(combiner, optimizer, training_set, batch, rng)
         seconds.append(time.perf_counter() - started)
-    encoding = time_in_turn(sides, rounds)
+    encoding = time_interleaved(sides, rounds)
     triplet = (2 * np.array(encoding["images"]) + np.array(encoding["texts"])) / pictures
     used = triplets // batch * batch
     return {
@@ -76,7 +76,7 @@ def measure_combiner(
     }
 
 
-def draw_lessons(count: int, width: int, rng: np.random.Generator) -> CombinerLessons:
+def sample_lessons(count: int, width: int, rng: np.random.Generator) -> CombinerLessons:
     """Draw random features of the length of CLIP's, (count, width), in four wordings."""
     shapes = ((count, width), (count, width), (count, 4, width))
     return CombinerLessons(

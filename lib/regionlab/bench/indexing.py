@@ -18,7 +18,7 @@ from regionlab.models.encoder import Encoder
 from regionlab.models.pipeline import Preprocessing, SideBySide
 from regionlab.models.registry import load_encoder
 from regionlab.runs.record import describe_device
-from regionlab.util.timing import summarise_measure, time_in_turn
+from regionlab.util.timing import summarise_measure, time_interleaved
 from toybox.render import render_scene
 from toybox.world import sample_scene, scene_rng
 
@@ -79,7 +79,7 @@ def measure_indexing(
             "s3": lambda: embed_as_s3(in_fp32, paths),
         }
         vectors = {name: np.array(sides[name]()) for name in ("index", "s3")}  # warms up too
-        times = time_in_turn(sides, rounds)
+        times = time_interleaved(sides, rounds)
         file_bytes = statistics.mean(path.stat().st_size for path in paths)
     return {
         "ratio_vs_forward": summarise_measure(np.divide(times["forward"], times["index"])),

@@ -24,9 +24,9 @@ from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.runs.record import describe_device
 from regionlab.search.query import Query, part_from_region
 from regionlab.search.regions import search_regions
-from regionlab.studies.sampling import draw_objects, prompt_for_object
+from regionlab.studies.sampling import prompt_for_object, sample_objects
 from regionlab.util.paths import FIGURES, index_folder
-from regionlab.util.timing import summarise_measure, time_in_turn
+from regionlab.util.timing import summarise_measure, time_interleaved
 
 POOLED = "tokens"
 QUALITY = FIGURES / "05_compare_region_encodings.json"
@@ -71,7 +71,7 @@ def measure_region_encoding(
         sides as the notebook has measured it, and `map_from`: the file, or a word where the
         file is missing and so the values are None. And the setting.
     """
-    image, masks = draw_regions(count, seed)
+    image, masks = sample_regions(count, seed)
     ratios, milliseconds, precisions = {}, {}, {}
     for name in encoders:
         encoder = load_encoder(name)
@@ -105,11 +105,11 @@ def _time_encodings(
         encode_regions(encoder, image, masks, encoding=name, batch_size=len(masks))
 
     sides = {name: partial(encode, name) for name in encodings}
-    time_in_turn(sides, 1)  # warms up
-    return time_in_turn(sides, rounds)
+    time_interleaved(sides, 1)  # warms up
+    return time_interleaved(sides, rounds)
 
 
-def draw_regions(count: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
+def sample_regions(count: int, seed: int) -> tuple[np.ndarray, list[np.ndarray]]:
     """Draw an image of noise, (H, W, 3) uint8, and ellipses on it, (H, W) bool each.
 
     Their half axes are 3 to 30 percent of the image's sides, as everything-masks have them.
@@ -257,7 +257,7 @@ def _draw_prompts(
 ) -> Iterator[tuple[str, list[tuple[str, Prompt]]]]:
     """Yield images, each with its prompts: kind and prompt."""
     rng = np.random.default_rng(seed)
-    objects = draw_objects(collection, len(collection.objects), seed=seed)
+    objects = sample_objects(collection, len(collection.objects), seed=seed)
     by_image = objects.groupby("image_id")["object_id"]
     fit = objects["image_id"].drop_duplicates()
     if len(fit) < images:

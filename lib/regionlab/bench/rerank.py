@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from regionlab.bench.regions import IMAGE_SIZE, draw_regions
+from regionlab.bench.regions import IMAGE_SIZE, sample_regions
 from regionlab.index.index import Index
 from regionlab.models.segmenter import Region
 from regionlab.runs.record import describe_device
 from regionlab.search.gallery import RegionGallery
-from regionlab.search.query import Part, Probes, Query, make_probes
+from regionlab.search.query import Part, Query, QueryVectors, make_query_vectors
 from regionlab.search.regions import rerank, search_regions
 from regionlab.search.rol import Masks, PackedMasks, Shapes, keep_packed, load_shapes
 from regionlab.search.scoring import Rol, choose_regions, match_parts
-from regionlab.util.timing import summarise_measure, time_in_turn
+from regionlab.util.timing import summarise_measure, time_interleaved
 
 BLOCK = 512  # unpacked masks laid over those of a query at a time
 LOWEST_IOU = 0.1  # of the pairs whose error counts: nearly all others are right, being 0
@@ -108,7 +108,7 @@ def _time_reranking(
 ) -> tuple[dict[str, list[float]], np.ndarray]:
     """Return the seconds of each side, and the errors of the grid's IoU."""
     gallery = RegionGallery(index, with_regions=True)
-    probes, none = [make_probes(query, "match")], np.array([-1])
+    probes, none = [make_query_vectors(query, "match")], np.array([-1])
     found = next(gallery.find(probes, none, share=0.0, depth=rol.candidates))
     every, rle = np.arange(len(index.regions)), query.parts[0].rle
     encoded = _list_encoded(index)
@@ -130,8 +130,8 @@ def _time_reranking(
         raise RuntimeError("packed and unpacked masks rank differently")
     exact = sides["coco"]()[:, 0]
     errors = packed.overlap_regions(packed.of_parts(query.parts), every)[0] - exact
-    time_in_turn(sides, 1)  # warms up
-    return time_in_turn(sides, rounds), np.abs(errors[exact >= LOWEST_IOU])
+    time_interleaved(sides, 1)  # warms up
+    return time_interleaved(sides, rounds), np.abs(errors[exact >= LOWEST_IOU])
 
 
 class UnpackedMasks(Masks):
@@ -168,7 +168,7 @@ def _list_encoded(index: Index) -> list[dict]:
 # Matching
 
 
-def _time_matching(drawn: tuple[np.ndarray, Probes], rounds: int) -> dict[str, Any]:
+def _time_matching(drawn: tuple[np.ndarray, QueryVectors], rounds: int) -> dict[str, Any]:
     similarity, probes = drawn
     counts = np.full(similarity.shape[1], similarity.shape[2])
     sides = {
@@ -178,7 +178,7 @@ def _time_matching(drawn: tuple[np.ndarray, Probes], rounds: int) -> dict[str, A
     if not np.array_equal(sides["one by one"](), sides["at once"]()[1]):
         raise RuntimeError("regions are matched differently one by one and at once")
     first = np.sort(similarity.argmax(axis=2), axis=0)
-    times = time_in_turn(sides, rounds)
+    times = time_interleaved(sides, rounds)
     return {
         "ratio_matching": summarise_measure(np.divide(times["one by one"], times["at once"])),
         "milliseconds_matching": summarise_measure(1000 * np.array(times["at once"])),
@@ -198,7 +198,7 @@ def match_one_by_one(similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def draw_index(images: int, regions: int, width: int, seed: int) -> Index:
     """Draw an index of random vectors, with ellipses for regions, as many in each image."""
     rng = np.random.default_rng(seed)
-    drawn = [Region(mask) for mask in draw_regions(SHAPES, seed)[1] if mask.any()]
+    drawn = [Region(mask) for mask in sample_regions(SHAPES, seed)[1] if mask.any()]
     shown = [drawn[i] for i in rng.integers(0, len(drawn), images * regions)]
     names = [f"image {i}" for i in range(images)]
     table = pd.DataFrame([region.box for region in shown], columns=["x0", "y0", "x1", "y1"])
@@ -231,7 +231,7 @@ def draw_query(width: int, seed: int) -> Query:
 
 def draw_similarity(
     images: int, regions: int, parts: int, width: int, seed: int
-) -> tuple[np.ndarray, Probes]:
+) -> tuple[np.ndarray, QueryVectors]:
     """Draw (parts, images, regions) float32 cosines of parts that are much alike, and these."""
     rng = np.random.default_rng(seed + 2)
     vectors = _draw_units(rng, parts + 1, width)
@@ -240,7 +240,7 @@ def draw_similarity(
     weights = rng.uniform(0.5, 2, parts)
     query = Query([Part(v, weight=w) for v, w in zip(alike, weights, strict=True)])
     similarity = alike @ _draw_units(rng, images * regions, width).T
-    return similarity.reshape(parts, images, regions), make_probes(query, "match")
+    return similarity.reshape(parts, images, regions), make_query_vectors(query, "match")
 
 
 def _draw_units(rng: np.random.Generator, *shape: int) -> np.ndarray:

@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from regionlab.runs.record import PRIVATE, begin, describe_device, git_state, portable
+from regionlab.runs.record import PRIVATE, describe_device, git_state, new_record, redact_paths
 from regionlab.util.files import to_json, write_json
 from regionlab.util.paths import FIGURES
 
@@ -66,14 +66,16 @@ def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]
     content = _read(file)
     state = git_state()  # of the start: the file itself changes from here on
     for name in names or ENTRIES:
-        record = begin("bench", run="bench", profile="bench", parameters={"entry": name}) | state
+        record = (
+            new_record("bench", run="bench", profile="bench", parameters={"entry": name}) | state
+        )
         started = time.perf_counter()
         measured = to_json(ENTRIES[name]())
         seconds = round(time.perf_counter() - started, 1)
         record |= {"status": "ok", "device": describe_device(), "seconds": seconds}
         results, name = _find_place(content["results"], name, record["device"])
         results[name.rpartition("/")[2]] = measured
-        record = {key: value for key, value in portable(record).items() if key not in PRIVATE}
+        record = {key: value for key, value in redact_paths(record).items() if key not in PRIVATE}
         entries = content["record"].get("entries", {})
         record["entries"] = {**entries, name: {key: record[key] for key in OF_AN_ENTRY}}
         content["record"] = record

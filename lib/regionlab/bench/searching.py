@@ -10,9 +10,9 @@ import numpy as np
 from regionlab.search.autotune import recommend
 from regionlab.search.engines import build_engine
 from regionlab.search.exact import ExactEngine
-from regionlab.studies.scale import draw_clusters, grow_vectors, to_unit
+from regionlab.studies.scale import grow_vectors, sample_clusters, to_unit
 from regionlab.util.paths import DATA
-from regionlab.util.timing import summarise_measure, time_in_turn
+from regionlab.util.timing import summarise_measure, time_interleaved
 
 FACTORIES = ("IVF2048,Flat", "IVF2048,SQ8")
 CLUSTERS = 1000
@@ -61,7 +61,7 @@ def measure_search(
         "exact_vs_faiss_flat": seconds of exact search by those of FAISS Flat, "one" query and
         a "batch". Milliseconds of all.
     """
-    gallery = draw_clusters(n, d, clusters=CLUSTERS, spread=SPREAD, seed=seed)
+    gallery = sample_clusters(n, d, clusters=CLUSTERS, spread=SPREAD, seed=seed)
     asked = {kind: _draw_queries(gallery.shape[1], 2 * queries, spread, seed)
              for kind, spread in KINDS.items()}  # fmt: skip
     chosen_on = {kind: vectors[:queries] for kind, vectors in asked.items()}
@@ -128,6 +128,6 @@ def _time(gallery, engine, exact, flat, queries, *, k: int, batch: int, rounds: 
         "exact_batch": lambda: exact.search(queries[:batch], k),
         "flat_batch": lambda: flat.index.search(queries[:batch], k),
     }
-    time_in_turn(sides, 1)  # warm
-    times = time_in_turn(sides, rounds)
+    time_interleaved(sides, 1)  # warm
+    times = time_interleaved(sides, rounds)
     return times | {"engine": [seconds / len(queries) for seconds in times["engine"]]}

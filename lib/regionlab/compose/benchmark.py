@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from regionlab.compose import composers as fusions
-from regionlab.compose.composers import LADDER, Compose, create_composer
+from regionlab.compose.composers import COMPOSERS, Compose, create_composer
 from regionlab.compose.features import ComposedFeatures, encode_triplets, find_groups
 from regionlab.compose.protocols import (
     Measured,
@@ -309,7 +309,7 @@ def fit_weight(
     scores
         Of each of `weights`.
     """
-    fusion: Callable[..., np.ndarray] = LADDER[name].fusion
+    fusion: Callable[..., np.ndarray] = COMPOSERS[name].fusion
     encode = TextFeatures(encoder).encode_texts
     texts = {category: encode(part.triplets.texts()) for category, part in benchmark.sets.items()}
     scores = []
@@ -353,7 +353,7 @@ def study_ladder(
     *,
     weights: Mapping[str, float],
     folder: Path | None = None,
-    names: Sequence[str] = tuple(LADDER),
+    names: Sequence[str] = tuple(COMPOSERS),
 ) -> Study:
     """Compose and measure a benchmark's queries by each composer.
 
@@ -364,7 +364,7 @@ def study_ladder(
     folder
         Of trained parts, as for `create_composer`.
     names
-        Which rungs of `LADDER`.
+        Which rungs of `COMPOSERS`.
     """
     composed, measured = {}, {}
     for name in names:

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from regionlab.compose.composers import LADDER, create_composer
+from regionlab.compose.composers import COMPOSERS, create_composer
 from regionlab.util.paths import DATA, expand
 from regionlab.util.progress import run_command
 
@@ -43,8 +43,8 @@ def _evaluate(options: argparse.Namespace) -> None:
     from regionlab.compose.benchmark import fit_weight, study_ladder
 
     encoder, benchmark = _open(options, options.split)
-    names, folder = options.composer or list(LADDER), _folder(options)
-    weights = {name: options.weight for name in names if LADDER[name].weighted}
+    names, folder = options.composer or list(COMPOSERS), _folder(options)
+    weights = {name: options.weight for name in names if COMPOSERS[name].weighted}
     if weights and options.weight is None:
         _, known = _open(options, options.validate_on)
         weights = {name: fit_weight(name, encoder, known)[0] for name in weights}
@@ -113,14 +113,14 @@ def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
             help=f"change the recipe, see {part.title()}Recipe: epochs=30, batch=256, ...",
         )  # fmt: skip
     evaluate = _add_command(commands, "evaluate", _evaluate, "measure the ladder of composers")
-    evaluate.add_argument("--composer", action="append", choices=LADDER, help="all if not given")
+    evaluate.add_argument("--composer", action="append", choices=COMPOSERS, help="all if not given")
     evaluate.add_argument("--split", default="val", help="what is measured (default: val)")
     evaluate.add_argument(
         "--gallery", default="split", choices=("split", "union"),
         help="what FashionIQ's queries search: all images, or those that queries name",
     )  # fmt: skip
     submit = _add_command(commands, "submit", _submit, "write the files for CIRR's test server")
-    submit.add_argument("--composer", default="fine_tuned_combiner", choices=LADDER)
+    submit.add_argument("--composer", default="fine_tuned_combiner", choices=COMPOSERS)
     submit.add_argument("--split", default="test1", help="default: test1")
     submit.add_argument("--out", type=expand, default=Path("submission"), help="folder to write to")
     for command in (evaluate, submit):

@@ -1,6 +1,6 @@
 """Composed retrieval (S4): an image and words of change become one query vector.
 
-A composer is a text encoder, frozen or tuned, and a way to fuse: `LADDER` names them all, from
+A composer is a text encoder, frozen or tuned, and a way to fuse: `COMPOSERS` names them all, from
 the image alone to the Combiner on a tuned text encoder. `python -m regionlab.compose.composers`
 tunes, trains and evaluates them on FashionIQ, CIRR or Toybox.
 """
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
 
 
-def take_image(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+def image_only(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     """Return the image: the words are not heard."""
     return images
 
@@ -77,7 +77,7 @@ UNIT = 1e-3  # how near to 1 a length must be to be that of a unit vector
 
 
 @dataclass(frozen=True)
-class Rung:
+class ComposerSpec:
     """One rung of the ladder: what it is made of.
 
     Attributes
@@ -98,15 +98,17 @@ class Rung:
     weighted: bool = False
 
 
-LADDER: dict[str, Rung] = {
-    "image": Rung("image only", take_image),
-    "text": Rung("text only", take_text),
-    "sum": Rung("element-wise sum", add),
-    "weighted": Rung("weighted sum of unit vectors", weigh, weighted=True),
-    "slerp": Rung("along the great circle", slerp, weighted=True),
-    "fine_tuned_sum": Rung("text encoder tuned, sum (stage 1)", add, tuned=True),
-    "combiner": Rung("CLIP frozen, Combiner (stage 2)", None),
-    "fine_tuned_combiner": Rung("text encoder tuned, Combiner (both stages)", None, tuned=True),
+COMPOSERS: dict[str, ComposerSpec] = {
+    "image": ComposerSpec("image only", image_only),
+    "text": ComposerSpec("text only", take_text),
+    "sum": ComposerSpec("element-wise sum", add),
+    "weighted": ComposerSpec("weighted sum of unit vectors", weigh, weighted=True),
+    "slerp": ComposerSpec("along the great circle", slerp, weighted=True),
+    "fine_tuned_sum": ComposerSpec("text encoder tuned, sum (stage 1)", add, tuned=True),
+    "combiner": ComposerSpec("CLIP frozen, Combiner (stage 2)", None),
+    "fine_tuned_combiner": ComposerSpec(
+        "text encoder tuned, Combiner (both stages)", None, tuned=True
+    ),
 }
 
 
@@ -119,7 +121,7 @@ class Composer:
     Attributes
     ----------
     name
-        A name in `LADDER`.
+        A name in `COMPOSERS`.
     encode_texts
         Texts to (q, d) float32 features, as long as the tower makes them.
     fuse
@@ -196,7 +198,7 @@ def create_composer(
     Parameters
     ----------
     name
-        A name in `LADDER`.
+        A name in `COMPOSERS`.
     encoder
         CLIP, of whose features queries are made.
     image_length
@@ -220,9 +222,9 @@ def create_composer(
     from regionlab.compose.files import TrainedParts  # late: --help needs no torch
     from regionlab.models.text_tower import TextFeatures
 
-    if name not in LADDER:
-        raise ValueError(f"unknown composer {name!r}; known: {', '.join(LADDER)}")
-    rung = LADDER[name]
+    if name not in COMPOSERS:
+        raise ValueError(f"unknown composer {name!r}; known: {', '.join(COMPOSERS)}")
+    rung = COMPOSERS[name]
     parts = TrainedParts(encoder, folder)
     fuse = rung.fusion or parts.load_combiner(name).compose
     if rung.weighted:

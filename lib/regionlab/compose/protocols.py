@@ -14,7 +14,7 @@ import numpy as np
 
 from regionlab.compose.ranking import check_vectors, rank_gallery, rank_subsets, rank_targets
 from regionlab.data.triplets import Triplets
-from regionlab.metrics.stats import draw_groups, exact_interval, summarise
+from regionlab.metrics.stats import exact_interval, mean_with_ci, sample_groups
 from regionlab.util.checks import check_choice, check_count
 from regionlab.util.paths import expand
 
@@ -130,11 +130,11 @@ def summarise_measures(
 ) -> dict[str, dict]:
     """Average each metric over the queries, with a 95 % bootstrap interval.
 
-    Returns metric to `{"value", "ci95", "n"}`, see `bootstrap.summarise`, which also says what
+    Returns metric to `{"value", "ci95", "n"}`, see `bootstrap.mean_with_ci`, which also says what
     `groups` is (from `composed_data.find_groups`), and what is raised.
     """
     return {
-        name: summarise(values, seed=seed, groups=groups, n_resamples=resamples)
+        name: mean_with_ci(values, seed=seed, groups=groups, n_resamples=resamples)
         for name, values in measured.items()
     }
 
@@ -280,7 +280,7 @@ def _bootstrap_average(
 ) -> list[float]:
     rng = np.random.default_rng(seed)
     if labels is not None:
-        means = draw_groups(*_sum_by_group(samples, labels), rng, resamples)
+        means = sample_groups(*_sum_by_group(samples, labels), rng, resamples)
         return np.nanpercentile(np.nanmean(means, axis=1), [2.5, 97.5]).tolist()
     from scipy.stats import bootstrap  # late, as in regionlab.metrics.stats
 

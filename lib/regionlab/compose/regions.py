@@ -18,7 +18,7 @@ PLACELESS = {"box": None, "size": None, "rle": None}
 Compose = Callable[[np.ndarray, list[str]], np.ndarray]
 
 
-def draw_changes(
+def sample_changes(
     collection: Collection,
     objects: pd.DataFrame,
     *,

@@ -84,7 +84,7 @@ class Stages:
         parts = TrainedParts(self.encoder, self.folder)
         encode = (parts.load_text() if tuned else TextFeatures(self.encoder)).encode_texts
         return train_combiner(
-            self.encoder, encode, self.lessons, recipe,
+            self.encoder, encode, self.training_set, recipe,
             folder=self.cache / "checkpoints", weights=parts.path(stage),
             measure=self._examine_combiner(encode),
             texts=hash_file(parts.path(TEXT)) if tuned else "",
@@ -96,14 +96,14 @@ class Stages:
         return load_encoder(self.encoder_name, padding=self.padding)
 
     @cached_property
-    def lessons(self) -> Lessons:
+    def training_set(self) -> Lessons:
         """The training triplets."""
         layout = "fashioniq" if self.data == "toybox" else None
         known = self._load("train", layout, **self.options)
         return make_lessons(list(known.sets.values()))
 
     @cached_property
-    def exam(self) -> Benchmark:
+    def validation_set(self) -> Benchmark:
         """The split that epochs are chosen on."""
         return self._load(self.split, self.layout)
 
@@ -114,39 +114,39 @@ class Stages:
         )  # fmt: skip
 
     def _tune_text(self, recipe: TextRecipe) -> dict[str, Any]:
-        _ = self.exam  # what is wrong with it shows before an epoch has passed
+        _ = self.validation_set  # what is wrong with it shows before an epoch has passed
         learner = load_encoder(self.encoder_name, padding=self.padding, precision="fp32")
 
         def examine(encode: Encode) -> dict[str, float]:
             return self._examine(lambda images, texts: to_unit(add(images, encode(texts))))
 
         return tune_text(
-            learner, self.lessons, recipe, folder=self.cache / "checkpoints",
+            learner, self.training_set, recipe, folder=self.cache / "checkpoints",
             weights=TrainedParts(learner, self.folder).path(TEXT), measure=examine,
         )  # fmt: skip
 
     def _examine_combiner(self, encode: Encode) -> Callable[[Combiner], dict[str, float]]:
-        texts = {c: encode(part.triplets.texts()) for c, part in self.exam.sets.items()}
+        texts = {c: encode(part.triplets.texts()) for c, part in self.validation_set.sets.items()}
 
         def examine(combiner: Combiner) -> dict[str, float]:
             composed = {
                 category: combiner.compose(part.references, texts[category])
-                for category, part in self.exam.sets.items()
+                for category, part in self.validation_set.sets.items()
             }
-            return _average(self.exam, composed)
+            return _average(self.validation_set, composed)
 
         return examine
 
     def _examine(self, compose) -> dict[str, float]:
-        return _average(self.exam, self.exam.compose(compose))
+        return _average(self.validation_set, self.validation_set.compose(compose))
 
 
-def _average(exam: Benchmark, composed: dict[str, np.ndarray]) -> dict[str, float]:
+def _average(validation_set: Benchmark, composed: dict[str, np.ndarray]) -> dict[str, float]:
     """Return each metric's mean over categories, and the score."""
-    measured = exam.measure(composed)
+    measured = validation_set.measure(composed)
     first = next(iter(measured.values()))
     means = {
         metric: float(np.mean([found[metric].mean() for found in measured.values()]))
         for metric in first
     }
-    return means | {"score": exam.score(measured)}
+    return means | {"score": validation_set.score(measured)}

@@ -171,7 +171,7 @@ def contrastive_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Te
     return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
-def draw_batches(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+def sample_batches(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Draw all triplets once in random order, (batch,) rows at a time, without the rest.
 
     Raises
@@ -192,7 +192,7 @@ def run_epochs(
     *,
     name: str,
     folder: Path,
-    lessons: str,
+    training_set: str,
     take_epoch: Callable[[np.random.Generator], float],
     validate: Callable[[], dict[str, float]],
     scaler: torch.amp.GradScaler | None = None,
@@ -222,7 +222,7 @@ def run_epochs(
         recipe, device, epochs, seconds, best_epoch, curve (loss of each epoch) and validation.
     """
     path = folder / f"{name}.pt"
-    state, best = _load(path, model, optimizer, scaler, recipe, lessons)
+    state, best = _load(path, model, optimizer, scaler, recipe, training_set)
     started = time.monotonic() - state["seconds"]
     with tqdm(total=recipe.epochs, desc=name, initial=state["epochs"], mininterval=2) as bar:
         while state["epochs"] < recipe.epochs and not _is_over(state, recipe):
@@ -241,7 +241,7 @@ def run_epochs(
                     best = {key: t.detach().clone() for key, t in trained_state(model).items()}
                 bar.set_postfix(loss=f"{loss:.3f}", score=f"{found['score']:.3f}")
             state["seconds"] = time.monotonic() - started
-            _save(path, model, optimizer, scaler, recipe, lessons, state, best)
+            _save(path, model, optimizer, scaler, recipe, training_set, state, best)
             bar.update()
     model.load_state_dict(best, strict=False)
     return {"recipe": asdict(recipe), "device": str(next(model.parameters()).device), **state}
@@ -268,10 +268,12 @@ def _seeded(seed: int, epoch: int) -> Iterator[np.random.Generator]:
 # Checkpoints
 
 
-def _load(path: Path, model, optimizer, scaler, recipe, lessons) -> tuple[dict[str, Any], dict]:
+def _load(
+    path: Path, model, optimizer, scaler, recipe, training_set
+) -> tuple[dict[str, Any], dict]:
     if path.exists():
         saved = torch.load(path, map_location="cpu", weights_only=True)
-        if (saved["recipe"], saved.get("lessons")) == (json.dumps(asdict(recipe)), lessons):
+        if (saved["recipe"], saved.get("lessons")) == (json.dumps(asdict(recipe)), training_set):
             model.load_state_dict(saved["model"], strict=False)
             optimizer.load_state_dict(saved["optimizer"])
             if scaler is not None and saved["scaler"]:
@@ -282,9 +284,9 @@ def _load(path: Path, model, optimizer, scaler, recipe, lessons) -> tuple[dict[s
     return empty | {"curve": [], "validation": []}, {}
 
 
-def _save(path: Path, model, optimizer, scaler, recipe, lessons, state, best) -> None:
+def _save(path: Path, model, optimizer, scaler, recipe, training_set, state, best) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    saved = {"recipe": json.dumps(asdict(recipe)), "lessons": lessons,
+    saved = {"recipe": json.dumps(asdict(recipe)), "lessons": training_set,
              "state": state, "best": best,
              "model": {key: t.detach() for key, t in trained_state(model).items()},
              "optimizer": optimizer.state_dict(),

@@ -14,8 +14,8 @@ from regionlab.compose.training import (
     Lessons,
     check_recipe,
     contrastive_loss,
-    draw_batches,
     run_epochs,
+    sample_batches,
     trained_state,
 )
 from regionlab.models.encoder import Encoder
@@ -71,7 +71,7 @@ class TextRecipe:
 
 def tune_text(
     encoder: Encoder,
-    lessons: Lessons,
+    training_set: Lessons,
     recipe: TextRecipe,
     *,
     folder: Path,
@@ -128,11 +128,11 @@ def tune_text(
 
     found = run_epochs(
         tower, optimizer, recipe, name=weights.stem, folder=folder, scaler=scaler,
-        lessons=lessons.digest(encoder.space),
-        take_epoch=lambda rng: _take_epoch(step, lessons, recipe, rng),
+        training_set=training_set.digest(encoder.space),
+        take_epoch=lambda rng: _take_epoch(step, training_set, recipe, rng),
         validate=lambda: measure(TextFeatures(encoder).encode_texts),
     )  # fmt: skip
-    length, dtype = lessons.image_length, recipe.dtype
+    length, dtype = training_set.image_length, recipe.dtype
     write_text(weights, chosen, base, encoder, image_length=length, dtype=dtype)
     return found
 
@@ -187,12 +187,12 @@ class _Step:
         return loss.item()
 
 
-def _take_epoch(step: _Step, lessons: Lessons, recipe: TextRecipe, rng) -> float:
+def _take_epoch(step: _Step, training_set: Lessons, recipe: TextRecipe, rng) -> float:
     losses = []
-    for rows in draw_batches(len(lessons), recipe.batch, rng):
-        forms = rng.integers(len(lessons.wordings[0]), size=len(rows))
-        texts = [lessons.wordings[row][form] for row, form in zip(rows, forms, strict=True)]
-        losses.append(step(lessons.references[rows], lessons.targets[rows], texts))
+    for rows in sample_batches(len(training_set), recipe.batch, rng):
+        forms = rng.integers(len(training_set.wordings[0]), size=len(rows))
+        texts = [training_set.wordings[row][form] for row, form in zip(rows, forms, strict=True)]
+        losses.append(step(training_set.references[rows], training_set.targets[rows], texts))
     return float(np.mean(losses))
 
 
@@ -241,20 +241,20 @@ class CombinerLessons:
 
 
 def encode_lessons(
-    lessons: Lessons, encode_texts: Encode_train_combiner, device
+    training_set: Lessons, encode_texts: Encode_train_combiner, device
 ) -> CombinerLessons:
     """Encode every wording of every triplet once."""
-    forms = zip(*lessons.wordings, strict=True)
-    total = len(lessons.wordings[0])
+    forms = zip(*training_set.wordings, strict=True)
+    total = len(training_set.wordings[0])
     texts = [encode_texts(list(form)) for form in progress(forms, "encode wordings", total)]
-    arrays = (lessons.references, lessons.targets, np.stack(texts, axis=1))
+    arrays = (training_set.references, training_set.targets, np.stack(texts, axis=1))
     return CombinerLessons(*(torch.from_numpy(array).float().to(device) for array in arrays))
 
 
 def train_combiner(
     encoder: Encoder,
     encode_texts: Encode_train_combiner,
-    lessons: Lessons,
+    training_set: Lessons,
     recipe: CombinerRecipe,
     *,
     folder: Path,
@@ -284,18 +284,18 @@ def train_combiner(
     dict
         As `composed_training.run_epochs`.
     """
-    inputs = encode_lessons(lessons, encode_texts, encoder.device)
+    inputs = encode_lessons(training_set, encode_texts, encoder.device)
     combiner = create_combiner(encoder.dim, recipe).to(encoder.device)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=recipe.learning_rate)
     found = run_epochs(
         combiner, optimizer, recipe, name=weights.stem, folder=folder,
-        lessons=lessons.digest(encoder.space, texts),
+        training_set=training_set.digest(encoder.space, texts),
         take_epoch=lambda rng: take_epoch(combiner, optimizer, inputs, recipe.batch, rng),
         validate=lambda: measure(combiner),
     )  # fmt: skip
     write_combiner(
         weights, combiner, encoder,
-        image_length=lessons.image_length, texts=texts, dtype=recipe.dtype,
+        image_length=training_set.image_length, texts=texts, dtype=recipe.dtype,
     )  # fmt: skip
     return found
 
@@ -311,18 +311,18 @@ def create_combiner(width: int, recipe: CombinerRecipe) -> Combiner:
 def take_epoch(
     combiner: Combiner,
     optimizer: torch.optim.Optimizer,
-    lessons: CombinerLessons,
+    training_set: CombinerLessons,
     batch: int,
     rng: np.random.Generator,
 ) -> float:
     """Train for one epoch, each triplet in one of its wordings; return the mean loss."""
     combiner.train()
     losses = []
-    for rows in draw_batches(len(lessons), batch, rng):
-        forms = torch.from_numpy(rng.integers(lessons.texts.shape[1], size=len(rows)))
+    for rows in sample_batches(len(training_set), batch, rng):
+        forms = torch.from_numpy(rng.integers(training_set.texts.shape[1], size=len(rows)))
         rows = torch.from_numpy(rows)
-        predicted = combiner(lessons.references[rows], lessons.texts[rows, forms])
-        loss = contrastive_loss(predicted, lessons.targets[rows])
+        predicted = combiner(training_set.references[rows], training_set.texts[rows, forms])
+        loss = contrastive_loss(predicted, training_set.targets[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

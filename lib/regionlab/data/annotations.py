@@ -21,7 +21,7 @@ from regionlab.data.records import (
     take_flag,
     take_id,
     take_size,
-    take_words,
+    text_only,
 )
 
 Size = tuple[int, int]  # width and height of the image in pixels
@@ -272,7 +272,7 @@ def read_categories(source: Source) -> dict[str, str | BadValue]:
             source.fault(what, e)
             continue
         try:
-            name = take_words(record, "name")
+            name = text_only(record, "name")
             known = names.get(category_id, name)
             if known != name:
                 raise BadValue(f"the id names two categories, {show(str(known))} and {show(name)}")
@@ -415,7 +415,7 @@ def make_captions(source: Source, paths: Mapping[str, str]) -> pd.DataFrame:
         image_id = None
         try:
             image_id = _take_image(record, source)
-            caption = take_words(record, "caption")
+            caption = text_only(record, "caption")
             rows.append((_take_new_id(record, seen), image_id, caption))
         except BadValue as e:
             source.fault(f"{place}, id {show(record.get('id'))}", e, paths.get(image_id))

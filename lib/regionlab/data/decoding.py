@@ -15,6 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from regionlab.data.listing import has_heif
+from regionlab.util.errors import RegionlabError
 from regionlab.util.progress import progress
 
 # A fixed list keeps PIL's rarely used decoders away from files that nobody vouches for. HEIF is
@@ -24,7 +25,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
 LIMIT_VARIABLE = "REGIONLAB_MAX_PIXELS"
 
 
-class ImageError(ValueError):
+class ImageError(RegionlabError, ValueError):
     """A picture that cannot be read: `path` says which, `reason` says why."""
 
     def __init__(self, path: Path | str, reason: str) -> None:
@@ -113,7 +114,7 @@ OTHER_END = {
 }
 
 
-class RangeError(ValueError):
+class RangeError(RegionlabError, ValueError):
     """Pixel values that have no agreed range; the text says what to do."""
 
 

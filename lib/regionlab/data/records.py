@@ -46,7 +46,7 @@ def take_id(record: dict, key: str = "id") -> str:
     raise BadValue(f"{say(record, key)}, which is no id")
 
 
-def take_words(record: dict, key: str) -> str:
+def text_only(record: dict, key: str) -> str:
     """Return a text with more than blanks in it."""
     value = record.get(key)
     if not isinstance(value, str) or not value.strip():
@@ -58,7 +58,7 @@ def take_words(record: dict, key: str) -> str:
 
 def take_file_name(record: dict, key: str = "file_name") -> str:
     """Return the name of a file that lies, or could lie, below some folder."""
-    name = take_words(record, key)
+    name = text_only(record, key)
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or not path.name:
         raise BadValue(f"{say(record, key)}, but must be relative to the folder and stay in it")

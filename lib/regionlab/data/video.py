@@ -17,6 +17,7 @@ from regionlab.data.captions import make_skipped
 from regionlab.data.collection import Collection, make_table
 from regionlab.data.images import write_image
 from regionlab.data.listing import FILM_SUFFIXES, is_text, list_content, list_files, unread_films
+from regionlab.util.errors import RegionlabError
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA, expand, shorten_path
 from regionlab.util.progress import progress
@@ -24,7 +25,7 @@ from regionlab.util.progress import progress
 LOST = Fraction(1)  # seconds that may be missing at the end before a film counts as cut short
 
 
-class FilmError(ValueError):
+class FilmError(RegionlabError, ValueError):
     """A film that cannot be read, or not to its end."""
 
 

@@ -27,17 +27,17 @@ from regionlab.index.staging import (
     PREVIOUS,
     REGIONS,
     check_replaceable,
-    claim_index,
     drop_previous,
     finish_swap,
     get_workshop,
     has_leftovers,
+    lock_index,
     plan_build,
 )
 from regionlab.index.stamps import Look, hash_unknown, look_at_files, refresh_stamps
 from regionlab.index.tables import IndexFolderError, make_storable, read_manifest
 from regionlab.models.encoder import Encoder
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING
 
@@ -55,7 +55,7 @@ def build_index(
     fresh: bool = False,
     segmenter: Segmenter | None = None,
     encoding: str = DEFAULT_ENCODING,
-    everything: Everything | None = None,
+    everything: MaskGeneratorConfig | None = None,
 ) -> Index:
     """Embed all images of a collection into an index on disk, or go on with one begun.
 
@@ -153,7 +153,7 @@ def make_index(
     if index is not None:
         return index
     try:
-        with claim_index(folder):
+        with lock_index(folder):
             finish_swap(folder)
             index = None if fresh else current()
             if index is None:

@@ -27,10 +27,10 @@ from regionlab.index.staging import (
     keep_previous,
     open_shards,
     open_workshop,
-    whole_folder,
+    staged_folder,
 )
 from regionlab.index.stamps import Look, Stamp, hash_unknown
-from regionlab.index.tables import Known, get_policy, write_index_files
+from regionlab.index.tables import Reused, get_policy, write_index_files
 from regionlab.index.vectors import StackedVectors
 from regionlab.models.encoder import Encoder
 from regionlab.models.pipeline import resolve_batch_size
@@ -42,7 +42,7 @@ def make_images(
     target: Path,
     collection: Collection,
     encoder: Encoder | None,
-    known: Known,
+    known: Reused,
     *,
     shards: Path,
     folder: Path,
@@ -70,7 +70,7 @@ def make_images(
     if len(rest):
         batch_size = resolve_batch_size(encoder, sizes["batch_size"])
         write(collection, rest, encoder, shards, **sizes | {"batch_size": batch_size})
-    with whole_folder(target) as new:
+    with staged_folder(target) as new:
         write_index_files(
             new, collection, shards, folder=folder, plan=plan, known=known, stamps=stamps
         )
@@ -266,14 +266,14 @@ def _find_model(change: Change, source: Index | None) -> dict[str, Any]:
 
 def _find_known(
     change: Change, source: Index | None, rows: np.ndarray, others: list[Path], model: dict
-) -> Known:
+) -> Reused:
     """Return what an index and the salvage of cut off work hold of the collection's images."""
     dim = model["dim"]
     images, vectors, seconds = read_salvage(others, dim)
     if source is not None:
         unchanged = np.array_equal(rows, np.arange(len(source)))
         file = source.folder / "image_vectors.npy" if unchanged else None
-        known = Known(source.images, source.vectors, rows, model, source.manifest["seconds"], file)
+        known = Reused(source.images, source.vectors, rows, model, source.manifest["seconds"], file)
         if not len(images) or (rows >= 0).all():
             return known
         held = pd.concat([source.images[list(images)], images], ignore_index=True)
@@ -287,4 +287,4 @@ def _find_known(
         found = match_digests(images["sha256"], look.digests)
         offset = len(held) - len(images)
         rows = np.where((rows < 0) & (found >= 0), found + offset, rows)
-    return Known(held, vectors, rows, model, seconds)
+    return Reused(held, vectors, rows, model, seconds)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.data.masks import rle_to_mask
-from regionlab.index.staging import claim_index, finish_swap, is_ready, stamp_file
+from regionlab.index.staging import finish_swap, is_ready, lock_index, stamp_file
 from regionlab.index.tables import (
     IndexFolderError,
     check_agreement,
@@ -178,7 +178,7 @@ def open_index(folder: Path | str) -> Index:
     folder = Path(folder).expanduser().resolve()
     seen = stamp_file(folder / "manifest.json")
     if not folder.exists() and is_ready(folder):
-        with claim_index(folder, wait=SWAP_SECONDS):
+        with lock_index(folder, wait=SWAP_SECONDS):
             finish_swap(folder)
     try:
         return _read_index(folder)

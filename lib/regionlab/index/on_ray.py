@@ -19,7 +19,7 @@ from regionlab.index.change import check_sizes
 from regionlab.index.index import Index
 from regionlab.index.shards import find_missing, list_paths, pack_shard, save_shard, take_apart
 from regionlab.models.encoder import Encoder
-from regionlab.runs.ray_cluster import ClusterError, check_room, import_ray, open_cluster
+from regionlab.runs.ray_cluster import ClusterError, check_capacity, import_ray, open_cluster
 from regionlab.util.paths import expand, index_folder
 from regionlab.util.progress import progress, run_command
 
@@ -27,7 +27,7 @@ READERS = 2  # threads of a worker that read images, at least
 RETRIES = 3  # of a shard whose worker died
 
 
-class Crew(NamedTuple):
+class WorkerSpec(NamedTuple):
     """The workers: how many, what each holds, and which model each loads."""
 
     workers: int
@@ -66,7 +66,7 @@ class ShardEncoder:
     in words, since Ray would try again and wrap them in its own stack traces.
     """
 
-    def __init__(self, crew: Crew, model: Model, root: Path, batch_size: int, readers: int):
+    def __init__(self, crew: WorkerSpec, model: Model, root: Path, batch_size: int, readers: int):
         self.crew, self.model, self.root = crew, model, root
         self.encoder: Encoder | None = None
         self.sizes = {"batch_size": batch_size, "workers": readers}
@@ -155,9 +155,9 @@ def build_index_distributed(
     if isinstance(batch_size, str):
         raise ValueError(f"batch_size must be a number for several workers, got {batch_size!r}")
     sizes = check_sizes(batch_size, max(READERS, cpus_per_worker), shard_size)
-    crew = Crew(workers, cpus_per_worker, gpus_per_worker, encoder, precision, padding)
+    crew = WorkerSpec(workers, cpus_per_worker, gpus_per_worker, encoder, precision, padding)
     with open_cluster(address) as ray:
-        check_room(ray, workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
+        check_capacity(ray, workers, cpus=cpus_per_worker, gpus=gpus_per_worker)
         with _plain_errors(ray):
             model = _ask_for_model(ray, crew)
             write = partial(write_shards_with_ray, crew=crew)
@@ -175,7 +175,7 @@ def write_shards_with_ray(
     batch_size: int,
     workers: int,
     shard_size: int,
-    crew: Crew,
+    crew: WorkerSpec,
 ) -> None:
     """Do what `shards.write_shards` does, on a cluster that is connected.
 
@@ -204,7 +204,7 @@ def write_shards_with_ray(
             save_shard(folder, int(result["start"]), result["shard"])
 
 
-def _map_shards(ray, shards: list[dict], count: int, crew: Crew, given: tuple):
+def _map_shards(ray, shards: list[dict], count: int, crew: WorkerSpec, given: tuple):
     """Return the data set of the embedded shards, which Ray makes while it is gone through."""
     with warnings.catch_warnings():
         # Without a limit a picture that kills its worker is tried for ever. Ray is to take the
@@ -223,7 +223,7 @@ def _map_shards(ray, shards: list[dict], count: int, crew: Crew, given: tuple):
     return dataset
 
 
-def _ask_for_model(ray, crew: Crew) -> Model:
+def _ask_for_model(ray, crew: WorkerSpec) -> Model:
     """Load the model where a worker would, which may compute in another precision than here."""
 
     def describe() -> Model:

@@ -17,11 +17,11 @@ import pandas as pd
 from regionlab.data.decoding import ImageError
 from regionlab.data.images import read_image_and_digest
 from regionlab.index.index import Index
-from regionlab.index.staging import whole_folder
+from regionlab.index.staging import staged_folder
 from regionlab.index.tables import REGION_COLUMNS, empty_table, name_region
 from regionlab.index.vectors import open_vectors, write_vectors
 from regionlab.models.encoder import NO_DIRECTION, Encoder
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Region, Segmenter
 from regionlab.regions.encodings import encode_regions
 from regionlab.util.memory import name_picture, named_memory_error
@@ -45,7 +45,7 @@ def write_shards(
     folder: Path,
     *,
     encoding: str,
-    everything: Everything,
+    everything: MaskGeneratorConfig,
     shard_size: int,
 ) -> None:
     """Find and encode the regions of images that no shard in `folder` holds yet.
@@ -108,7 +108,7 @@ def _visit(
     segmenter: Segmenter,
     encoder: Encoder,
     encoding: str,
-    everything: Everything,
+    everything: MaskGeneratorConfig,
 ) -> Visit:
     began = time.perf_counter()
     vectors, lines, reason = np.empty((0, encoder.dim), np.float32), [], ""
@@ -152,7 +152,7 @@ def _save(shard: Path, seen: pd.DataFrame, visits: list[Visit], dim: int) -> Non
     images = seen.assign(
         reason=[visit.reason for visit in visits], seconds=[visit.seconds for visit in visits]
     )
-    with whole_folder(shard) as new:
+    with staged_folder(shard) as new:
         table.to_parquet(new / "regions.parquet")
         blocks = (visit.vectors for visit in visits)
         write_vectors(new / "vectors.npy", blocks, (len(lines), dim))

@@ -17,14 +17,14 @@ from regionlab.index.region_shards import list_shards, read_tables, read_vectors
 from regionlab.index.staging import (
     REGION_SHARDS,
     REGIONS,
-    claim_index,
     drop_previous,
     finish_swap,
     get_workshop,
     has_leftovers,
+    lock_index,
     open_shards,
     open_workshop,
-    whole_folder,
+    staged_folder,
 )
 from regionlab.index.tables import (
     PENDING,
@@ -36,7 +36,7 @@ from regionlab.index.tables import (
 )
 from regionlab.index.vectors import StackedVectors, merge_vectors, open_vectors
 from regionlab.models.encoder import Encoder
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING, find_encoding
 from regionlab.util.progress import say
@@ -67,7 +67,7 @@ class RegionSource(NamedTuple):
         return np.where(rows < 0, -1, first.index.to_numpy(np.int64)[rows] if len(first) else -1)
 
 
-class KnownRegions(NamedTuple):
+class ReusedRegions(NamedTuple):
     """Regions that are taken over, as the new index will have them.
 
     Attributes
@@ -134,7 +134,7 @@ def have_no_source(dim: int) -> RegionSource:
 
 def take_over_regions(
     source: RegionSource, images: pd.DataFrame, rows: np.ndarray, *, retry: bool
-) -> KnownRegions:
+) -> ReusedRegions:
     """Return the regions that the images of a new index take over.
 
     Parameters
@@ -160,11 +160,11 @@ def take_over_regions(
     table.loc[other, "region_id"] = names
     seconds = source.images["seconds"].to_numpy()[old_rows]
     visits = pd.DataFrame({"reason": reasons[old_rows], "seconds": seconds}, index=new_rows)
-    return KnownRegions(table, sources, source.vectors, visits)
+    return ReusedRegions(table, sources, source.vectors, visits)
 
 
 def merge_regions(
-    known: KnownRegions, rest: np.ndarray, shards: Path | None
+    known: ReusedRegions, rest: np.ndarray, shards: Path | None
 ) -> tuple[pd.DataFrame, Iterator[np.ndarray], pd.DataFrame]:
     """Return table, vectors in blocks, and visits of a new index.
 
@@ -216,7 +216,7 @@ def add_regions(
     encoder: Encoder,
     *,
     encoding: str = DEFAULT_ENCODING,
-    everything: Everything | None = None,
+    everything: MaskGeneratorConfig | None = None,
     shard_size: int = 128,
     fresh: bool = False,
 ) -> Index:
@@ -259,7 +259,7 @@ def add_regions(
     folder = index.folder
     current = None if fresh or has_leftovers(folder, REGIONS) else _reopen(index)
     if current is None or not has_regions(current, policy):
-        with claim_index(folder):
+        with lock_index(folder):
             finish_swap(folder)
             current = _reopen(index)
             if fresh or not has_regions(current, policy):
@@ -332,7 +332,7 @@ def make_regions(
             encoder,
             shards,
             encoding=policy["encoding"],
-            everything=Everything(**policy["everything"]),
+            everything=MaskGeneratorConfig(**policy["everything"]),
             shard_size=shard_size,
         )
     merged = merge_regions(known, rest, None if segmenter is None else shards)
@@ -341,14 +341,14 @@ def make_regions(
         and known.table.equals(source.table)
         and len(merged[0]) == len(known.table)
     )
-    with whole_folder(work / "ready") as new:
+    with staged_folder(work / "ready") as new:
         unchanged = unchanged if same else None
         write_region_files(new, index.folder, policy, *merged, unchanged=unchanged)
 
 
 def _find_known(
     index: Index, source: RegionSource | None, rows: np.ndarray, salvage: RegionSource, retry: bool
-) -> KnownRegions:
+) -> ReusedRegions:
     """Return the regions of a source, and of cut off work where the source has none."""
     images = index.images
     source = have_no_source(index.manifest["dim"]) if source is None else source
@@ -373,7 +373,7 @@ def _reopen(index: Index) -> Index:
 
 
 def describe_policy(
-    segmenter: Segmenter, encoder: Encoder, encoding: str, everything: Everything | None
+    segmenter: Segmenter, encoder: Encoder, encoding: str, everything: MaskGeneratorConfig | None
 ) -> dict[str, Any]:
     """Return what decides the regions, as it reads back from JSON.
 

@@ -34,7 +34,7 @@ class IndexBusyError(IndexFolderError):
 
 
 @contextmanager
-def claim_index(folder: Path, *, wait: float = 0) -> Iterator[None]:
+def lock_index(folder: Path, *, wait: float = 0) -> Iterator[None]:
     """Keep everybody else from writing an index meanwhile, within a `with`.
 
     The lock is the operating system's: it goes with the process, however that ends. What the
@@ -229,7 +229,7 @@ def stamp_file(path: Path) -> str:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def staged_folder(target: Path) -> Iterator[Path]:
     """Give a new folder to be filled, which takes the place of `target` once all is on the disk.
 
     Cut off anywhere, even by a power failure, `target` is whole or not there.

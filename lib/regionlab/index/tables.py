@@ -28,6 +28,7 @@ from regionlab.index.vectors import (
     write_failures,
     write_vectors,
 )
+from regionlab.util.errors import RegionlabError
 from regionlab.util.files import hash_file
 
 OURS = ("image_id", "path", "reason")
@@ -139,11 +140,11 @@ REGION_FILES = ("regions.parquet", "region_vectors.npy", "region_failures.csv")
 FILES = ("manifest.json", *IMAGE_FILES, *REGION_FILES, STAMPS)
 
 
-class IndexFolderError(ValueError):
+class IndexFolderError(RegionlabError, ValueError):
     """An index that is missing, damaged, or made by another model; says what to do."""
 
 
-class Known(NamedTuple):
+class Reused(NamedTuple):
     """An older index's images, and which of them a new one takes over.
 
     Attributes
@@ -178,7 +179,7 @@ def write_index_files(
     *,
     folder: Path,
     plan: str,
-    known: Known,
+    known: Reused,
     stamps: list[Stamp],
 ) -> None:
     """Join what is known and the shards of the rest into the files of an index.
@@ -249,7 +250,7 @@ def write_index_files(
     write_manifest(new, manifest)
 
 
-def _merge_visits(known: Known, shards: Path) -> pd.DataFrame:
+def _merge_visits(known: Reused, shards: Path) -> pd.DataFrame:
     """Return `width`, `height`, `sha256` and `reason` of all images, in their order."""
     old = known.images[["width", "height", "sha256"]].iloc[known.rows[known.rows >= 0]]
     old = old.assign(reason="").set_axis(np.flatnonzero(known.rows >= 0))

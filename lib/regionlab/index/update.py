@@ -15,7 +15,7 @@ from regionlab.data.collection import Collection
 from regionlab.index.build import warn_of_failures
 from regionlab.index.change import Change, check_sizes, make_change, match_images
 from regionlab.index.index import Index, open_index
-from regionlab.index.staging import IMAGES, claim_index, finish_swap, get_workshop, plan_build
+from regionlab.index.staging import IMAGES, finish_swap, get_workshop, lock_index, plan_build
 from regionlab.index.stamps import Look, hash_unknown, look_at_files
 from regionlab.index.tables import IndexFolderError, make_storable
 from regionlab.models.encoder import Encoder
@@ -168,7 +168,7 @@ def _extend_plan(index: Index, *changes: object) -> str:
 @contextmanager
 def _claimed(index: Index) -> Iterator[Index]:
     """Give the index as it is on disk now, and keep others from writing it meanwhile."""
-    with claim_index(index.folder):
+    with lock_index(index.folder):
         finish_swap(index.folder)
         yield open_index(index.folder)
         shutil.rmtree(get_workshop(index.folder, IMAGES), ignore_errors=True)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from regionlab.metrics.stats import exact_interval
 from regionlab.search.engine import ROUNDING
+from regionlab.util.errors import RegionlabError
 from regionlab.util.paths import expand
 
 if TYPE_CHECKING:
@@ -209,11 +210,11 @@ RIGHT_OR_WRONG = ("accuracy", "weighted recall")  # shares of images, which have
 WITHOUT_INTERVAL = ("weighted precision",)
 
 
-class ProbeFileError(ValueError):
+class ProbeFileError(RegionlabError, ValueError):
     """A file that is no probe, or is not to be trusted."""
 
 
-def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, ClassifierMixin]":
+def make_query_vectors(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, ClassifierMixin]":
     """Make the paper's probe, its baselines and what tells them apart, unfitted.
 
     Raw probes take the unit vectors as they are; scaled ones bring each dimension to mean 0 and
@@ -257,7 +258,7 @@ def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, Classifie
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ProbeResult:
     """What a fitted probe says of the images it learned from, and of those it did not.
 
     Attributes
@@ -295,13 +296,13 @@ class Reading:
 
 def fit_probe(
     model: "ClassifierMixin", vectors: np.ndarray, labels: Sequence, split: Split
-) -> Reading:
+) -> ProbeResult:
     """Fit a fresh copy of a model to the train side and let it label both sides.
 
     Parameters
     ----------
     model
-        A scikit-learn classifier, such as from `make_probes`; it stays as it is.
+        A scikit-learn classifier, such as from `make_query_vectors`; it stays as it is.
     vectors
         (n, d) float32.
     labels
@@ -321,7 +322,7 @@ def fit_probe(
         raise ValueError(f"{len(vectors)} vectors have {len(labels)} labels")
     rows = {"train": split.train, "test": split.test}
     model = clone(model).fit(vectors[split.train], labels[split.train])
-    return Reading(
+    return ProbeResult(
         model,
         {side: labels[rows[side]] for side in SIDES},
         {side: model.predict(vectors[rows[side]]) for side in SIDES},

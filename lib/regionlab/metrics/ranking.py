@@ -7,12 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from regionlab.metrics.stats import summarise
+from regionlab.metrics.stats import mean_with_ci
 from regionlab.search.images import Ranking
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedRanking:
+class RankedGains:
     """Hold what each query found, and what there was to find.
 
     A gain says how relevant an image is: 0 not at all, more is better; bool or 0
@@ -78,7 +78,7 @@ class JudgedRanking:
 
 def judge_ranking(
     rows: np.ndarray, relevance: np.ndarray, *, exclude: np.ndarray | None
-) -> JudgedRanking:
+) -> RankedGains:
     """Look up how relevant the ranked gallery rows are.
 
     Parameters
@@ -109,10 +109,10 @@ def judge_ranking(
         relevance = _without_own(rows, relevance, exclude)
     # The last column, a gain of nothing, is what row -1 reads.
     padded = np.pad(relevance, ((0, 0), (0, 1)))
-    return JudgedRanking(np.take_along_axis(padded, rows, axis=1), relevance)
+    return RankedGains(np.take_along_axis(padded, rows, axis=1), relevance)
 
 
-def judge_hits(hits: np.ndarray, n_relevant: np.ndarray) -> JudgedRanking:
+def judge_hits(hits: np.ndarray, n_relevant: np.ndarray) -> RankedGains:
     """Judge a ranking without grades, given how many relevant images there are.
 
     Parameters
@@ -136,7 +136,7 @@ def judge_hits(hits: np.ndarray, n_relevant: np.ndarray) -> JudgedRanking:
         raise ValueError(f"n_relevant must be one int for each of {len(hits)} queries")
     if (n_relevant < 0).any():
         raise ValueError(f"n_relevant holds {n_relevant.min()}; a count is 0 or more")
-    return JudgedRanking(hits, np.arange(n_relevant.max(initial=0)) < n_relevant[:, None])
+    return RankedGains(hits, np.arange(n_relevant.max(initial=0)) < n_relevant[:, None])
 
 
 def _check_gains(name: str, gains: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ def _check_found_exists(found: np.ndarray, ideal: np.ndarray) -> None:
         )
 
 
-def hit_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
+def hit_at_k(judged: RankedGains, k: int) -> np.ndarray:
     """Return 1 for each query with a relevant image among its first k, else 0.
 
     The papers' Recall@K (and trec_eval's success). Returns (q,) float, NaN where
@@ -226,7 +226,7 @@ def hit_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
     return _where_defined(judged, _count_hits(judged, k) > 0)
 
 
-def recall_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
+def recall_at_k(judged: RankedGains, k: int) -> np.ndarray:
     """Return the share of each query's relevant images that its first k hold.
 
     With more than k relevant images it cannot reach 1. Returns (q,) float in
@@ -235,7 +235,7 @@ def recall_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
     return _where_defined(judged, _count_hits(judged, k) / np.maximum(judged.n_relevant, 1))
 
 
-def precision_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
+def precision_at_k(judged: RankedGains, k: int) -> np.ndarray:
     """Return the share of each query's first k images that are relevant.
 
     The divisor is k, even where fewer images are relevant or ranked. Returns (q,)
@@ -245,7 +245,7 @@ def precision_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
 
 
 def average_precision(
-    judged: JudgedRanking, k: int | None = None, *, divisor: Literal["relevant", "min_rk"]
+    judged: RankedGains, k: int | None = None, *, divisor: Literal["relevant", "min_rk"]
 ) -> np.ndarray:
     """Return each query's precision at its hits, summed and divided.
 
@@ -279,7 +279,7 @@ def average_precision(
     return _where_defined(judged, (precisions * hits).sum(axis=1) / np.maximum(most, 1))
 
 
-def ndcg_at_k(judged: JudgedRanking, k: int) -> np.ndarray:
+def ndcg_at_k(judged: RankedGains, k: int) -> np.ndarray:
     """Return each query's discounted gain over that of the best possible ranking.
 
     DCG@k = sum over ranks i = 1..k of gain_i / log2(i + 1), linear in the gain. The
@@ -314,11 +314,11 @@ def top1_similarity(scores: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(scores[:, 0]), scores[:, 0], np.nan)
 
 
-def _count_hits(judged: JudgedRanking, k: int) -> np.ndarray:
+def _count_hits(judged: RankedGains, k: int) -> np.ndarray:
     return np.count_nonzero(judged.first(k), axis=1)
 
 
-def _where_defined(judged: JudgedRanking, values: np.ndarray) -> np.ndarray:
+def _where_defined(judged: RankedGains, values: np.ndarray) -> np.ndarray:
     return np.where(judged.n_relevant > 0, values, np.nan)
 
 
@@ -383,10 +383,10 @@ def evaluate(
     Returns
     -------
     dict
-        Metric to `{"value", "ci95", "n"}`, see `bootstrap.summarise`.
+        Metric to `{"value", "ci95", "n"}`, see `bootstrap.mean_with_ci`.
     """
     measured = measure_ranking(ranking, relevance, cuts=cuts)
     return {
-        name: summarise(values, seed=seed, n_resamples=resamples)
+        name: mean_with_ci(values, seed=seed, n_resamples=resamples)
         for name, values in measured.items()
     }

@@ -9,7 +9,7 @@ from regionlab.util.checks import check_choice
 LEVELS = ("nominal", "ordinal", "interval")
 
 
-def find_alpha(ratings: np.ndarray, *, level: str = "ordinal") -> float:
+def krippendorff_alpha(ratings: np.ndarray, *, level: str = "ordinal") -> float:
     """Return Krippendorff's alpha: 1 is full agreement, 0 that of chance, below it is worse.
 
         alpha = 1 - observed disagreement / disagreement expected by chance
@@ -71,7 +71,7 @@ def _square_distances(values: np.ndarray, totals: np.ndarray, level: str) -> np.
 _CELLS_A_BATCH = 2**21  # resampled values held at once: 16 MiB of float64
 
 
-def summarise(
+def mean_with_ci(
     values: np.ndarray,
     *,
     seed: int | np.random.Generator,
@@ -136,12 +136,12 @@ def summarise_parts(
     parts
         (q,) the name of each query's part.
     seed, groups, n_resamples
-        As for `summarise`.
+        As for `mean_with_ci`.
 
     Returns
     -------
     dict
-        Part, in the order of names, to what `summarise` returns; without "ci95" where fewer
+        Part, in the order of names, to what `mean_with_ci` returns; without "ci95" where fewer
         than two queries (or groups) have a value, and no entry where none has.
     """
     values, parts, found = _check_values("values", values), np.asarray(parts), {}
@@ -150,7 +150,7 @@ def summarise_parts(
         labels = None if groups is None else [groups[row] for row in rows]
         if (len(rows) if labels is None else len(set(labels))) > 1:
             draws = {"seed": seed, "groups": labels, "n_resamples": n_resamples}
-            found[str(part)] = summarise(values[rows], **draws)
+            found[str(part)] = mean_with_ci(values[rows], **draws)
         elif len(rows):
             found[str(part)] = {"value": float(values[rows].mean()), "n": len(rows)}
     return found
@@ -190,7 +190,7 @@ def compare_paired(
     seed
         Of the resampling.
     groups
-        (q,) a label a query, as for `summarise`.
+        (q,) a label a query, as for `mean_with_ci`.
     n_resamples
         Number of resamples, and the most sign flips.
 
@@ -251,14 +251,14 @@ def compare_apart(
     Raises
     ------
     ValueError
-        As `summarise` does, for either side.
+        As `mean_with_ci` does, for either side.
     """
     rng, sides = np.random.default_rng(seed), []
     for name, values in (("a", a), ("b", b)):
         values, _ = _take_defined(_check_values(name, values), None)
         _check_enough(len(values), "queries", n_resamples)
         sides.append(values)
-    drawn = [draw_groups(v[None], np.ones((1, len(v))), rng, n_resamples) for v in sides]
+    drawn = [sample_groups(v[None], np.ones((1, len(v))), rng, n_resamples) for v in sides]
     return {
         "value": float(sides[0].mean() - sides[1].mean()),
         "ci95": np.percentile(drawn[0] - drawn[1], [2.5, 97.5]).tolist(),
@@ -266,7 +266,7 @@ def compare_apart(
     }
 
 
-def draw_groups(
+def sample_groups(
     sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, n_resamples: int
 ) -> np.ndarray:
     """Return the means of samples that are made by drawing whole groups, with replacement.
@@ -305,7 +305,7 @@ def _bootstrap_mean(
     _check_enough(number, what, n_resamples)
     if labels is not None:
         sums, counts = _sum_by_group(values, labels)
-        means = draw_groups(sums[None], counts[None], rng, n_resamples)
+        means = sample_groups(sums[None], counts[None], rng, n_resamples)
         return np.percentile(means, [2.5, 97.5]).tolist()
     batch = max(1, _CELLS_A_BATCH // len(values))
     low, high = bootstrap(

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from regionlab.util.errors import RegionlabError
+
 # Under which scripts save a state dict, the first of several that are there being taken
 KEYS = (
     "state_dict", "model_state_dict", "model", "model_state", "module", "net", "network", "weights",
@@ -42,7 +44,7 @@ HARMLESS = (
 SHOWN = 100  # characters of each part of a reason
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RegionlabError, ValueError):
     """A file without weights that can be read; says why."""
 
 

@@ -17,7 +17,7 @@ from regionlab.models.pipeline import (
     ImageBatch,
     Preprocessing,
     SideBySide,
-    read_ahead,
+    prefetch,
     resolve_batch_size,
 )
 from regionlab.util.memory import is_out_of_memory
@@ -244,7 +244,7 @@ class Encoder:
         steps = Preprocessing(self.preprocess, self.device, self.dtype)
         items = ((row, source, steps) for row, source in enumerate(images))
         with (
-            closing(read_ahead(items, batch_size, workers, self._read)) as batches,
+            closing(prefetch(items, batch_size, workers, self._read)) as batches,
             closing(SideBySide(self.device)) as model,
         ):
             for batch in batches:

@@ -24,7 +24,7 @@ PIXELS = 2**26  # of logits that are in memory at a time; three masks of a pictu
 
 
 @dataclass(frozen=True)
-class Everything:
+class MaskGeneratorConfig:
     """How to find all regions of an image: SAM asked on a grid of points.
 
     The defaults are SAM's own, which are made for photographs. Its further runs on crops of
@@ -77,7 +77,9 @@ class Everything:
 
 
 @torch.no_grad()
-def find_everything(predictor: SamPredictor, image: np.ndarray, settings: Everything) -> list[dict]:
+def generate_masks(
+    predictor: SamPredictor, image: np.ndarray, settings: MaskGeneratorConfig
+) -> list[dict]:
     """Return the records of `SamAutomaticMaskGenerator` that the settings leave, best first.
 
     The very same masks and numbers, in about two thirds of the time: masks of low predicted
@@ -111,7 +113,7 @@ def find_everything(predictor: SamPredictor, image: np.ndarray, settings: Everyt
     return rank_records(large)[: settings.max_regions]
 
 
-def _ask(predictor: SamPredictor, points: np.ndarray, settings: Everything) -> dict:
+def _ask(predictor: SamPredictor, points: np.ndarray, settings: MaskGeneratorConfig) -> dict:
     """Return three masks of each point, those that pass the thresholds."""
     low, quality = _decode(predictor, points)
     xy = torch.as_tensor(points).repeat_interleave(low.shape[1], 0)
@@ -132,7 +134,7 @@ def _ask(predictor: SamPredictor, points: np.ndarray, settings: Everything) -> d
 
 
 def _sift(
-    predictor: SamPredictor, low: torch.Tensor, settings: Everything
+    predictor: SamPredictor, low: torch.Tensor, settings: MaskGeneratorConfig
 ) -> tuple[list[MaskBits], torch.Tensor, torch.Tensor]:
     """Return the stable masks of logits (k, g, g), their boxes, and the stability of all k."""
     threshold, logits = predictor.model.mask_threshold, _enlarge(predictor, low)

@@ -47,7 +47,7 @@ class ImageBatch:
     failures: list[tuple[int, ImageError]]
 
 
-def read_ahead(
+def prefetch(
     items: Iterable, batch_size: int, workers: int, read: Callable[[Any], Any]
 ) -> Iterator[list]:
     """Yield what `read` returns for each item, in order and in batches.

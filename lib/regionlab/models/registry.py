@@ -17,8 +17,8 @@ from regionlab.models.pipeline import MARGIN, pad_first
 from regionlab.models.weights import WeightsError, WeightsFile, find_weights
 
 import open_clip  # isort: skip
-from regionlab.data.masks import ISLAND_SHARE
-from regionlab.models.mask_generator import Everything
+from regionlab.data.masks import MIN_COMPONENT_SHARE
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Segmenter, bound_memory
 from regionlab.models.toy import create_toysam
 from regionlab.models.weights import find_sam_weights, misfit, read_sam_weights
@@ -224,7 +224,9 @@ ARCHITECTURES: dict[str, Callable[[], Sam]] = {
 # toysam's masks have 64 x 64 logits, whose edges are softer than SAM's. On 60 scenes of Toybox val
 # these leave a mask of IoU 0.5 or more for 99 % of the objects, SAM's own thresholds for 1 %.
 EVERYTHING = {
-    "toysam": Everything(points_per_side=8, pred_iou_thresh=0.5, stability_score_thresh=0.5)
+    "toysam": MaskGeneratorConfig(
+        points_per_side=8, pred_iou_thresh=0.5, stability_score_thresh=0.5
+    )
 }
 
 
@@ -234,7 +236,7 @@ def load_segmenter(
     device: str = "auto",
     precision: str = "auto",
     cache_size: int = 8,
-    islands: float = ISLAND_SHARE,
+    islands: float = MIN_COMPONENT_SHARE,
 ) -> Segmenter:
     """Load a segmenter by name.
 

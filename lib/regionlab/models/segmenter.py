@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from regionlab.models import torchvision_cpu  # noqa: F401 - makes segment_anything importable on a CPU
+from regionlab.util.errors import RegionlabError
 
 from segment_anything import SamPredictor  # isort: skip
 from segment_anything.modeling import Sam  # isort: skip
@@ -19,16 +20,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from regionlab.data.masks import (
-    ISLAND_SHARE,
+    MIN_COMPONENT_SHARE,
     KeptSmall,
     MaskBits,
     check_mask,
-    drop_islands,
     mask_to_box,
     mask_to_rle,
+    remove_small_components,
 )
 from regionlab.data.prompts import Box, Points, Prompt, Text, Whole, fit_prompt
-from regionlab.models.mask_generator import Everything, find_everything
+from regionlab.models.mask_generator import MaskGeneratorConfig, generate_masks
 from regionlab.util.memory import name_picture, named_memory_error
 
 
@@ -117,7 +118,7 @@ def bound_memory(sam: Sam) -> Sam:
     return sam
 
 
-class EmptyMaskError(ValueError):
+class EmptyMaskError(RegionlabError, ValueError):
     """The segmenter found no pixel for a prompt; says which, and what to try."""
 
 
@@ -187,7 +188,8 @@ class Segmenter:
         How many images are remembered, the least recently used go first; a `vit_*` keeps 4 MB
         an image, toysam 128 kB.
     islands
-        Parts of an answer that hold less than this share of it go, see `islands.drop_islands`.
+        Parts of an answer that hold less than this share of it go, see
+        `remove_small_components`.
     everything
         The settings of `segment_everything` where none are given.
     fingerprint
@@ -205,13 +207,13 @@ class Segmenter:
         sam: Sam,
         fingerprint: dict,
         *,
-        everything: Everything | None = None,
+        everything: MaskGeneratorConfig | None = None,
         cache_size: int = 8,
-        islands: float = ISLAND_SHARE,
+        islands: float = MIN_COMPONENT_SHARE,
     ):
         self.name, self.fingerprint = name, fingerprint
         self.precision, self.device = fingerprint["precision"], sam.device
-        self.everything = everything or Everything()
+        self.everything = everything or MaskGeneratorConfig()
         self.cache_size, self.islands = cache_size, islands
         self.predictor = CachedPredictor(sam, self.precision, cache_size)
 
@@ -280,7 +282,7 @@ class Segmenter:
         return Region(**answer, prompt=prompt)
 
     def segment_everything(
-        self, image: np.ndarray, *, settings: Everything | None = None
+        self, image: np.ndarray, *, settings: MaskGeneratorConfig | None = None
     ) -> list[Region]:
         """Return all regions that SAM finds in an image, best predicted quality first.
 
@@ -304,7 +306,7 @@ class Segmenter:
         """
         check_image(image)
         with named_memory_error(name_picture(image.shape)):
-            records = find_everything(self.predictor, image, settings or self.everything)
+            records = generate_masks(self.predictor, image, settings or self.everything)
         return [_record_to_region(record) for record in records]
 
     def _ask(self, image: np.ndarray, prompt: Box | Points, logits: np.ndarray | None) -> dict:
@@ -322,7 +324,7 @@ class Segmenter:
         )
         best = int(qualities.argmax())
         return {
-            "mask": drop_islands(masks[best], self.islands),
+            "mask": remove_small_components(masks[best], self.islands),
             "quality": float(qualities[best]),
             "logits": low[best : best + 1],
         }

@@ -15,6 +15,7 @@ from timm.models import PretrainedCfg
 
 from regionlab.models import toy as toysam
 from regionlab.models.checkpoints import CheckpointError, read_checkpoint, tell_misfit
+from regionlab.util.errors import RegionlabError
 from regionlab.util.files import hash_file
 from regionlab.util.paths import DATA, expand
 
@@ -24,7 +25,7 @@ PREPROCESSING = ("mean", "std", "interpolation", "resize_mode")
 CONNECT_SECONDS = 10
 
 
-class WeightsError(RuntimeError):
+class WeightsError(RegionlabError, RuntimeError):
     """Weights that cannot be had or are not what they should be; says what to do."""
 
 

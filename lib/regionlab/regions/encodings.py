@@ -131,7 +131,7 @@ def _encode_pictures(
     return np.concatenate([np.empty((0, encoder.dim), np.float32), *vectors])
 
 
-def show_region(
+def render_region(
     image: np.ndarray, mask: np.ndarray, encoding: str, *, mean_color: Color = MEAN_COLOR
 ) -> np.ndarray:
     """Return the picture of a region that CLIP gets to see, before it is resized.

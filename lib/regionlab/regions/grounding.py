@@ -7,15 +7,16 @@ import numpy as np
 
 from regionlab.data.prompts import Prompt, Text, as_prompts
 from regionlab.models.encoder import DEFAULT_TEMPLATES, Encoder, find_difference
-from regionlab.models.mask_generator import Everything
+from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.segmenter import Region, Segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
+from regionlab.util.errors import RegionlabError
 
 # What most of a picture is when it is none of the things asked for.
 BACKGROUND_WORDS = ("background", "the ground", "a wall", "the sky", "grass", "sand", "water")
 
 
-class NothingFoundError(ValueError):
+class NothingFoundError(RegionlabError, ValueError):
     """No region of an image looks like the words; says how near the best one came."""
 
 
@@ -29,7 +30,7 @@ def find_words(
     contrast: str | Sequence[str] = BACKGROUND_WORDS,
     threshold: float = 0.5,
     templates: str | Sequence[str] = DEFAULT_TEMPLATES,
-    everything: Everything | None = None,
+    everything: MaskGeneratorConfig | None = None,
 ) -> list[Region]:
     """Return the regions of an image that words describe, the likeliest first.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from regionlab.runs import runner as runs
 from regionlab.runs.profiles import Profile, Run
-from regionlab.runs.ray_cluster import check_room, open_cluster
+from regionlab.runs.ray_cluster import check_capacity, open_cluster
 from regionlab.runs.runner import Outcome, check_kernel
 from regionlab.util import paths
 
@@ -64,7 +64,7 @@ def run_profile_with_ray(
         )
     outcomes: dict[str, Outcome] = {}
     with open_cluster(address) as ray:
-        check_room(ray, 1, cpus=cpus_per_run, gpus=gpus_per_run)
+        check_capacity(ray, 1, cpus=cpus_per_run, gpus=gpus_per_run)
         options = {"num_cpus": cpus_per_run, "num_gpus": gpus_per_run, "max_retries": 0}
         place: dict[str, Any] = {"env_vars": {"REGIONLAB_ROOT": str(paths.ROOT)}}
         if shlex.quote(sys.executable) != sys.executable:  # Ray puts it into a line of the shell

@@ -12,6 +12,8 @@ from threading import Thread
 from types import ModuleType
 from typing import Any
 
+from regionlab.util.errors import RegionlabError
+
 KNOCK_SECONDS = 10.0  # for a machine to answer
 CONNECT_SECONDS = 60.0  # for Ray to answer
 TRIES = 3  # on a busy machine Ray's own processes may not be up within its patience
@@ -19,7 +21,7 @@ LOCAL = "local"
 LOCAL_STORE = 200_000_000  # bytes of shared memory: shards and lists of paths are small
 
 
-class ClusterError(RuntimeError):
+class ClusterError(RegionlabError, RuntimeError):
     """Ray is not there, cannot be reached, or has no room; says what to do."""
 
 
@@ -137,7 +139,7 @@ def _knock(address: str) -> None:
         pass
 
 
-def check_room(ray: ModuleType, count: int, *, cpus: float, gpus: float) -> None:
+def check_capacity(ray: ModuleType, count: int, *, cpus: float, gpus: float) -> None:
     """Raise `ClusterError` if a cluster has no room for so many workers at once.
 
     Ray would wait for ever. What other jobs hold at the moment counts as room.

@@ -200,12 +200,12 @@ def current() -> Record:
         return Record(Path(folder))
     name = Path(os.environ.get("JPY_SESSION_NAME", "untitled")).stem
     record = Record(paths.RUNS / "interactive" / name)
-    fresh = begin(name, run=name, profile="interactive")
+    fresh = new_record(name, run=name, profile="interactive")
     record.update(**{**fresh, "status": "interactive"})
     return record
 
 
-def begin(
+def new_record(
     notebook: str,
     *,
     run: str,
@@ -242,7 +242,7 @@ def publish(record: Record, target: Path) -> list[Path]:
     ValueError
         If a file of that name belongs to another notebook.
     """
-    final = {k: v for k, v in portable(record.read()).items() if k not in PRIVATE}
+    final = {k: v for k, v in redact_paths(record.read()).items() if k not in PRIVATE}
     staged = sorted(record.results_folder.glob("*"))
     owners = {path.name: _owner(path) for path in target.glob("*.json")}
     for path in staged:
@@ -257,7 +257,7 @@ def publish(record: Record, target: Path) -> list[Path]:
     for path in staged:
         if path.suffix == ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
-            write_json(target / path.name, {**portable(content), "record": final})
+            write_json(target / path.name, {**redact_paths(content), "record": final})
         else:
             shutil.copyfile(path, target / path.name)
     return [target / path.name for path in staged]
@@ -268,16 +268,16 @@ def _owner(path: Path) -> str | None:
     return record.get("run")
 
 
-def portable(value: Any) -> Any:
+def redact_paths(value: Any) -> Any:
     """Return a copy without places of this machine, fit to be committed.
 
     A path inside the project becomes relative to it, one outside keeps its last part
     only, and the project's or user's folder inside a longer text is cut out.
     """
     if isinstance(value, dict):
-        return {key: portable(item) for key, item in value.items()}
+        return {key: redact_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [portable(item) for item in value]
+        return [redact_paths(item) for item in value]
     return _portable_text(value) if isinstance(value, str) else value
 
 

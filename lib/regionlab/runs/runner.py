@@ -26,7 +26,14 @@ from traitlets.config import Config
 
 from regionlab.runs.profiles import Profile, Run, find_profile, load_profile, read_notebook
 from regionlab.runs.ray_cluster import ClusterError
-from regionlab.runs.record import RUN_VARIABLE, Record, begin, library_sha256, publish, versions
+from regionlab.runs.record import (
+    RUN_VARIABLE,
+    Record,
+    library_sha256,
+    new_record,
+    publish,
+    versions,
+)
 from regionlab.runs.report import (
     make_gallery,
     make_report,
@@ -222,7 +229,7 @@ def next_outcome(run: Run, profile: Profile, before: Sequence[Outcome], resume: 
 
 def _run_notebook(run: Run, profile: Profile, record: Record) -> Outcome:
     shutil.rmtree(record.folder, ignore_errors=True)
-    start = begin(run.notebook, run=run.name, profile=profile.name, parameters=run.parameters)
+    start = new_record(run.notebook, run=run.name, profile=profile.name, parameters=run.parameters)
     record.update(**start, **_sources(run))
     executed = record.folder / f"{run.name}.ipynb"
     started = time.perf_counter()

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 
 from regionlab.models.encoder import find_difference
 from regionlab.search.filters import match_rows
+from regionlab.util.errors import RegionlabError
 
 # More than the rounding of a float32 matrix product of unit vectors.
 ROUNDING = 1e-5
@@ -27,7 +28,7 @@ ANSWERED = 2**20  # places in rankings that are filled at a time
 FEW = 2**14  # rows that are compared one by one at once, whatever the engine
 
 
-class EngineError(ValueError):
+class EngineError(RegionlabError, ValueError):
     """An engine that is missing, damaged, of other vectors or out of reach; says what to do."""
 
 
@@ -335,7 +336,7 @@ def find_place(folder: Path | str | None, base: str) -> Path:
 
 
 @contextmanager
-def open_site(place: Path) -> Iterator[Path]:
+def staged_site(place: Path) -> Iterator[Path]:
     """Make a folder beside its place, which it takes in one move when all has gone well.
 
     Raises

@@ -20,9 +20,9 @@ from regionlab.search.engine import (
     find_place,
     fingerprint_vectors,
     list_not_finite,
-    open_site,
     read_manifest,
     refuse_not_finite,
+    staged_site,
     write_manifest,
 )
 from regionlab.util.progress import progress
@@ -345,7 +345,7 @@ def build_faiss(
     check_gallery(vectors, table)
     read_options(name)
     place = find_place(folder, name.base)
-    with open_site(place) as site:
+    with staged_site(place) as site:
         started = time.perf_counter()
         index = _fill(name.argument, vectors, seed)
         size = _write(index, site / FILE)

@@ -173,7 +173,7 @@ class FeedbackSession:
     query
         What was asked for first.
     search
-        Options of `search_regions`: `against`, `several`, `whole_weight`, `rol`.
+        Options of `search_regions`: `against`, `several`, `image_weight`, `rol`.
     exclude
         Row of an image that is left out, such as the query's own; -1 for none.
     method

@@ -7,7 +7,7 @@ import numpy as np
 
 from regionlab.index.index import Index
 from regionlab.search.engine import ROUNDING
-from regionlab.search.query import Probes
+from regionlab.search.query import QueryVectors
 from regionlab.search.scoring import (
     UNMATCHED,
     best_of_each,
@@ -50,7 +50,7 @@ class RegionGallery:
             self.offsets = np.searchsorted(rows, np.arange(len(index) + 1))
 
     def find(
-        self, queries: Sequence[Probes], excluded: np.ndarray, *, share: float, depth: int
+        self, queries: Sequence[QueryVectors], excluded: np.ndarray, *, share: float, depth: int
     ) -> Iterator[dict[str, np.ndarray]]:
         """Find the images that answer each query best, by whole image, by region or by both.
 
@@ -91,7 +91,7 @@ class RegionGallery:
     # All images, roughly
 
     def _bound_in_batches(
-        self, queries: Sequence[Probes], share: float, depth: int
+        self, queries: Sequence[QueryVectors], share: float, depth: int
     ) -> Iterator[np.ndarray]:
         n = len(self._images)
         if 4 * depth >= n:  # nearly all would be looked at anyway
@@ -101,7 +101,7 @@ class RegionGallery:
         for start in range(0, len(queries), size):
             yield from self.bound(queries[start : start + size], share)
 
-    def bound(self, queries: Sequence[Probes], share: float) -> list[np.ndarray]:
+    def bound(self, queries: Sequence[QueryVectors], share: float) -> list[np.ndarray]:
         """Return a bound of every image's score for each query, (n,) float64.
 
         No score is above it by more than `ROUNDING`, times the sum of the weights' sizes.
@@ -147,7 +147,7 @@ class RegionGallery:
 
     # Some images, exactly
 
-    def look(self, probes: Probes, share: float, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def look(self, probes: QueryVectors, share: float, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Compare images with a query: what the wanted and the unwanted parts give each.
 
         Returns
@@ -166,14 +166,14 @@ class RegionGallery:
             "similarity": similarity, "without": without, "scores": scores, "regions": regions
         }  # fmt: skip
 
-    def _match(self, probes: Probes, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _match(self, probes: QueryVectors, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return similarity and row of the region that answers each probe, (p, c) each."""
         starts = range(0, max(len(rows), 1), LOOKED_AT)
         parts = [self._match_few(probes, rows[start : start + LOOKED_AT]) for start in starts]
         best, regions = zip(*parts, strict=True)
         return np.concatenate(best, axis=1), np.concatenate(regions, axis=1)
 
-    def _match_few(self, probes: Probes, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _match_few(self, probes: QueryVectors, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         regions, local = spread(self.offsets, rows)
         counts = np.diff(local)
         held = np.arange(max(counts.max(initial=0), 1)) < counts[:, None]

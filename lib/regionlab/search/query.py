@@ -143,7 +143,7 @@ class Query:
 
 
 @dataclass(frozen=True, eq=False)
-class Probes:
+class QueryVectors:
     """The vectors that a query is compared with: its parts, or the mean of them.
 
     Attributes
@@ -166,7 +166,7 @@ class Probes:
         return self.weights > 0
 
 
-def make_probes(query: Query, several: str) -> Probes:
+def make_query_vectors(query: Query, several: str) -> QueryVectors:
     """Return a probe for each part, or with "mean" a single one for all wanted parts.
 
     The mean is S0's way with several objects (section 3.8), weighted and of unit length again.
@@ -181,14 +181,14 @@ def make_probes(query: Query, several: str) -> Probes:
     weights = weights / weights[weights > 0].sum()
     wanted = weights > 0
     if several == "match":
-        return Probes(vectors, weights, np.arange(len(query)))
+        return QueryVectors(vectors, weights, np.arange(len(query)))
     mean = weights[wanted] @ vectors[wanted]
     length = np.linalg.norm(mean)
     if length < 1e-6:
         raise ValueError("the vectors of the query's parts cancel each other out: no mean")
     vectors = np.vstack([mean / length, vectors[~wanted]]).astype(np.float32)
     of_part = np.where(wanted, 0, np.cumsum(~wanted))
-    return Probes(vectors, np.append(1.0, weights[~wanted]), of_part)
+    return QueryVectors(vectors, np.append(1.0, weights[~wanted]), of_part)
 
 
 def part_from_region(

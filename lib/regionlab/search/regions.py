@@ -9,7 +9,7 @@ import pandas as pd
 from regionlab.index.index import Index
 from regionlab.search.gallery import RegionGallery
 from regionlab.search.images import Ranking
-from regionlab.search.query import Query, make_probes
+from regionlab.search.query import Query, make_query_vectors
 from regionlab.search.rol import Shapes, find_overlaps, find_placed, load_shapes
 from regionlab.search.scoring import Rol
 from regionlab.util.checks import check_choice, check_count
@@ -58,7 +58,7 @@ def search_regions(
     k: int = 10,
     against: str = "regions",
     several: str = "match",
-    whole_weight: float = 0.5,
+    image_weight: float = 0.5,
     rol: Rol | None = None,
     exclude: Sequence[int] | np.ndarray | None = None,
 ) -> RegionRanking:
@@ -84,14 +84,14 @@ def search_regions(
     against
         What a part is compared with: "images", the vector of the whole image, as in S0 (section
         3.5); "regions", the region of the image that is most like it; "both", their sum,
-        weighted by `whole_weight`.
+        weighted by `image_weight`.
     several
         What several wanted parts are: "match", each needs a region of its own, the assignment
         being the best there is, and a part that finds none counts `ranking.UNMATCHED`; "mean",
         a single vector, their mean (S0, section 3.8), and one region that answers for all. With
         "images" both rank alike, unless there are unwanted parts: the mean of cosines is the
         cosine with the mean, but for its length.
-    whole_weight
+    image_weight
         Weight of the whole image in "both", in [0, 1]; the region has the rest.
     rol
         Re-rank the best by where their regions lie. With "mean" each part's box is laid over
@@ -114,14 +114,14 @@ def search_regions(
     """
     queries = [queries] if isinstance(queries, Query) else list(queries)
     rol = rol or Rol()
-    _check_options(k, against, several, whole_weight)
+    _check_options(k, against, several, image_weight)
     looks_at_regions = against != "images" or (rol.beta > 0 and rol.region != "whole")
     _check_queries(queries, index, rol, looks_at_regions)
     excluded = _check_exclude(exclude, len(queries), len(index))
-    share = {"images": 1.0, "regions": 0.0, "both": whole_weight}[against]
+    share = {"images": 1.0, "regions": 0.0, "both": image_weight}[against]
     gallery = RegionGallery(index, looks_at_regions)
     shapes = load_shapes(index, rol) if rol.beta > 0 else None
-    probes = [make_probes(query, several) for query in queries]
+    probes = [make_query_vectors(query, several) for query in queries]
     k, m = min(k, len(index)), max(map(len, queries))
     depth = max(k, rol.candidates) if rol.beta > 0 else k
     found = gallery.find(probes, excluded, share=share, depth=depth)
@@ -177,12 +177,12 @@ def rerank(
 # Checking and joining
 
 
-def _check_options(k: int, against: str, several: str, whole_weight: float) -> None:
+def _check_options(k: int, against: str, several: str, image_weight: float) -> None:
     check_count("k", k)
     check_choice("against", against, AGAINST)
     check_choice("several", several, SEVERAL)
-    if not 0 <= whole_weight <= 1:
-        raise ValueError(f"whole_weight must be in [0, 1], got {whole_weight}")
+    if not 0 <= image_weight <= 1:
+        raise ValueError(f"image_weight must be in [0, 1], got {image_weight}")
 
 
 def _check_queries(queries: list[Query], index: Index, rol: Rol, looks_at_regions: bool) -> None:

@@ -15,7 +15,7 @@ from itertools import combinations, product
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from regionlab.search.query import Probes
+from regionlab.search.query import QueryVectors
 from regionlab.util.checks import check_choice, check_count
 
 WORKED_OUT = 3  # parts, at most, whose ways to be matched are all looked at: 4 ** 3
@@ -23,7 +23,7 @@ TIED = 1e-9  # scores this close may be equal but for rounding
 
 
 def choose_regions(
-    similarity: np.ndarray, counts: np.ndarray, probes: Probes
+    similarity: np.ndarray, counts: np.ndarray, probes: QueryVectors
 ) -> tuple[np.ndarray, np.ndarray]:
     """Choose the region of each image that answers each probe.
 
@@ -226,7 +226,7 @@ class Rol:
             raise ValueError(f"masks overlap in the frame 'image' only, got {self.frame!r}")
 
 
-def cosines(probes: Probes, vectors: np.ndarray) -> np.ndarray:
+def cosines(probes: QueryVectors, vectors: np.ndarray) -> np.ndarray:
     """Return (p, n) float32, each probe with each of (n, d) unit vectors.
 
     Not a matrix product, whose rounding depends on where a row stands: equal vectors must tie.
@@ -269,7 +269,7 @@ def spread(offsets: np.ndarray, images: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def weigh(
-    probes: Probes, whole: np.ndarray | None, best: np.ndarray | None, share: float
+    probes: QueryVectors, whole: np.ndarray | None, best: np.ndarray | None, share: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what the wanted and what the unwanted parts give each image, (c,) float64 each.
 

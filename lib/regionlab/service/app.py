@@ -16,8 +16,8 @@ from regionlab.index.index import Index
 from regionlab.models.encoder import Encoder
 from regionlab.models.segmenter import Segmenter
 from regionlab.service.forms import FormRoute
-from regionlab.service.guard import FORM, Guard, name_visitor, welcome
-from regionlab.service.inference import Engine
+from regionlab.service.guard import FORM, LimitsMiddleware, name_visitor, welcome
+from regionlab.service.inference import ModelRunner
 from regionlab.service.limits import (
     MAX_LISTED,
     MAX_THUMBNAIL,
@@ -157,7 +157,7 @@ def create_app(
         If the index is by another model than the encoder's.
     """
     limits = limits or Limits()
-    engine = Engine(index, encoder, segmenter, limits, batch=batch)
+    engine = ModelRunner(index, encoder, segmenter, limits, batch=batch)
 
     @asynccontextmanager
     async def run(_app: FastAPI) -> AsyncIterator[None]:
@@ -181,13 +181,13 @@ def create_app(
     app.add_exception_handler(MemoryError, _tell_memory)
     app.add_exception_handler(Exception, _tell_failure)
     # The one added last stands first.
-    app.add_middleware(Guard, limits=limits, hosts=hosts)
+    app.add_middleware(LimitsMiddleware, limits=limits, hosts=hosts)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(RequestLog, counters=app.state.counters)
     return app
 
 
-def _get_engine(request: Request) -> Engine:
+def _get_engine(request: Request) -> ModelRunner:
     return request.app.state.engine
 
 
@@ -195,7 +195,7 @@ def _get_visitor(request: Request) -> Visitor:
     return request.app.state.engine.visitors.get(name_visitor(request))
 
 
-TheEngine = Annotated[Engine, Depends(_get_engine)]
+TheEngine = Annotated[ModelRunner, Depends(_get_engine)]
 TheVisitor = Annotated[Visitor, Depends(_get_visitor)]
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from regionlab.service.room import submit
+from regionlab.util.errors import RegionlabError
 
 PROCESSES = 2
 CHEAP = 2**24  # cost up to which any process may take a job; one is kept free from dearer ones
@@ -25,7 +26,7 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Told = tuple[dict[str, Any], np.ndarray]  # what `decoder` says of a job, and its pixels
 
 
-class DecodeError(RuntimeError):
+class DecodeError(RegionlabError, RuntimeError):
     """A file that cannot be unpacked within its limits."""
 
 

@@ -201,7 +201,7 @@ class HungUpError(Exception):
     """The client has hung up before its request was there."""
 
 
-class Guard:
+class LimitsMiddleware:
     """Reads requests within their limits, and passes on those that may be computed.
 
     Parameters

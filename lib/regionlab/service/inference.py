@@ -26,14 +26,14 @@ from regionlab.regions.encodings import (
     encode_regions,
     find_encoding,
     find_mean_color,
-    show_region,
+    render_region,
 )
 from regionlab.regions.grounding import find_words
 from regionlab.service.decoding import Decoders
 from regionlab.service.gallery import Gallery, name_upload, peek_upload, read_upload
 from regionlab.service.limits import Limits
-from regionlab.service.room import Room, call
-from regionlab.service.sessions import Found, Picture, Visitor, Visitors
+from regionlab.service.room import ByteBudget, call
+from regionlab.service.sessions import CachedRegion, Picture, Visitor, Visitors
 
 
 class Batcher:
@@ -124,7 +124,7 @@ WORKERS = 4  # threads that search
 SHOWERS = 2  # threads that read and shrink pictures of the collection
 
 
-class Engine:
+class ModelRunner:
     """Pictures, masks and vectors for many visitors, from one copy of the models.
 
     Parameters
@@ -163,7 +163,7 @@ class Engine:
         self.decoders = Decoders(limits.decode_bytes)
         self.images = Batcher(self._encode_pixels, self._clip, largest=batch)
         self.texts = Batcher(encoder.encode_texts, self._clip, largest=batch)
-        self.room = Room(limits.working_bytes)
+        self.room = ByteBudget(limits.working_bytes)
         self.stopping = False
 
     def close(self) -> None:
@@ -227,7 +227,7 @@ class Engine:
 
     async def find_regions(
         self, visitor: Visitor, picture: Picture, prompt: Prompt
-    ) -> list[Found] | str:
+    ) -> list[CachedRegion] | str:
         """Return the regions that a prompt means, or in words why there are none."""
         if prompt in picture.answers:
             return picture.answers[prompt]
@@ -236,7 +236,9 @@ class Engine:
         picture.remember(prompt, answer)
         return answer
 
-    def _segment(self, visitor: Visitor, picture: Picture, prompt: Prompt) -> list[Found] | str:
+    def _segment(
+        self, visitor: Visitor, picture: Picture, prompt: Prompt
+    ) -> list[CachedRegion] | str:
         ask = {"segmenter": visitor.segmenter, "encoder": self.encoder, "encoding": self.encoding}
         try:
             if isinstance(prompt, Text):
@@ -245,7 +247,7 @@ class Engine:
                 regions = [visitor.segmenter.segment(picture.pixels, prompt)]
         except ValueError as e:
             return str(e)
-        return [Found.of(region) for region in regions]
+        return [CachedRegion.of(region) for region in regions]
 
     def _share_segmenter(self, pictures: int) -> Segmenter:
         """Make a segmenter with a memory of its own around the model that is loaded."""
@@ -270,7 +272,7 @@ class Engine:
             picture.vector = await self.images.ask(pixels)
         return picture.vector
 
-    async def encode_region(self, picture: Picture, found: Found) -> np.ndarray:
+    async def encode_region(self, picture: Picture, found: CachedRegion) -> np.ndarray:
         """Return the vector of a region of a picture, (d,) float32; encoded once."""
         if found.vector is None and find_encoding(self.encoding).show is None:
             found.vector = await call(self._clip, self._encode_region, picture, found)
@@ -296,11 +298,11 @@ class Engine:
     def _prepare(self, image: np.ndarray) -> torch.Tensor:
         return self.encoder.preprocess(Image.fromarray(image))
 
-    def _show(self, picture: Picture, found: Found) -> torch.Tensor:
+    def _show(self, picture: Picture, found: CachedRegion) -> torch.Tensor:
         image, mask = picture.pixels, found.mask
-        return self._prepare(show_region(image, mask, self.encoding, mean_color=self._mean_color))
+        return self._prepare(render_region(image, mask, self.encoding, mean_color=self._mean_color))
 
-    def _encode_region(self, picture: Picture, found: Found) -> np.ndarray:
+    def _encode_region(self, picture: Picture, found: CachedRegion) -> np.ndarray:
         return encode_regions(self.encoder, picture.pixels, [found.mask], encoding=self.encoding)[0]
 
     def _encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:

@@ -88,7 +88,7 @@ async def call(pool: Executor, function: Callable[..., Any], *arguments: Any) ->
     return await asyncio.wrap_future(submit(pool, function, *arguments))
 
 
-class Room:
+class ByteBudget:
     """A number of bytes that may be in use at once.
 
     For the event loop of one thread.

@@ -155,7 +155,7 @@ class SearchForm(ImageForm):
         "match",
         description="Several parts: each needs a region of its own, or their mean needs one.",
     )
-    whole_weight: float = Field(0.5, ge=0, le=1, description="Of the whole image, in `both`.")
+    image_weight: float = Field(0.5, ge=0, le=1, description="Of the whole image, in `both`.")
     alpha: float = Field(1.0, ge=0, le=100, description="Weight of the similarity.")
     beta: float = Field(
         0.0, ge=0, le=100, description="Weight of the overlap with the prompts' boxes (IoU)."

@@ -14,14 +14,14 @@ from regionlab.search.feedback import FeedbackSession
 from regionlab.search.query import Part, Query
 from regionlab.search.regions import RegionRanking, search_regions
 from regionlab.search.scoring import Rol
-from regionlab.service.inference import Engine
+from regionlab.service.inference import ModelRunner
 from regionlab.service.schemas import AnyPrompt, ImageForm, SearchForm
-from regionlab.service.sessions import Found, Picture, Visitor
+from regionlab.service.sessions import CachedRegion, Picture, Visitor
 from regionlab.viz.images import encode_mask, object_color
 from regionlab.viz.picker import MASK_SIDE
 
 
-async def answer_masks(engine: Engine, visitor: Visitor, form: ImageForm) -> dict[str, Any]:
+async def answer_masks(engine: ModelRunner, visitor: Visitor, form: ImageForm) -> dict[str, Any]:
     """Return the mask of each prompt, as `schemas.MaskAnswer` has it.
 
     A prompt that finds nothing says why, and keeps the others from nothing.
@@ -43,7 +43,7 @@ async def answer_masks(engine: Engine, visitor: Visitor, form: ImageForm) -> dic
     return {"image_id": picture.image_id, "width": width, "height": height, "masks": masks}
 
 
-def _describe_mask(found: list[Found] | str, color: str) -> dict[str, Any]:
+def _describe_mask(found: list[CachedRegion] | str, color: str) -> dict[str, Any]:
     """Return what a prompt became, as `schemas.Mask` has it; several regions as one mask."""
     if isinstance(found, str):
         return {"error": found}
@@ -78,7 +78,7 @@ class Stopwatch:
         return {k: round(v, 5) for k, v in (self.seconds | {"total": total}).items()}
 
 
-async def answer_search(engine: Engine, visitor: Visitor, form: SearchForm) -> dict[str, Any]:
+async def answer_search(engine: ModelRunner, visitor: Visitor, form: SearchForm) -> dict[str, Any]:
     """Return what was found, as `schemas.SearchAnswer` has it.
 
     Raises
@@ -112,11 +112,11 @@ async def answer_search(engine: Engine, visitor: Visitor, form: SearchForm) -> d
 
 # Parts
 
-Wanted = list[tuple[AnyPrompt, Found | None]]  # a prompt, and a region that it means
+Wanted = list[tuple[AnyPrompt, CachedRegion | None]]  # a prompt, and a region that it means
 
 
 async def _find_parts(
-    engine: Engine, visitor: Visitor, picture: Picture | None, form: SearchForm
+    engine: ModelRunner, visitor: Visitor, picture: Picture | None, form: SearchForm
 ) -> Wanted:
     """Return each prompt with its region; without one for words alone and whole pictures."""
     wanted: Wanted = []
@@ -136,7 +136,7 @@ async def _find_parts(
 
 
 async def _encode_parts(
-    engine: Engine, picture: Picture | None, wanted: Wanted, form: SearchForm
+    engine: ModelRunner, picture: Picture | None, wanted: Wanted, form: SearchForm
 ) -> list[Part]:
     """Return the parts of the query, encoded together where the model is busy."""
     parts = [_encode_part(engine, picture, *one) for one in wanted]
@@ -150,7 +150,7 @@ async def _encode_parts(
 
 
 async def _encode_part(
-    engine: Engine, picture: Picture | None, asked: AnyPrompt, found: Found | None
+    engine: ModelRunner, picture: Picture | None, asked: AnyPrompt, found: CachedRegion | None
 ) -> Part:
     if found is not None:
         height, width = picture.size
@@ -165,14 +165,14 @@ async def _encode_part(
 
 
 async def _encode_whole(
-    engine: Engine, picture: Picture, *, weight: float = 1.0, label: str = ""
+    engine: ModelRunner, picture: Picture, *, weight: float = 1.0, label: str = ""
 ) -> Part:
     vector = await engine.encode_picture(picture)
     space = engine.encoder.space
     return Part(vector, WHOLE_BOX, weight, label or "whole image", space=space)
 
 
-async def _encode_words(engine: Engine, words: str, weight: float) -> Part:
+async def _encode_words(engine: ModelRunner, words: str, weight: float) -> Part:
     space = engine.encoder.space
     return Part(await engine.encode_words(words), None, weight, words, space=space)
 
@@ -180,7 +180,7 @@ async def _encode_words(engine: Engine, words: str, weight: float) -> Part:
 # Ranking
 
 
-def _choose_against(engine: Engine, form: SearchForm, found: list[Found | None]) -> str:
+def _choose_against(engine: ModelRunner, form: SearchForm, found: list[CachedRegion | None]) -> str:
     """Return what the parts are compared with: as asked, else regions with regions."""
     has_regions = engine.index.regions is not None
     against = form.against
@@ -195,7 +195,7 @@ def _choose_against(engine: Engine, form: SearchForm, found: list[Found | None])
 Judged = list[tuple[str, bool]]  # ids of images, and whether they are liked
 
 
-def _find_judged(engine: Engine, form: SearchForm) -> Judged:
+def _find_judged(engine: ModelRunner, form: SearchForm) -> Judged:
     liked, disliked = (
         [engine.gallery.find_judged(name) for name in names]
         for names in (form.liked, form.disliked)
@@ -204,7 +204,7 @@ def _find_judged(engine: Engine, form: SearchForm) -> Judged:
 
 
 def _rank(
-    engine: Engine,
+    engine: ModelRunner,
     parts: list[Part],
     form: SearchForm,
     against: str,
@@ -213,7 +213,7 @@ def _rank(
 ) -> tuple[RegionRanking, tuple[Part, ...]]:
     """Return the ranking, and the parts as they were searched for: feedback moves them."""
     own = picture.row if picture is not None and form.exclude_self else -1
-    options = {"against": against, "several": form.several, "whole_weight": form.whole_weight}
+    options = {"against": against, "several": form.several, "image_weight": form.image_weight}
     try:
         options["rol"] = Rol(form.alpha, form.beta, form.rol_region)
         query = Query(tuple(parts))
@@ -238,7 +238,7 @@ def _describe_part(part: Part, picture: Picture | None) -> dict[str, Any]:
 
 
 def _describe_results(
-    engine: Engine, ranking: RegionRanking, parts: tuple[Part, ...]
+    engine: ModelRunner, ranking: RegionRanking, parts: tuple[Part, ...]
 ) -> list[dict[str, Any]]:
     rows = ranking.rows[0][ranking.rows[0] >= 0]
     return [
@@ -259,6 +259,6 @@ def _describe_results(
     ]
 
 
-def _describe_match(engine: Engine, number: int, part: Part, region: int) -> dict[str, Any]:
+def _describe_match(engine: ModelRunner, number: int, part: Part, region: int) -> dict[str, Any]:
     similarity = float(part.vector @ engine.index.region_vectors[region])
     return {"part": number, "similarity": similarity} | engine.gallery.describe_region(region)

@@ -14,7 +14,7 @@ from regionlab.service.limits import MAX_PROMPTS, Limits
 
 
 @dataclass(eq=False)
-class Found:
+class CachedRegion:
     """A region that was found in a picture, kept small.
 
     Attributes
@@ -32,7 +32,7 @@ class Found:
     vector: np.ndarray | None = None
 
     @classmethod
-    def of(cls, region: Region) -> "Found":
+    def of(cls, region: Region) -> "CachedRegion":
         """Keep what is needed of a region."""
         return cls(region.rle, region.box, region.area, region.quality)
 
@@ -64,14 +64,14 @@ class Picture:
     pixels: np.ndarray
     row: int = -1
     vector: np.ndarray | None = None
-    answers: OrderedDict[Prompt, "list[Found] | str"] = field(default_factory=OrderedDict)
+    answers: OrderedDict[Prompt, "list[CachedRegion] | str"] = field(default_factory=OrderedDict)
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.pixels.shape[:2]
 
-    def remember(self, prompt: Prompt, answer: "list[Found] | str") -> None:
+    def remember(self, prompt: Prompt, answer: "list[CachedRegion] | str") -> None:
         """Keep the answer to a prompt, beside the latest others."""
         self.answers[prompt] = answer
         while len(self.answers) > 4 * MAX_PROMPTS:

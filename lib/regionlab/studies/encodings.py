@@ -55,7 +55,7 @@ def try_encoding(
     index
         With regions: their masks are used, their vectors are not.
     objects
-        (q,) rows from `studies.draw_objects`.
+        (q,) rows from `studies.sample_objects`.
     regions
         (q,) what prompts for the objects have found.
     encoding

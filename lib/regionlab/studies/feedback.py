@@ -23,7 +23,7 @@ import pandas as pd
 
 from regionlab.index.index import Index
 from regionlab.metrics.ranking import average_precision, judge_hits
-from regionlab.metrics.stats import compare_paired, summarise
+from regionlab.metrics.stats import compare_paired, mean_with_ci
 from regionlab.search.feedback import FeedbackSession
 from regionlab.search.query import Part, Query
 from regionlab.util.progress import progress
@@ -76,7 +76,7 @@ def ask_three_ways(
     Parameters
     ----------
     objects
-        (q,) from `studies.draw_objects`.
+        (q,) from `studies.sample_objects`.
     encoding
         The one of the index's regions.
     words
@@ -272,7 +272,7 @@ def summarise_rounds(
     for columns in zip(*(np.transpose(measured[name]) for name in MEASURES), strict=True):
         values = dict(zip(MEASURES, columns, strict=True))
         enough = {name: v for name, v in values.items() if np.count_nonzero(~np.isnan(v)) > 1}
-        after = {name: summarise(v, **draws) for name, v in enough.items()}
+        after = {name: mean_with_ci(v, **draws) for name, v in enough.items()}
         if "feedback" in enough:
             gain = compare_paired(values["feedback"], values["none"], **draws)
             after["gain"] = {"value": gain.pop("difference"), **gain}

@@ -182,7 +182,7 @@ def ask_by_box(
     Parameters
     ----------
     objects
-        (q,) from `studies.draw_objects`.
+        (q,) from `studies.sample_objects`.
     noise
         Of the boxes, see `simulation.jitter_box`.
     """

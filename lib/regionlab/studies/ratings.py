@@ -21,8 +21,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from regionlab.metrics.stats import compare_paired, find_alpha
+from regionlab.metrics.stats import compare_paired, krippendorff_alpha
 from regionlab.util.checks import check_count
+from regionlab.util.errors import RegionlabError
 from regionlab.util.paths import expand
 
 SCALE = {1: "bad", 2: "poor", 3: "fair", 4: "good", 5: "excellent"}  # ITU-T P.800's words
@@ -45,7 +46,7 @@ CREATE TABLE IF NOT EXISTS ratings (
 """
 
 
-class RatingError(ValueError):
+class RatingError(RegionlabError, ValueError):
     """Raised where a book of ratings is not the one asked for, or does not know a rater."""
 
 
@@ -133,7 +134,7 @@ def make_williams_square(m: int) -> np.ndarray:
     return rows if m % 2 == 0 else np.vstack([rows, rows[:, ::-1]])
 
 
-class RatingBook:
+class RatingStore:
     """Ratings of a study in an SQLite file, written as they come; many may write at a time.
 
     Parameters
@@ -330,7 +331,7 @@ def measure_agreement(
     grid = _make_grid(table.dropna(subset="rating"), columns=["query", "method"])
     ratings = grid.to_numpy()
     found = {
-        "value": _none_for_nan(find_alpha(ratings, level=level)),
+        "value": _none_for_nan(krippendorff_alpha(ratings, level=level)),
         "ci95": None,
         "n": int((grid.notna().sum() > 1).sum()),
         "raters": len(grid),
@@ -343,7 +344,7 @@ def measure_agreement(
     for _ in range(resamples):
         drawn = rng.integers(len(of_query), size=len(of_query))
         columns = np.concatenate([of_query[number] for number in drawn])
-        alphas.append(find_alpha(ratings[:, columns], level=level))
+        alphas.append(krippendorff_alpha(ratings[:, columns], level=level))
     return found | {"ci95": np.nanpercentile(alphas, [2.5, 97.5]).tolist()}
 
 
@@ -355,7 +356,7 @@ def count_ratings(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def simulate_ratings(
-    book: RatingBook,
+    book: RatingStore,
     quality: Mapping[tuple[str, str], float],
     *,
     raters: int,

@@ -51,7 +51,7 @@ def jitter_box(
     return np.concatenate([low, high])
 
 
-def draw_inside_point(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def sample_inside_point(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Click on a pixel of the mask, any with the same chance.
 
     Returns
@@ -71,7 +71,7 @@ def draw_inside_point(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.array([x + 0.5, y + 0.5])
 
 
-def draw_correction(
+def sample_correction(
     mask: np.ndarray, found: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, int] | None:
     """Click where a found mask is wrong: 1 on what is missing, 0 on what is too much.
@@ -89,11 +89,11 @@ def draw_correction(
     wrong = mask != found
     if not wrong.any():
         return None
-    point = draw_inside_point(wrong, rng)
+    point = sample_inside_point(wrong, rng)
     return point, int(mask[int(point[1]), int(point[0])])
 
 
-def draw_triples(
+def sample_background_triplets(
     collection: Collection,
     objects: pd.DataFrame,
     *,
@@ -109,7 +109,7 @@ def draw_triples(
     Parameters
     ----------
     objects
-        From `draw_objects`.
+        From `sample_objects`.
     ground
         Column of `collection.images`.
 
@@ -199,7 +199,7 @@ def drop_images(ranking: Ranking, dropped: np.ndarray) -> Ranking:
 PROMPTS = ("box", "point", "text")
 
 
-def draw_objects(
+def sample_objects(
     collection: Collection, count: int, *, seed: int, by: Sequence[str] = ("category",)
 ) -> pd.DataFrame:
     """Draw objects to ask about: with a mask, no crowds, and of a kind that others share.
@@ -246,7 +246,7 @@ def draw_objects(
     return fit.loc[sorted(drawn)].reset_index(drop=True)
 
 
-def draw_pairs(
+def sample_pairs(
     collection: Collection, count: int, *, seed: int, by: Sequence[str] = ("category",)
 ) -> list[tuple[str, str]]:
     """Draw two objects of different kinds from one image, at most one pair an image.
@@ -354,7 +354,7 @@ def prompt_for_object(
     if how == "box":
         return Box(*jitter_box(mask_to_box(mask), mask.shape, rng, noise=noise))
     if how == "point":
-        return Points((tuple(draw_inside_point(mask, rng)),))
+        return Points((tuple(sample_inside_point(mask, rng)),))
     if how == "text":
         return Text(words)
     raise ValueError(f"unknown prompt {how!r}; known: {', '.join(PROMPTS)}")
@@ -377,7 +377,7 @@ def segment_objects(
     Parameters
     ----------
     objects
-        From `draw_objects`.
+        From `sample_objects`.
     how, noise
         As for `prompt_for_object`.
     words

@@ -9,18 +9,18 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 
-from regionlab.metrics.stats import summarise
+from regionlab.metrics.stats import mean_with_ci
 from regionlab.search.autotune import TIE, recommend
 from regionlab.search.engine import Engine
 from regionlab.search.engines import build_engine
 from regionlab.search.exact import ExactEngine
 from regionlab.search.faiss import estimate_bytes
-from regionlab.util.timing import time_in_turn
+from regionlab.util.timing import time_interleaved
 
 CHUNK = 2**22  # numbers drawn at a time
 
 
-def draw_clusters(
+def sample_clusters(
     n: int, d: int, *, clusters: int = 1000, spread: float = 0.5, seed: int = 0
 ) -> np.ndarray:
     """Draw unit vectors around random centres, (n, d) float32.
@@ -160,7 +160,7 @@ def _check_recall(
     for kind, asked in queries.items():
         least = exact.search(asked, k)[1][:, -1:]
         hits = engine.search(asked, k)[1] >= least - TIE
-        found[f"recall_{kind}"] = summarise(hits.mean(axis=1), seed=seed)
+        found[f"recall_{kind}"] = mean_with_ci(hits.mean(axis=1), seed=seed)
     return {"recall": min(found.values(), key=lambda one: one["value"]), **found}
 
 
@@ -204,8 +204,8 @@ def time_papers_way(vectors: np.ndarray, query: np.ndarray, *, rounds: int = 3) 
     from sklearn.metrics.pairwise import cosine_similarity
 
     sides = {"s3": lambda: np.argsort(cosine_similarity(query[None], vectors)[0])[::-1]}
-    time_in_turn(sides, 1)
-    return 1000 * float(np.median(time_in_turn(sides, rounds)["s3"]))
+    time_interleaved(sides, 1)
+    return 1000 * float(np.median(time_interleaved(sides, rounds)["s3"]))
 
 
 def measure_throughput(
@@ -216,8 +216,8 @@ def measure_throughput(
     for batch in batches:
         asked = np.resize(queries, (batch, queries.shape[1]))
         sides = {name: partial(engine.search, asked, k) for name, engine in engines.items()}
-        time_in_turn(sides, 1)
-        times = time_in_turn(sides, 3)
+        time_interleaved(sides, 1)
+        times = time_interleaved(sides, 3)
         rows[batch] = {name: batch / float(np.median(seconds)) for name, seconds in times.items()}
     return pd.DataFrame(rows).T.rename_axis("batch")
 

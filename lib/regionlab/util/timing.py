@@ -23,7 +23,9 @@ def time_calls(call: Callable[[], object], *, repeats: int = 20) -> float:
     return float(np.median([_seconds(call) for _ in range(repeats)]))
 
 
-def time_in_turn(sides: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+def time_interleaved(
+    sides: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
     """Return the seconds of each side in each round, so that noise meets all sides alike."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):

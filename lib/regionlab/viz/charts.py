@@ -145,7 +145,7 @@ def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     Parameters
     ----------
     groups
-        Group, then metric, then `{"value", "ci95"}`, from `bootstrap.summarise`; bars without
+        Group, then metric, then `{"value", "ci95"}`, from `bootstrap.mean_with_ci`; bars without
         "ci95" have no whisker.
     """
     metrics = list(dict.fromkeys(name for group in groups.values() for name in group))
@@ -174,7 +174,7 @@ def draw_bars(ax: "Axes", measures: Mapping[str, Mapping], *, label: str):
     Parameters
     ----------
     measures
-        Method to `{"value", "ci95"}`, from `bootstrap.summarise`.
+        Method to `{"value", "ci95"}`, from `bootstrap.mean_with_ci`.
     label
         Of the quantity.
     """

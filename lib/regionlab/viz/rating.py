@@ -7,7 +7,7 @@ import anywidget
 import numpy as np
 import traitlets
 
-from regionlab.studies.ratings import SCALE, RatingBook, RatingError, Task
+from regionlab.studies.ratings import SCALE, RatingError, RatingStore, Task
 from regionlab.viz.grid import PIXEL_RATIO, make_thumb, mark_region
 from regionlab.viz.images import as_image, encode_image
 
@@ -63,7 +63,7 @@ class RatingSheet(anywidget.AnyWidget):
 
     def __init__(
         self,
-        book: RatingBook,
+        book: RatingStore,
         show_query: Callable[[str], tuple[Picture, np.ndarray | None]],
         show_answers: Callable[[str, str], Iterable[Picture]],
         *,

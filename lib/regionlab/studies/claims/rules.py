@@ -28,14 +28,14 @@ def judge_share(claims: pd.DataFrame, places: Sequence[Place], n: int) -> Iterat
         return
     yield Judgement(
         places,
-        CONSISTENT if could_be_share(printed, n, step) else IMPOSSIBLE,
+        CONSISTENT if grim_consistent(printed, n, step) else IMPOSSIBLE,
         f"{printed:.2%} of {n:,} is {printed * n:.2f}; the nearest whole number, "
         f"{nearest * n:.0f}, makes {nearest:.2%}. A random number so printed passes with "
         f"probability {chance:.2f}" + (": by itself this says little." if chance > WEAK else "."),
     )
 
 
-def could_be_share(printed: float, n: int, step: float) -> bool:
+def grim_consistent(printed: float, n: int, step: float) -> bool:
     """Say whether some whole number out of n is printed so, rounded or cut off.
 
     Parameters
@@ -54,7 +54,7 @@ def could_be_share(printed: float, n: int, step: float) -> bool:
 def chance_of_share(n: int, step: float) -> float:
     """Return the chance that a random number so printed could be a share of n; 1 says nothing.
 
-    A printed number stands for an interval of one and a half steps, see `could_be_share`.
+    A printed number stands for an interval of one and a half steps, see `grim_consistent`.
     """
     return min(1.0, 1.5 * step * n)
 

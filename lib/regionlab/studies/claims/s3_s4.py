@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pandas as pd
 
 from regionlab.studies.claims.rules import (
-    could_be_share,
+    grim_consistent,
     harmonic_mean,
     is_near,
     judge_share,
@@ -424,7 +424,7 @@ def precision_of_one_target(claims: pd.DataFrame) -> Iterator[Judgement]:
         places = [("S4", "CIRR", variant, f"Precision@{k}") for k in (1, 2, 3)]
         values = [value_of(claims, *place) for place in places]
         fits = all(
-            could_be_share(v, n, step_of(claims, *p)) for v, p in zip(values, places, strict=True)
+            grim_consistent(v, n, step_of(claims, *p)) for v, p in zip(values, places, strict=True)
         )
         possible = all(v <= 1 / k for k, v in enumerate(values, 1))
         yield Judgement(

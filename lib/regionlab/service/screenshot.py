@@ -1,4 +1,4 @@
-"""Draw the page's picture, `figures/page.png`: `python -m regionlab.service.portrait`.
+"""Draw the page's picture, `figures/page.png`: `python -m regionlab.service.screenshot`.
 
 A headless Chromium uses the page as a visitor would, on the service of Toybox's index.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from regionlab.bench.serving import find_box, prepare_index
 from regionlab.index.index import Index
-from regionlab.runs.record import PRIVATE, begin, portable
+from regionlab.runs.record import PRIVATE, new_record, redact_paths
 from regionlab.service.process import run_service
 from regionlab.util.files import write_json
 from regionlab.util.paths import FIGURES
@@ -28,7 +28,7 @@ CAPTION = (
 )
 
 
-def draw_portrait(file: Path, index: Index, *, number: int = 0) -> None:
+def take_screenshot(file: Path, index: Index, *, number: int = 0) -> None:
     """Save a picture of the page: a box drawn, its mask, and what was found.
 
     Parameters
@@ -83,14 +83,14 @@ def _draw_box(page: "Page", box: Sequence[float], image) -> None:
 
 def main() -> int:
     """Draw the picture with its record beside it; return 0, or 2 if it cannot be."""
-    record = begin("page", run="page", profile="page", parameters={"number": 10})
+    record = new_record("page", run="page", profile="page", parameters={"number": 10})
     file = FIGURES / "page.png"
     try:
-        draw_portrait(file, prepare_index(1000), **record["parameters"])
+        take_screenshot(file, prepare_index(1000), **record["parameters"])
     except (ImportError, RuntimeError, OSError) as e:
         print(f"error: {e}", file=sys.stderr)
         return 2
-    record = {key: value for key, value in portable(record).items() if key not in PRIVATE}
+    record = {key: value for key, value in redact_paths(record).items() if key not in PRIVATE}
     figure = {"file": file.name, "caption": CAPTION, "alt": CAPTION, "order": 0}
     write_json(file.with_suffix(".json"), {"record": record | {"status": "ok"}, "figure": figure})
     print(file)

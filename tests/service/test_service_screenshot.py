@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from regionlab.service.portrait import BROWSERS, SIZE, draw_portrait
+from regionlab.service.screenshot import BROWSERS, SIZE, take_screenshot
 from service_world import build_world
 
 pytest.importorskip("playwright", reason="no playwright to steer a browser")
@@ -14,7 +14,7 @@ if not any(map(shutil.which, BROWSERS)):
 
 
 def test_the_page_s_picture_shows_the_box_and_what_was_found(tmp_path):
-    draw_portrait(tmp_path / "page.png", build_world(tmp_path / "world").index, number=3)
+    take_screenshot(tmp_path / "page.png", build_world(tmp_path / "world").index, number=3)
     with Image.open(tmp_path / "page.png") as picture:
         assert picture.size == tuple(SIZE.values())
         pixels = picture.convert("RGB")
