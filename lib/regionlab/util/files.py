@@ -4,9 +4,10 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
 
 
 def to_json(value: Any, where: str = "") -> Any:
@@ -41,9 +42,26 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file in one step; what is no Unicode, as in file names, is escaped."""
+    with atomic_write(path, errors="backslashreplace") as file:
+        file.write(text)
+
+
+@contextmanager
+def atomic_write(
+    path: Path, mode: Literal["w", "wb"] = "w", *, errors: str | None = None
+) -> Iterator[IO[Any]]:
+    """Open a file to write that takes its place at `path` in one step, or not at all.
+
+    Text is UTF-8. A killed run leaves at most a hidden file beside it, and an error none.
+    """
     partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
-    os.replace(partial, path)
+    encoding = None if "b" in mode else "utf-8"
+    try:
+        with open(partial, mode, encoding=encoding, errors=errors) as file:
+            yield file
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def hash_file(path: Path) -> str:
