@@ -5,16 +5,15 @@ Each film lists what happens when, so that a search over its frames can be judge
 
 import csv
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from regionlab.util.errors import InputError
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA, expand
-from regionlab.util.progress import progress
-from toybox.disk import is_written
+from toybox.disk import in_parallel, is_written
 from toybox.render import render_scene
 from toybox.world import GROUNDS, SIDE, Scene, Thing
 
@@ -183,7 +182,7 @@ def write_episodes(
         If `count` or `seconds` is not positive, or other data lies in `root`.
     """
     if count < 1 or not seconds >= 1 / RATE:
-        raise ValueError(f"films need count and seconds above 0, got {count} and {seconds}")
+        raise InputError(f"films need count and seconds above 0, got {count} and {seconds}")
     root = expand(root)
     ours = {"description": "Toybox episodes", "version": VERSION}
     info = ours | {"seed": seed, "count": count, "seconds": seconds}
@@ -191,15 +190,14 @@ def write_episodes(
     if is_written(marker, info):
         return root
     if root.exists() and not marker.exists() and any(root.iterdir()):
-        raise ValueError(f"{root} holds other files: choose another folder")
+        raise InputError(f"{root} holds other files: choose another folder")
     root.mkdir(parents=True, exist_ok=True)
     write_json(marker, {"info": ours})  # from here on it is ours, but not complete
     for leftover in root.glob("episode_*.mp4"):
         leftover.unlink()
     films = {f"episode_{i + 1}": sample_episode(seed, i, seconds) for i in range(count)}
     jobs = [(root / f"{name}.mp4", shots) for name, shots in films.items()]
-    with ProcessPoolExecutor() as workers:
-        list(progress(workers.map(_write_film, jobs), "toybox films", len(jobs)))
+    list(in_parallel(_write_film, jobs, "toybox films"))
     _write_labels(root / "labels.csv", films)
     write_json(marker, {"info": info})
     return root

@@ -11,7 +11,7 @@ from regionlab.compose import composers as fusions
 from regionlab.compose.combiner import CombinerSize
 from regionlab.compose.composers import COMPOSERS, Composer, check_texts, create_composer
 from regionlab.compose.files import COMBINERS, TEXT, TrainedParts, write_combiner, write_text
-from regionlab.compose.tuning import CombinerRecipe, create_combiner
+from regionlab.compose.training import CombinerRecipe, create_combiner
 from regionlab.models.registry import load_encoder
 from regionlab.models.text_tower import TextFeatures, text_parameters
 from regionlab.models.weights import WeightsError
@@ -36,11 +36,11 @@ def test_the_sum_is_of_the_features_as_they_are():
 def test_image_and_text_alone():
     images, texts = np.array([[3.0, 0]]), np.array([[0, 4.0]])
     assert fusions.image_only(images, texts) is images
-    assert fusions.take_text(images, texts) is texts
+    assert fusions.text_only(images, texts) is texts
 
 
 def test_the_weighted_sum_is_of_unit_vectors():
-    found = fusions.weigh(np.array([[3.0, 0]]), np.array([[0, 40.0]]), weight=1 / 4)
+    found = fusions.weighted_sum(np.array([[3.0, 0]]), np.array([[0, 40.0]]), weight=1 / 4)
     np.testing.assert_allclose(found, [[3 / 4, 1 / 4]])
 
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from regionlab import load_collection
-from regionlab.compose.cli import _read_arguments as read_compose
 from regionlab.compose.files import TrainedParts
-from regionlab.compose.stages import Stages
+from regionlab.compose.stages import Setup
 from regionlab.data.images import list_images, read_image, write_image
 from regionlab.data.prompts import Box, Selection
 from regionlab.index import on_ray as distributed_cli
@@ -66,7 +65,7 @@ def test_weights_are_found_at_home(home):
 
 
 def test_trained_parts_and_engines_are_kept_at_home(home):
-    stages = Stages("toyclip", "toybox", folder="~/parts")
+    stages = Setup("toyclip", "toybox", folder="~/parts")
     assert (stages.folder, stages.cache) == (home / "parts", home / "parts")
     assert TrainedParts(None, "~/parts").folder == home / "parts"
     assert find_place("~/engines", "HNSW32").parent == home / "engines"
@@ -80,7 +79,7 @@ def test_a_profile_is_found_at_home(home):
 def test_command_lines_take_home_where_the_shell_leaves_it(home):
     build = ["build", "--dataset", "folder", "--root=~/pics", "--out=~/index"]
     built = distributed_cli._read_arguments(build)
-    trained = read_compose(["train", "--data", "cirr", "--root=~/pics", "--folder=~/parts"])
+    trained = Setup("toyclip", "cirr", "~/pics", folder="~/parts")
     served = parse_arguments(["--images=~/pics"])
     assert {built.root, trained.root, served.images} == {home / "pics"}
     assert (built.out, trained.folder) == (home / "index", home / "parts")

@@ -6,7 +6,6 @@ for a box or several clicks, and a second round with a click where the first wen
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,13 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from regionlab.data.masks import mask_to_box
 from regionlab.models.toy import SIDE, create_toysam
 from regionlab.models.toy import WEIGHTS_TOYSAM as WEIGHTS
-from regionlab.models.training import descend, run_training
+from regionlab.models.training import descend, run_steps
 from regionlab.studies.sampling import jitter_box, sample_inside_point
-from regionlab.util.paths import DATA
-from toybox.pool import Pool, open_pool
+from toybox.pool import CACHE, Pool, open_pool, sample_rows
 from toybox.world import SIDE as SCENE_SIDE
+
+SCALE = SIDE / SCENE_SIDE  # from pixels of the scene to pixels of the encoder's input
+KINDS = {"point": 0.5, "box": 0.35, "points": 0.15}  # and how often each is drawn
 
 
 def focal_loss(logits: torch.Tensor, target: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
@@ -52,9 +53,6 @@ def iou_of_logits(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     found, meant = logits > 0, target > 0.5
     both, either = (found & meant).sum((2, 3)), (found | meant).sum((2, 3))
     return both / either.clamp(min=1)
-
-
-SCALE = SIDE / SCENE_SIDE  # from pixels of the scene to pixels of the encoder's input
 
 
 def sample_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -137,10 +135,6 @@ def shrink_masks(masks: np.ndarray, grid: int) -> torch.Tensor:
     return avg_pool2d(x, masks.shape[-1] // grid)
 
 
-CACHE = DATA / "toybox" / "cache"
-KINDS = {"point": 0.5, "box": 0.35, "points": 0.15}  # and how often each is drawn
-
-
 @dataclass(frozen=True)
 class Recipe:
     """Everything that decides what the weights become."""
@@ -163,21 +157,8 @@ class Recipe:
 def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
     """Train toysam, or go on where an earlier run was cut off, and write its weights.
 
-    Parameters
-    ----------
-    recipe
-        Data, settings and seed.
-    cache
-        For the rendered scenes, and the checkpoint with the loss curve so far.
-    weights
-        Where the finished weights go, as safetensors in fp16.
-
-    Returns
-    -------
-    dict
-        recipe, device, step, seconds (of training, without rendering), curve (the losses of
-        each step) and validation (mean IoU of boxes and of single clicks, on up to
-        150 scenes).
+    Rendered scenes and the checkpoint go to `cache`. Returns as `run_steps`; validation is the
+    mean IoU of boxes and of single clicks, on up to 150 scenes.
     """
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -188,12 +169,11 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
         for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
     }  # fmt: skip
 
-    def take_step(optimizer, step: int) -> dict[str, float]:
-        return _train_step(sam, optimizer, pools["train"], recipe, step)
-
-    measure = partial(validate, sam, pools["val"])
-    return run_training(sam, recipe, name="toysam", cache=cache, weights=weights,
-                        take_step=take_step, validate=measure)  # fmt: skip
+    return run_steps(
+        sam, recipe, checkpoint=cache / "checkpoints" / "toysam.pt", weights=weights,
+        take_step=lambda optimizer, step: _train_step(sam, optimizer, pools["train"], recipe, step),
+        validate=lambda: validate(sam, pools["val"]),
+    )  # fmt: skip
 
 
 # One step: every scene gets prompts of one kind, then a click where the first masks went wrong
@@ -202,10 +182,10 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
 def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[str, float]:
     sam.train()
     rng = np.random.default_rng([recipe.seed, step])
-    rows = np.sort(rng.choice(len(pool.scenes), min(recipe.batch, len(pool.scenes)), replace=False))
-    pictures = _draw_light(pool.scenes[rows], rng).to(sam.device)
+    rows = sample_rows(rng, len(pool.scenes), recipe.batch)
+    scenes = _sample_light(pool.scenes[rows], rng).to(sam.device)
     with torch.autocast(sam.device.type, dtype=torch.bfloat16):
-        embeddings = sam.image_encoder(sam.preprocess(pictures)).float()
+        embeddings = sam.image_encoder(sam.preprocess(scenes)).float()
     kinds = rng.choice(list(KINDS), size=len(rows), p=list(KINDS.values()))
     totals: dict[str, list[torch.Tensor]] = {"mask": [], "iou": [], "second": []}
     for kind in sorted(set(kinds)):
@@ -224,11 +204,11 @@ def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[s
     return {name: round(loss.item(), 4) for name, loss in losses.items()}
 
 
-def _draw_light(scenes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+def _sample_light(scenes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     """Return scenes in varied brightness and tint, (b, 3, side, side) float32 in 0 to 255."""
     gain = 1 + 0.12 * rng.uniform(-1, 1, (len(scenes), 3, 1, 1)).astype(np.float32)
-    pictures = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2)
-    return (pictures * torch.from_numpy(gain)).clamp(0, 255)
+    pixels = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2)
+    return (pixels * torch.from_numpy(gain)).clamp(0, 255)
 
 
 def _two_rounds(sam, images, masks, prompt: dict, recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -295,8 +275,8 @@ def validate(sam, pool: Pool) -> dict[str, float]:
     sam.eval()
     rng = np.random.default_rng(0)
     found: dict[str, list[float]] = {"box": [], "point": []}
-    for picture, owners in list(zip(pool.scenes, pool.owners, strict=True))[:150]:
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(sam.device)
+    for image, owners in list(zip(pool.scenes, pool.owners, strict=True))[:150]:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(sam.device)
         embedding = sam.image_encoder(sam.preprocess(pixels.float())[None])
         masks = np.stack([owners == n for n in range(1, owners.max() + 1) if (owners == n).any()])
         for kind, scores in found.items():
