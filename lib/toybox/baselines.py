@@ -26,27 +26,26 @@ from regionlab.models.baselines import (
 from regionlab.models.segnet import SegNet, create_toysegnet
 from regionlab.models.training import descend, run_steps
 from regionlab.util.paths import DATA
-from toybox.pool import CACHE, Scenes, class_pixels, open_scenes, sample_rows
+from toybox.pool import CACHE, Scenes, ToyRecipe, class_pixels, open_scenes, sample_rows
 from toybox.world import COLORS, COMBINATIONS, SHAPES, TEXTURES
 
-BINS = 25
+BINS = 25  # of similarities, in the loss of average precision
+ATTRIBUTES = (*SHAPES, *COLORS, *TEXTURES)
+HAS = np.array([[attribute in kind for attribute in ATTRIBUTES] for kind in COMBINATIONS])
+CROP = 64  # pixels of a side of what toysegnet sees at a time in training
+GROUND_WEIGHT = 0.2  # of a pixel of the ground, most of which tell nothing
+WHITENING_SCENES = 2_000  # of the training split
 
 
 def ap_loss(vectors: torch.Tensor, relevant: torch.Tensor, *, bins: int = BINS) -> torch.Tensor:
     """Return 1 - mAP of the images of a batch, each a query against all others.
 
     Similarities are shared out between bins (Revaud et al. 2019, equations 6 to 9), so that
-    ranks change smoothly. A image that no other is relevant for asks nothing; where none asks,
+    ranks change smoothly. An image that no other is relevant for asks nothing; where none asks,
     the loss is 1 and teaches nothing.
 
-    Parameters
-    ----------
-    vectors
-        (b, d) float32, unit length.
-    relevant
-        (b, b) bool; what it says of a image and itself is ignored.
-    bins
-        Over the similarities from 1 down to -1.
+    `vectors` are (b, d) float32, unit length; `relevant` is (b, b) bool, what it says of an image
+    and itself is ignored; `bins` are over the similarities from 1 down to -1.
     """
     others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     relevant = (relevant & others).float()
@@ -60,24 +59,11 @@ def ap_loss(vectors: torch.Tensor, relevant: torch.Tensor, *, bins: int = BINS) 
     return 1 - average.sum() / (wanted > 0).sum().clamp(min=1)
 
 
-ATTRIBUTES = (*SHAPES, *COLORS, *TEXTURES)
-HAS = np.array([[attribute in kind for attribute in ATTRIBUTES] for kind in COMBINATIONS])
-CROP = 64  # pixels of a side of what toysegnet sees at a time in training
-GROUND_WEIGHT = 0.2  # of a pixel of the ground, most of which tell nothing
-WHITENING_SCENES = 2_000  # of the training split
-
-
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ToyRecipe):
     """Everything that decides what the weights become."""
 
-    seed: int = 0
-    scenes: int = 40_000
-    steps: int = 1_600
     batch: int = 96
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.05
     jitter: float = 0.12
     save_every: int = 200
 
@@ -147,29 +133,19 @@ def _to_input(images: np.ndarray) -> torch.Tensor:
 # What each model learns from: images as its input, and the rows of their scenes
 
 
-def attribute_loss(
-    model: ViT, pixels: torch.Tensor, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator
-) -> torch.Tensor:
+def attribute_loss(model: ViT, pixels, scenes: Scenes, rows, rng) -> torch.Tensor:
     """Binary cross-entropy of each attribute: whether a thing of the scene has it."""
     held = torch.from_numpy(scenes.kinds[rows] @ HAS).to(pixels.device)
     return binary_cross_entropy_with_logits(model.classifier(model(pixels)), held.float())
 
 
-def ranking_loss(
-    model: DeepImageRetrieval,
-    pixels: torch.Tensor,
-    scenes: Scenes,
-    rows: np.ndarray,
-    rng: np.random.Generator,
-) -> torch.Tensor:
+def ranking_loss(model: DeepImageRetrieval, pixels, scenes: Scenes, rows, rng) -> torch.Tensor:
     """Loss of average precision; relevant is what shares a kind of object."""
     kinds = torch.from_numpy(scenes.kinds[rows]).to(pixels.device).float()
     return ap_loss(model.describe(model.compute(pixels)), kinds @ kinds.T > 0)
 
 
-def pixel_loss(
-    model: SegNet, pixels: torch.Tensor, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator
-) -> torch.Tensor:
+def pixel_loss(model: SegNet, pixels, scenes: Scenes, rows, rng) -> torch.Tensor:
     """Cross-entropy of the class of each pixel near a thing, that of the ground weighing less."""
     classes = class_pixels(scenes, rows)
     windows = sample_windows(classes, rng)
@@ -234,14 +210,9 @@ def _encode(model: ImageModel, images: np.ndarray, pool) -> torch.Tensor:
 
 
 def measure_map(vectors: np.ndarray, kinds: np.ndarray) -> float:
-    """Return the mAP of scenes, each against all others, by what kinds they share.
+    """Return the mAP of scenes, each against all others, by what `kinds` of thing they share.
 
-    Parameters
-    ----------
-    vectors
-        (n, d) float32, unit length.
-    kinds
-        (n, combinations) bool.
+    Of (n, d) unit vectors and (n, combinations) bool.
     """
     similarities = vectors @ vectors.T
     np.fill_diagonal(similarities, -np.inf)

@@ -13,41 +13,22 @@ from itertools import islice, permutations
 import numpy as np
 
 from regionlab.util.errors import InputError
-from toybox.world import (
-    COLORS,
-    GROUNDS,
-    MAX_THINGS,
-    RELATIONS,
-    SEEN,
-    SHAPES,
-    SIDE,
-    SIZES,
-    TEXTURES,
-    WITH_TEXTURE,
-    Scene,
-    Thing,
-    choose,
-    is_held_out,
-    phrase_thing,
-    place_in_frame,
-    sample_scene,
-    vary_word,
-    with_article,
-)
+from toybox import world
+from toybox.world import SIDE, Scene, Thing, choose, phrase_thing, place_in_frame, with_article
 
 SPLITS = ("train", "val", "test")
 MEMBERS = 6  # of a group: a base and its variants
 TRIPLETS = 6  # of a group: four from the base on, two back or across
 KEY = 5  # tells our generators from those of `world.scene_rng`, which number splits from 0 to 4
 COMBINED = "combined"  # the kind of a triplet of two clauses
-VALUES = {"color": tuple(COLORS), "texture": TEXTURES, "shape": SHAPES}
+VALUES = {"color": tuple(world.COLORS), "texture": world.TEXTURES, "shape": world.SHAPES}
 KINDS = (*VALUES, "ground", "add", "remove", "move")
 
 FAR, STILL = 48, 16  # pixels along an axis from which a move counts, and up to which it does not
 TRIES = 40  # places tried for a thing
 
 NAMES = (("shape",), ("color", "shape"), ("texture", "shape"), ("color", "texture", "shape"))
-BESIDE = {word: holds for word, holds in RELATIONS.items() if "than" not in word}
+BESIDE = {word: holds for word, holds in world.RELATIONS.items() if "than" not in word}
 
 Wordings = tuple[list[str], list[str], list[str]]  # orders, facts, notes
 
@@ -117,7 +98,7 @@ def change_group(seed: int, split: str, number: int) -> ChangeGroup:
     """Sample group `number` of a split, independent of all others, of things seen in training."""
     rng = change_rng(seed, split, number)
     while True:  # some scenes have too little to change, or things that cannot be told apart
-        scene = sample_scene(rng)
+        scene = world.sample_scene(rng)
         base = Member(scene.ground, scene.light, dict(enumerate(scene.things)))
         members = (base, *_sample_variants(base, rng))
         if len(members) == MEMBERS:
@@ -128,7 +109,7 @@ def _sample_variants(base: Member, rng) -> list[Member]:
     """Change the base in up to five ways, no two the same in words, two of a kind at most."""
     variants: dict[tuple, Member] = {}
     for turn, kind in enumerate(rng.permutation(KINDS * 2)):
-        variant = make_variant(base, str(kind), rng, key=MAX_THINGS + turn)
+        variant = make_variant(base, str(kind), rng, key=world.MAX_THINGS + turn)
         if variant is None or len(variants) == MEMBERS - 1:
             continue
         changes = differences(base, variant)
@@ -228,23 +209,23 @@ def _change_attribute(base: Member, kind: str, rng, key: int) -> Member | None:
         return None  # too small to tell dots from checks
     thing = base.things[chosen]
     others = [replace(thing, **{kind: v}) for v in VALUES[kind] if v != getattr(thing, kind)]
-    after = choose(rng, [t for t in others if not is_held_out(t.combination)])
+    after = choose(rng, [t for t in others if not world.is_held_out(t.combination)])
     return replace(base, things={**base.things, chosen: after})
 
 
 def _change_ground(base: Member, kind: str, rng, key: int) -> Member:
-    return replace(base, ground=choose(rng, [g for g in GROUNDS if g != base.ground]))
+    return replace(base, ground=choose(rng, [g for g in world.GROUNDS if g != base.ground]))
 
 
 def _add(base: Member, kind: str, rng, key: int) -> Member | None:
     """Add a thing, one time in four a double of one that is there."""
-    if len(base.things) == MAX_THINGS:
+    if len(base.things) == world.MAX_THINGS:
         return None
     double = rng.random() < 1 / 4
     known = [t.combination for t in base.things.values()]
-    shape, color, texture = choose(rng, known if double else SEEN)
-    size = choose(rng, list(SIZES))
-    radius, angle = float(rng.uniform(*SIZES[size])), float(rng.uniform(-0.35, 0.35))
+    shape, color, texture = choose(rng, known if double else world.SEEN)
+    size = choose(rng, list(world.SIZES))
+    radius, angle = float(rng.uniform(*world.SIZES[size])), float(rng.uniform(-0.35, 0.35))
     thing = Thing(shape, color, texture, size, 0.0, 0.0, radius, angle)
     for _ in range(TRIES):
         placed = _put_anywhere(thing, rng)
@@ -337,12 +318,9 @@ class Speaker:
         return f"the {self._name(thing, choose(self.rng, names))}"
 
     def _is_unique(self, thing: Thing, said: tuple[str, ...]) -> bool:
-        alike = [
-            t
-            for t in self.reference.things.values()
-            if all(getattr(t, s) == getattr(thing, s) for s in said)
-        ]
-        return len(alike) == 1
+        things = self.reference.things.values()
+        alike = (all(getattr(t, s) == getattr(thing, s) for s in said) for t in things)
+        return sum(alike) == 1
 
     def _name(self, thing: Thing, said: tuple[str, ...]) -> str:
         words = [thing.color] if "color" in said else []
@@ -352,7 +330,7 @@ class Speaker:
 
     def vary(self, word: str) -> str:
         """Return the word or, one time in four, a synonym, as captions of scenes do."""
-        return vary_word(word, self.rng)
+        return world.vary_word(word, self.rng)
 
     def a(self, thing: Thing, *, size: bool = False) -> str:
         """Name a thing that is new: "a red star", or "another red star" beside a double."""
@@ -381,58 +359,49 @@ def _some(rng, options: list[str]) -> list[str]:
 # One writer a kind
 
 
-def _say_color(change: Change, speaker: Speaker) -> Wordings:
+def _say_color(change: Change, say: Speaker) -> Wordings:
     thing, new, old = change.before, change.after.color, change.before.color
     return (
-        [
-            f"make {speaker.the(thing)} {new}",
-            f"turn {speaker.the(thing)} {new}",
-            f"paint {speaker.the(thing)} {new}",
-            f"change the color of {speaker.the(thing, without='color')} to {new}",
-        ],
-        [
-            f"{speaker.the(thing)} is {new} now",
-            f"{speaker.the(thing, without='color')} is {new} instead of {old}",
-        ],
-        [_say_replaced(change, speaker)],
-    )
+        [f"make {say.the(thing)} {new}", f"turn {say.the(thing)} {new}",
+         f"paint {say.the(thing)} {new}",
+         f"change the color of {say.the(thing, without='color')} to {new}"],
+        [f"{say.the(thing)} is {new} now",
+         f"{say.the(thing, without='color')} is {new} instead of {old}"],
+        [_say_replaced(change, say)],
+    )  # fmt: skip
 
 
-def _say_texture(change: Change, speaker: Speaker) -> Wordings:
+def _say_texture(change: Change, say: Speaker) -> Wordings:
     thing, new, old = change.before, change.after.texture, change.before.texture
-    marks = WITH_TEXTURE.get(new, WITH_TEXTURE.get(old)).removeprefix("with ")
-    the = speaker.the(thing, without="texture")
+    marks = world.WITH_TEXTURE.get(new, world.WITH_TEXTURE.get(old)).removeprefix("with ")
+    the = say.the(thing, without="texture")
     give = f"take {marks} off {the}" if new == "plain" else f"give {the} {marks}"
     has = f"{the} has {'no ' if new == 'plain' else ''}{marks.removeprefix('a ')}"
     return (
-        [f"make {speaker.the(thing)} {speaker.vary(new)}", give],
-        [f"{the} is {speaker.vary(new)} instead of {speaker.vary(old)}", has],
-        [_say_replaced(change, speaker)],
+        [f"make {say.the(thing)} {say.vary(new)}", give],
+        [f"{the} is {say.vary(new)} instead of {say.vary(old)}", has],
+        [_say_replaced(change, say)],
     )
 
 
-def _say_shape(change: Change, speaker: Speaker) -> Wordings:
-    thing, shape = change.before, with_article(speaker.vary(change.after.shape))
+def _say_shape(change: Change, say: Speaker) -> Wordings:
+    thing, shape = change.before, with_article(say.vary(change.after.shape))
     return (
-        [
-            f"turn {speaker.the(thing)} into {shape}",
-            f"replace {speaker.the(thing)} with {speaker.a(change.after)}",
-            f"swap {speaker.the(thing)} for {speaker.a(change.after)}",
-        ],
-        [
-            f"{speaker.the(thing)} is {shape} now",
-            f"there is {speaker.a(change.after)} where {speaker.the(thing)} was",
-        ],
-        [_say_replaced(change, speaker)],
-    )
+        [f"turn {say.the(thing)} into {shape}",
+         f"replace {say.the(thing)} with {say.a(change.after)}",
+         f"swap {say.the(thing)} for {say.a(change.after)}"],
+        [f"{say.the(thing)} is {shape} now",
+         f"there is {say.a(change.after)} where {say.the(thing)} was"],
+        [_say_replaced(change, say)],
+    )  # fmt: skip
 
 
-def _say_replaced(change: Change, speaker: Speaker) -> str:
-    return f"has {speaker.a(change.after)} instead of {speaker.the(change.before)}"
+def _say_replaced(change: Change, say: Speaker) -> str:
+    return f"has {say.a(change.after)} instead of {say.the(change.before)}"
 
 
-def _say_ground(change: Change, speaker: Speaker) -> Wordings:
-    new, old = speaker.vary(change.after), speaker.vary(change.before)
+def _say_ground(change: Change, say: Speaker) -> Wordings:
+    new, old = say.vary(change.after), say.vary(change.before)
     return (
         [f"put it all on {new}", f"change the ground to {new}", f"swap the {old} for {new}"],
         [f"everything is on {new}", f"the ground is {new} instead of {old}"],
@@ -440,11 +409,11 @@ def _say_ground(change: Change, speaker: Speaker) -> Wordings:
     )
 
 
-def _say_add(change: Change, speaker: Speaker) -> Wordings:
-    thing, rng = change.after, speaker.rng
+def _say_add(change: Change, say: Speaker) -> Wordings:
+    thing, rng = change.after, say.rng
     sized = thing.size != "medium" and rng.random() < 0.25
-    new = speaker.a(thing, size=sized)
-    where = choose(rng, [place_in_frame(thing), *_some(rng, speaker.beside(thing))])
+    new = say.a(thing, size=sized)
+    where = choose(rng, [place_in_frame(thing), *_some(rng, say.beside(thing))])
     return (
         [f"add {new}", f"put {new} {where}"],
         [f"there is also {new}", f"there is {new} {where}"],
@@ -452,8 +421,8 @@ def _say_add(change: Change, speaker: Speaker) -> Wordings:
     )
 
 
-def _say_remove(change: Change, speaker: Speaker) -> Wordings:
-    the = speaker.the(change.before)
+def _say_remove(change: Change, say: Speaker) -> Wordings:
+    the = say.the(change.before)
     return (
         [f"remove {the}", f"take away {the}"],
         [f"{the} is gone", f"{the} is not there any more"],
@@ -461,22 +430,18 @@ def _say_remove(change: Change, speaker: Speaker) -> Wordings:
     )
 
 
-def _say_move(change: Change, speaker: Speaker) -> Wordings:
+def _say_move(change: Change, say: Speaker) -> Wordings:
     before, after = change.before, change.after
     way, place = name_way(before, after), place_in_frame(after)
-    beside = _some(speaker.rng, speaker.beside(after, before))
+    beside = _some(say.rng, say.beside(after, before))
     return (
-        [
-            f"move {speaker.the(before)} {way}",
-            *[f"put {speaker.the(before)} {where}" for where in (place, *beside)],
-        ],
-        [
-            f"{speaker.the(before)} is further {way}",
-            f"{speaker.the(before)} is {place} instead of {place_in_frame(before)}",
-            *[f"{speaker.the(before)} is {where} now" for where in beside],
-        ],
+        [f"move {say.the(before)} {way}",
+         *[f"put {say.the(before)} {where}" for where in (place, *beside)]],
+        [f"{say.the(before)} is further {way}",
+         f"{say.the(before)} is {place} instead of {place_in_frame(before)}",
+         *[f"{say.the(before)} is {where} now" for where in beside]],
         [],
-    )
+    )  # fmt: skip
 
 
 WRITERS: dict[str, Callable[[Change, Speaker], Wordings]] = {

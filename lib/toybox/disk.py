@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,7 @@ CATEGORIES = {  # of FashionIQ's layout, and the kinds of change in each
     "things": ("add", "remove", "move"),
 }
 LAYOUTS = ("cirr", "fashioniq")
+ATTRIBUTES = ("shape", "color", "texture", "size")  # of an object
 
 
 # What all of them share
@@ -84,20 +86,10 @@ def in_parallel(
 def write_split(root: Path, split: str, count: int, *, seed: int = 0) -> Path:
     """Write `count` scenes of one split in COCO layout, unless they lie there already.
 
-    Parameters
-    ----------
-    root
-        Gets `images/<split>/*.jpg`, `annotations/instances_<split>.json` (RLE masks, XYWH
-        boxes) and `annotations/captions_<split>.json`; is returned.
-    split
-        "val" and "test" hold no held-out combination, like training; each scene of "novel" has one.
-    seed
-        Which world.
-
-    Raises
-    ------
-    InputError
-        If the split is unknown, `count` is not positive, or other data lies there.
+    `root`, which is returned, gets `images/<split>/*.jpg`, `annotations/instances_<split>.json`
+    (RLE masks, XYWH boxes) and `annotations/captions_<split>.json`. "val" and "test" hold no
+    held-out combination, like training; each scene of "novel" has one. Raises InputError if the
+    split is unknown, `count` is not positive, or other data lies there.
     """
     if split not in SIZES:
         raise InputError(f"unknown Toybox split {split!r}; on disk are: {', '.join(SIZES)}")
@@ -138,18 +130,17 @@ def write_class_folders(root: Path, *, per_class: int = PER_CLASS, seed: int = 0
         return root
     marker.unlink(missing_ok=True)
     jobs = []
-    for shape in CLASS_SHAPES:
-        for color in CLASS_COLORS:
-            folder = root / f"{color}_{shape}"
-            folder.mkdir(parents=True, exist_ok=True)
-            _remove(folder, "[0-9][0-9][0-9][0-9].jpg")  # every file counts in it
-            jobs += [(root, shape, color, seed, number) for number in range(per_class)]
+    for shape, color in product(CLASS_SHAPES, CLASS_COLORS):
+        make_empty(root / f"{color}_{shape}", "[0-9][0-9][0-9][0-9].jpg")  # every file counts
+        jobs += [(root, shape, color, seed, number) for number in range(per_class)]
     list(in_parallel(_write_single, jobs, "toybox classes", chunk=20))
     _write_compact(marker, {"info": info})
     return root
 
 
-def _remove(folder: Path, pattern: str) -> None:
+def make_empty(folder: Path, pattern: str) -> None:
+    """Make a folder, without the files of another world."""
+    folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(pattern):
         leftover.unlink()
 
@@ -194,10 +185,7 @@ def _annotate(scene: Scene, masks: list[np.ndarray], image_id: int) -> list[dict
             "area": int(mask.sum()),
             "segmentation": mask_to_rle(mask),
             "iscrowd": 0,
-            "attributes": {
-                "shape": thing.shape, "color": thing.color,
-                "texture": thing.texture, "size": thing.size,
-            },
+            "attributes": {key: getattr(thing, key) for key in ATTRIBUTES},
         })  # fmt: skip
     return annotations
 
@@ -224,8 +212,7 @@ def load_toybox_changes(
 ) -> Triplets:
     """Load Toybox's change triplets, writing them to disk first where they are not there yet.
 
-    They are read back by the loader that reads the published data set; see `kinds_of` for the
-    kind of each query's change.
+    They are read back by the loader of the published data set; `kinds_of` tells their kinds.
 
     Parameters
     ----------
@@ -290,22 +277,11 @@ def kinds_of(root: Path | str, split: str) -> dict[str, str]:
 def write_changes(root: Path, split: str, groups: int, *, seed: int = 0) -> Path:
     """Write groups of scenes and the triplets between them, unless they lie there already.
 
-    The images are on disk once, under two names where the disk allows it (hard links). The same
-    group is the same whatever the number of groups.
-
-    Parameters
-    ----------
-    root
-        Gets `cirr/` and `fashioniq/`, each as published but for the images' suffix and CIRR's
-        further key `kind`; of FashionIQ's layout the gallery of each category is the whole split.
-        Is returned.
-    split
-        "train", "val" or "test"; they may lie in one folder.
-
-    Raises
-    ------
-    InputError
-        If the split is unknown, `groups` is not positive, or other data lies in `root`.
+    `root`, which is returned, gets `cirr/` and `fashioniq/`, each as published but for the images'
+    suffix and CIRR's further key `kind`; of FashionIQ's layout the gallery of each category is the
+    whole split. The images are on disk once, under two names where the disk allows it (hard
+    links); several splits may lie in one folder. A group is the same whatever their number. Raises
+    InputError if the split is unknown, `groups` is not positive, or other data lies in `root`.
     """
     check_split(split)
     if groups < 1:
@@ -321,8 +297,7 @@ def write_changes(root: Path, split: str, groups: int, *, seed: int = 0) -> Path
     root.mkdir(parents=True, exist_ok=True)
     write_json(marker, {"info": ours})  # from here on it is ours, but not complete
     for folder in _image_folders(root, split):
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove(folder, f"{split}-*.jpg")
+        make_empty(folder, f"{split}-*.jpg")
     jobs = [(root, split, seed, number) for number in range(groups)]
     written = list(in_parallel(_write_group, jobs, f"toybox changes {split}", chunk=5))
     _write_cirr(root / "cirr", split, written)

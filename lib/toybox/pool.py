@@ -147,6 +147,28 @@ def _crop_square(image, mask, context: float, fill) -> np.ndarray:
     return np.asarray(cut)
 
 
+@dataclass(frozen=True)
+class ToyRecipe:
+    """What decides the weights of every model that learns from a pool."""
+
+    seed: int = 0
+    scenes: int = 40_000
+    steps: int = 1_600
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.05
+    save_every: int = 100
+
+
+def open_pools(cache: Path, recipe: ToyRecipe, side: int) -> tuple[Pool, Pool]:
+    """Return the training scenes of a recipe, and up to 500 of validation."""
+    train, val = (
+        open_pool(cache / f"pool-{split}", seed=recipe.seed, split=split, count=count, side=side)
+        for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
+    )
+    return train, val
+
+
 def sample_rows(rng: np.random.Generator, total: int, size: int) -> np.ndarray:
     """Sample up to `size` rows without replacement, in order, for reading from disk."""
     return np.sort(rng.choice(total, min(size, total), replace=False))

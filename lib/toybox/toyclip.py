@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, normalize
 from regionlab.models.text_tower import encode_tokens, fast_attention
 from regionlab.models.toy import WEIGHTS, create_toyclip
 from regionlab.models.training import descend, run_steps
-from toybox.pool import CACHE, Pool, open_pool, sample_rows
+from toybox.pool import CACHE, Pool, ToyRecipe, open_pools, sample_rows
 from toybox.world import COMBINATIONS, SEEN, Thing, phrase_thing
 
 PHRASES = 12  # wordings kept of each combination's name
@@ -34,7 +34,7 @@ class Batches:
         self.captions = tokenizer([c for five in pool.captions for c in five]).to(torch.int16)
         self.captions = self.captions.view(len(pool.captions), 5, -1)
         self.phrases = _tokenize_names(tokenizer, recipe.seed)
-        self.row_of = {COMBINATIONS.index(c): row for row, c in enumerate(SEEN)}
+        self.row_of = {COMBINATIONS.index(c): row for row, c in enumerate(SEEN)}  # names' rows
 
     def draw(self, step: int) -> dict[str, torch.Tensor]:
         """Return the batch of one step, as tensors on the device."""
@@ -49,13 +49,11 @@ class Batches:
             "objects": self.normalize(pool.objects[objects], rng),
             "captions": self.captions[rows, captions].long(),
             "names": self.phrases[np.arange(len(SEEN)), wordings].long(),
-            "object_names": self.rows_of_names(pool.object_names[objects]),
+            "object_names": torch.tensor(
+                [self.row_of[int(number)] for number in pool.object_names[objects]]
+            ),
         }
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
-
-    def rows_of_names(self, combinations: np.ndarray) -> torch.Tensor:
-        """Turn rows of `COMBINATIONS` into rows of `SEEN`."""
-        return torch.tensor([self.row_of[int(number)] for number in combinations])
 
     def normalize(self, images: np.ndarray, rng=None) -> torch.Tensor:
         """Turn (b, side, side, 3) uint8 into model input; with `rng`, in varied brightness."""
@@ -79,20 +77,13 @@ def _tokenize_names(tokenizer, seed: int) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ToyRecipe):
     """Everything that decides what the weights become."""
 
-    seed: int = 0
-    scenes: int = 40_000
-    steps: int = 1_600
     batch: int = 160
     object_batch: int = 96
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.05
     name_weight: float = 1.0
     jitter: float = 0.12
-    save_every: int = 100
 
 
 def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
@@ -107,17 +98,13 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
     model.to(device, memory_format=torch.channels_last)  # convolutions in bf16 are 10 times faster
     size = model.visual.image_size
     side = size[0] if isinstance(size, tuple) else size
-    pools = {
-        split: open_pool(cache / f"pool-{split}", seed=recipe.seed, split=split, count=count,
-                         side=side)
-        for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
-    }  # fmt: skip
-    batches = Batches(pools["train"], tokenizer, preprocess, recipe, device)
+    known, unknown = open_pools(cache, recipe, side)
+    batches = Batches(known, tokenizer, preprocess, recipe, device)
 
     return run_steps(
         model, recipe, checkpoint=cache / "checkpoints" / "toyclip.pt", weights=weights,
         take_step=lambda optimizer, step: _train_step(model, optimizer, batches.draw(step), recipe),
-        validate=lambda: {"hit@1": validate(model, pools["val"], tokenizer, batches)},
+        validate=lambda: {"hit@1": validate(model, unknown, tokenizer, batches)},
     )  # fmt: skip
 
 
@@ -160,8 +147,8 @@ def _clip_loss(images, texts, scale) -> torch.Tensor:
 def validate(model, pool: Pool, tokenizer, batches: Batches) -> float:
     """Return text-to-image hit@1 on a pool: one caption each, all its scenes as gallery."""
     model.eval()
-    images = [batches.normalize(pool.scenes[i : i + 100]) for i in range(0, len(pool.scenes), 100)]
-    images = torch.cat([_unit(model.encode_image(p)) for p in images])
+    parts = (pool.scenes[i : i + 100] for i in range(0, len(pool.scenes), 100))
+    images = torch.cat([_unit(model.encode_image(batches.normalize(part))) for part in parts])
     rng = np.random.default_rng(0)
     texts = [five[int(rng.integers(5))] for five in pool.captions]
     texts = _unit(encode_tokens(model, tokenizer(texts).to(images.device)))

@@ -17,15 +17,10 @@ SHAPES = (
     "cross", "crescent", "diamond", "arrow", "flower", "bolt",
 )  # fmt: skip
 COLORS = {
-    "red": (205, 40, 40),
-    "orange": (240, 135, 25),
-    "yellow": (248, 220, 60),
-    "green": (45, 160, 70),
-    "blue": (40, 85, 205),
-    "purple": (125, 60, 170),
-    "pink": (243, 135, 190),
-    "white": (240, 240, 238),
-}
+    "red": (205, 40, 40), "orange": (240, 135, 25), "yellow": (248, 220, 60),
+    "green": (45, 160, 70), "blue": (40, 85, 205), "purple": (125, 60, 170),
+    "pink": (243, 135, 190), "white": (240, 240, 238),
+}  # fmt: skip
 TEXTURES = ("plain", "striped", "dotted", "checkered")
 GROUNDS = ("grass", "sand", "water", "snow", "brick", "wood", "tile", "gravel")
 SIZES = {"small": (22, 28), "medium": (31, 39), "large": (44, 55)}  # radius in pixels
@@ -115,18 +110,18 @@ def sample_scene(rng: np.random.Generator, *, held_out: bool = False) -> Scene:
         combinations[1] = combinations[0]
     if held_out:
         combinations[0] = choose(rng, HELD_OUT)
-    return Scene(
-        ground=choose(rng, GROUNDS),
-        light=float(rng.uniform(0, 2 * np.pi)),
-        things=_place(rng, combinations),
-    )
+    return Scene(choose(rng, GROUNDS), _sample_light(rng), _place(rng, combinations))
 
 
 def sample_single_object(rng: np.random.Generator, shape: str, color: str) -> Scene:
     """Sample one thing of a given shape and color anywhere: the folder-per-class view."""
     textures = [t for t in TEXTURES if not is_held_out((shape, color, t))]
     things = _place(rng, [(shape, color, choose(rng, textures))])
-    return Scene(choose(rng, GROUNDS), float(rng.uniform(0, 2 * np.pi)), things)
+    return Scene(choose(rng, GROUNDS), _sample_light(rng), things)
+
+
+def _sample_light(rng) -> float:
+    return float(rng.uniform(0, 2 * np.pi))
 
 
 def choose(rng, options):
@@ -211,13 +206,7 @@ def _pluralise(noun: str) -> str:
 
 
 def _join(phrases: list[str]) -> str:
-    if len(phrases) == 1:
-        return phrases[0]
-    return ", ".join(phrases[:-1]) + " and " + phrases[-1]
-
-
-def _shuffled(things, rng) -> list[Thing]:
-    return [things[i] for i in rng.permutation(len(things))]
+    return " and ".join([", ".join(phrases[:-1]), phrases[-1]] if phrases[1:] else phrases)
 
 
 def _grouped_phrases(scene: Scene, rng, *, size: bool = False) -> list[str]:
@@ -226,18 +215,13 @@ def _grouped_phrases(scene: Scene, rng, *, size: bool = False) -> list[str]:
     phrases = []
     for i in rng.permutation(len(groups)):
         (combination, said_size), count = list(groups.items())[i]
-        thing = next(
-            t for t in scene.things if t.combination == combination and said_size in ("", t.size)
-        )
-        if count == 1:
-            phrases.append(phrase_thing(thing, rng, size=size))
-        else:
-            noun, tail = phrase_thing(thing, rng, size=size, article=False), ""
-            if " with " in noun:
-                noun, tail = noun.split(" with ", 1)
-            phrases.append(
-                f"{NUMBERS[count]} {_pluralise(noun)}" + (f" with {tail}" if tail else "")
-            )
+        alike = (t for t in scene.things if t.combination == combination)
+        thing = next(t for t in alike if said_size in ("", t.size))
+        phrase = phrase_thing(thing, rng, size=size, article=count == 1)
+        if count > 1:
+            noun, sign, tail = phrase.partition(" with ")
+            phrase = f"{NUMBERS[count]} {_pluralise(noun)}{sign}{tail}"
+        phrases.append(phrase)
     return phrases
 
 
@@ -258,7 +242,7 @@ def _relate(scene: Scene, rng) -> str:
     if len(scene.things) == 1:
         thing = scene.things[0]
         return f"{phrase_thing(thing, rng)} {place_in_frame(thing)} on {ground}"
-    first, second, *rest = _shuffled(scene.things, rng)
+    first, second, *rest = (scene.things[i] for i in rng.permutation(len(scene.things)))
     relations = [word for word, holds in RELATIONS.items() if holds(first, second)]
     relation = choose(rng, relations) if relations else "next to"
     caption = f"{phrase_thing(first, rng)} {relation} {phrase_thing(second, rng)}"

@@ -44,7 +44,7 @@ def test_the_weighted_sum_is_of_unit_vectors():
     np.testing.assert_allclose(found, [[3 / 4, 1 / 4]])
 
 
-@pytest.mark.parametrize("fusion", [fusions.weigh, fusions.slerp])
+@pytest.mark.parametrize("fusion", [fusions.weighted_sum, fusions.slerp])
 def test_weight_0_is_the_image_and_weight_1_the_text(fusion):
     rng = np.random.default_rng(0)
     images, texts = rng.normal(0, 3, (2, 5, 4))

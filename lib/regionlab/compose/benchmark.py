@@ -76,14 +76,8 @@ def encode_triplets(
 ) -> ComposedFeatures:
     """Encode the gallery of triplets once; images that are missing or unreadable are listed.
 
-    Features are kept in `folder`, in shards, and taken up again; None keeps nothing.
-
-    Raises
-    ------
-    FileNotFoundError
-        If no query has all its images on disk.
-    ValueError
-        If none has images that can all be read.
+    Features are kept in `folder`, in shards, and taken up again; None keeps nothing. Raises
+    FileNotFoundError if no query has all its images on disk, ValueError if none can be read.
     """
     triplets, missing = triplets.with_images()
     failures = [(name, "missing") for name in missing]
@@ -238,20 +232,16 @@ def load_benchmark(
 
     Parameters
     ----------
-    data
-        A name in `SOURCES`: "cirr", "fashioniq" or "toybox".
-    root
-        The folder of the data set; Toybox needs none.
-    layout
-        "cirr" or "fashioniq": which of the two Toybox is read as.
+    data, root
+        A name in `SOURCES`, "cirr", "fashioniq" or "toybox", and its folder; Toybox needs none.
+    layout, options
+        Of Toybox: "cirr" or "fashioniq", which of the two it is read as; `groups` and `seed`.
     split
         "train", "val" or "test" ("test1" for CIRR).
     gallery
         FashionIQ's, "split" or "union".
     folder
         Where features are kept; None keeps nothing.
-    options
-        Of Toybox: `groups`, `seed`.
 
     Raises
     ------
@@ -266,12 +256,9 @@ def load_benchmark(
         raise InputError(f"{data} needs root, the folder that it lies in")
     features: dict[str, ComposedFeatures] = {}
     for category, triplets in load(root, layout, split, **options).items():
-        alike = [known for known in features.values() if _same_images(known.triplets, triplets)]
-        features[category] = (
-            replace(alike[0], triplets=triplets)
-            if alike
-            else encode_triplets(encoder, triplets, folder=folder)
-        )
+        alike = [f for f in features.values() if _same_images(f.triplets, triplets)]
+        known = alike[0] if alike else encode_triplets(encoder, triplets, folder=folder)
+        features[category] = replace(known, triplets=triplets) if alike else known
     how = {"gallery": gallery} if layout == "fashioniq" else {}
     return Benchmark(PROTOCOLS[layout](**how), features)
 
@@ -408,12 +395,8 @@ def measure_cosines(
 ) -> Cosines:
     """Measure the cosines of queries with their targets and with `others` images, drawn by chance.
 
-    Parameters
-    ----------
-    composed, gallery
-        (q, d) and (n, d) float32, unit length.
-    targets, references
-        (q,) int, rows of the gallery. ValueError if it has no other image.
+    `composed` and `gallery` are (q, d) and (n, d) float32, unit length; targets and references
+    are (q,) rows of the gallery. Raises ValueError if it has no other image.
     """
     if len(gallery) < 3:
         raise ValueError(f"a gallery of {len(gallery)} images has none but target and reference")

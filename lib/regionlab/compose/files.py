@@ -123,18 +123,9 @@ def write_text(
 ) -> None:
     """Write a tuned text encoder as what changed of the encoder's own weights.
 
-    Parameters
-    ----------
-    path
-        The safetensors file; put in place only once it is whole.
-    tuned, base
-        Name in the model's state to tensor, after and before it was tuned.
-    encoder
-        That was tuned.
-    image_length
-        Mean length of its features of the training images.
-    dtype
-        "fp16" or "int8", see `quantize`.
+    `tuned` and `base` are name in the model's state to tensor, after and before it was tuned;
+    `image_length` is the mean length of the encoder's features of the training images; for
+    `dtype` see `quantize`.
     """
     _write(path, quantize_changes(tuned, base, dtype), encoder, image_length=image_length)
 

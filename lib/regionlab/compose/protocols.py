@@ -42,14 +42,12 @@ Groups = Mapping[str, Sequence]  # category -> a label a query, equal where quer
 def rank_gallery(
     composed: np.ndarray, gallery: np.ndarray, *, k: int, exclude: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the `k` images most similar to each composed vector, best first.
+    """Return the `k` images most similar to each composed vector, best first, or all if fewer.
 
     Parameters
     ----------
     composed, gallery
         (q, d) and (n, d) float32, unit length.
-    k
-        How many; all that there are, if they are fewer.
     exclude
         (q,) int, one row a query that is left out, such as its reference; None for none.
 
@@ -61,8 +59,8 @@ def rank_gallery(
     Raises
     ------
     ValueError
-        If `k` is not positive, `exclude` does not fit, or the vectors are no pair of matrices
-        of one width, finite and of unit length.
+        If `k` is not positive, `exclude` does not fit, or the vectors are not of one width and
+        space, finite and of unit length.
     """
     composed, gallery = _check_vectors(composed, gallery)
     check_count("k", k)
@@ -79,15 +77,8 @@ def rank_targets(
 ) -> np.ndarray:
     """Return the place of each query's target in its ranking, (q,) int64 from 1.
 
-    Counts the images ahead of the target instead of sorting; the place is that which
-    `rank_gallery` gives. Memory holds the scores of 256 queries.
-
-    Parameters
-    ----------
-    targets
-        (q,) int, a row of the gallery each.
-    composed, gallery, exclude
-        As for `rank_gallery`, which says what is raised too.
+    It is that which `rank_gallery` gives, which describes the rest; but images ahead of the
+    target, (q,) int, a row of the gallery each, are counted instead of sorted.
     """
     composed, gallery = _check_vectors(composed, gallery)
     targets = np.asarray(targets)
@@ -143,11 +134,11 @@ def _count_ahead(query: np.ndarray, gallery: np.ndarray, rough: np.ndarray, targ
 class Protocol(ABC):
     """How composed queries of a data set are measured, category by category.
 
-    The averages are those over categories of each category's mean over queries, as in FashionIQ's
-    tables. Their 95 % percentile intervals are of a bootstrap that draws queries anew within each
-    category, or, given `groups` (see `benchmark.find_groups`), whole groups for all categories at
-    once; a group may have queries in several. Where all values are 0, or all are 1, the interval
-    is the exact one of a share of as many queries, or groups, as the smallest category has.
+    Averages are over categories of each one's mean over queries, as in FashionIQ's tables. Their
+    95 % percentile intervals are of a bootstrap that draws queries anew within each category, or,
+    given `groups` (see `benchmark.find_groups`), whole groups, which may have queries in several
+    categories. Where all values are 0, or all are 1, the interval is the exact one of a share of
+    as many queries, or groups, as the smallest category has.
     """
 
     name: ClassVar[str]
@@ -158,23 +149,10 @@ class Protocol(ABC):
     ) -> Measured:
         """Measure the queries of one category.
 
-        Parameters
-        ----------
-        composed
-            (q, d) float32, unit length, a vector a query.
-        gallery_vectors
-            (n, d) float32, unit length, a vector for each image of `triplets.gallery`.
-
-        Returns
-        -------
-        dict
-            "hit@k", or another name, to (q,) float: 1 where the target is among the first k.
-
-        Raises
-        ------
-        ValueError
-            If the targets are hidden, a cut is not allowed, or the vectors are of the wrong
-            shape, width or number, not finite or not of unit length.
+        `composed` is (q, d), a vector a query, `gallery_vectors` (n, d), one an image of
+        `triplets.gallery`, both float32 of unit length. Returns "hit@k", or another name, to
+        (q,) float: 1 where the target is among the first k. Raises ValueError if the targets are
+        hidden, a cut is not allowed, or the vectors are not as said.
         """
 
     @abstractmethod
@@ -310,25 +288,10 @@ def write_cirr_submission(
     """Write the two files that CIRR's test server takes, the reference left out of both.
 
     `recall.json` holds the names of the first 50 images for each pair, `recall_subset.json`
-    those of the first three of its subset. The server wants an answer to each pair of test1.
-
-    Parameters
-    ----------
-    folder
-        Where to; made if it is not there. Files of these names are replaced.
-    composed, gallery_vectors, triplets
-        As for `Protocol.measure`; the targets may be hidden.
-
-    Returns
-    -------
-    list
-        The paths of both files.
-
-    Raises
-    ------
-    ValueError
-        If the queries have no subsets, a file would be larger than the 5 MB that the server
-        takes, or the vectors are wrong. Nothing is written then.
+    those of the first three of its subset; both paths are returned. The server wants an answer to
+    each pair of test1, and at most 5 MB. Arrays are as for `Protocol.measure`, but targets may be
+    hidden. Raises ValueError, and writes nothing, if the queries have no subsets, a file would be
+    too large or the vectors are wrong.
     """
     _check_subsets(triplets)
     composed, vectors = _check_vectors(composed, gallery_vectors, triplets)
@@ -427,16 +390,14 @@ def _check_vectors(
             f"composed vectors are {composed.shape[1]} wide, the gallery's {gallery.shape[1]}: "
             "are they by different models?"
         )
-    if triplets is not None and len(composed) != len(triplets):
-        raise ValueError(
-            f"{len(composed):,} composed vectors for the {len(triplets):,} queries of "
-            f"{triplets.title}"
-        )
-    if triplets is not None and len(gallery) != len(triplets.gallery):
-        raise ValueError(
-            f"{len(gallery):,} gallery vectors for the {len(triplets.gallery):,} images of "
-            f"{triplets.title}"
-        )
+    if triplets is not None:
+        for name, vectors, wanted, what in (
+            ("composed", composed, len(triplets), "queries"),
+            ("gallery", gallery, len(triplets.gallery), "images"),
+        ):
+            if len(vectors) != wanted:
+                of = f"{wanted:,} {what} of {triplets.title}"
+                raise ValueError(f"{len(vectors):,} {name} vectors for the {of}")
     return composed, gallery
 
 

@@ -51,12 +51,10 @@ class Setup:
         Gets the trained parts; features, checkpoints and curves go to folders of their own in
         it, or in `cache`. By default a folder in data/composed named after data and encoder.
     split
-        That epochs are chosen on, by the metric of the data set's own protocol.
-    layout
-        Of Toybox, "cirr" or "fashioniq": the one chosen by. It learns from two captions a
-        triplet, as FashionIQ has them.
-    options
-        Of Toybox's training triplets: `groups`, `seed`.
+        That epochs and weights are chosen on, by the metric of the data set's own protocol.
+    layout, options
+        Of Toybox: "cirr" or "fashioniq", whose protocol that is; and `groups` and `seed` of the
+        training triplets, which have two captions each, as FashionIQ's.
     """
 
     def __init__(
@@ -80,19 +78,9 @@ class Setup:
         self.cache, self.options = expand(cache or self.folder), options
 
     def train(self, stage: str, recipe: TextRecipe | CombinerRecipe) -> dict[str, Any]:
-        """Train "text", "combiner" or "fine_tuned_combiner", or go on with it.
+        """Train "text", "combiner" or "fine_tuned_combiner", or go on; returns as `run_training`.
 
-        Returns
-        -------
-        dict
-            As `training.run_epochs`.
-
-        Raises
-        ------
-        InputError
-            If the stage is unknown.
-        WeightsError
-            If "fine_tuned_combiner" finds no tuned text encoder.
+        Raises WeightsError if "fine_tuned_combiner" finds no tuned text encoder.
         """
         check_choice("stage", stage, STAGES)
         if stage == "text":
@@ -205,13 +193,9 @@ def evaluate_composers(
 ) -> "pd.DataFrame":
     """Measure composers on a split; print and return a row each, "value [low, high]" a metric.
 
-    Parameters
-    ----------
-    gallery
-        What FashionIQ's queries search: all images of the "split", or the "union" that queries
-        name.
-    weight
-        Of the text, for "weighted" and "slerp"; by default chosen on the setup's own split.
+    `gallery` is what FashionIQ's queries search: all images of the "split", or the "union" that
+    queries name. `weight` is that of the text, for "weighted" and "slerp"; by default chosen on
+    the setup's own split.
     """
     import pandas as pd
 

@@ -198,19 +198,9 @@ def run_epochs(
 ) -> dict[str, Any]:
     """Train until the score no longer rises; the model is left with the weights of the best.
 
-    Each epoch has random numbers of its own, dropout's too; those of the caller are left alone.
-
-    Parameters
-    ----------
-    name
-        Of the part that is trained: its checkpoint is `folder`/<name>.pt, its curve .json.
-    take_epoch
-        Trains for one epoch with the random numbers it is given, returns the mean loss.
-
-    Returns
-    -------
-    dict
-        As `run_training` by epochs, where the other parameters are described.
+    The checkpoint is `folder`/<name>.pt. `take_epoch` trains for an epoch with random numbers of
+    its own, dropout's too, and returns the mean loss; the caller's random numbers are left alone.
+    All else as `run_training`.
     """
 
     def take_turn(turn: int) -> dict[str, float]:
@@ -249,23 +239,17 @@ def tune_text(
     Parameters
     ----------
     encoder
-        In fp32; its text tower is changed in place, so that another run needs it loaded anew.
-    folder
-        For the checkpoint and the curve.
-    weights
-        Gets the tuned weights, safetensors.
+        In fp32, else InputError; its text tower is changed in place, so that another run needs it
+        loaded anew.
+    folder, weights
+        For the checkpoint and the curve; and the safetensors file of the tuned weights.
     measure
         Given the tuned text encoder, returns metrics, of them "score" to choose by.
 
     Returns
     -------
     dict
-        As `run_epochs`.
-
-    Raises
-    ------
-    InputError
-        If the encoder is not in fp32, or there are fewer triplets than a batch.
+        As `run_training`, by epochs.
     """
     if encoder.precision != "fp32":
         raise InputError(
@@ -284,14 +268,29 @@ def tune_text(
         lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=1e-7,
     )  # fmt: skip
     scaler = torch.amp.GradScaler(encoder.device.type, enabled=recipe.amp == "fp16")
-    step = _TextStep(tower, optimizer, scaler, encoder, AMP[recipe.amp])
+    device, dtype = encoder.device, AMP[recipe.amp]
+
+    def take_step(references: np.ndarray, targets: np.ndarray, texts: list[str]) -> float:
+        tokens = encoder.tokenize(texts).to(device)
+        optimizer.zero_grad(set_to_none=True)
+        with fast_attention():  # backward too: checkpointing computes the tower again there
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                features = encode_by_length(tower, tokens)
+            predicted = torch.from_numpy(references).to(device) + features.float()
+            loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.item()
 
     def take_epoch(rng: np.random.Generator) -> float:
         losses = []
         for rows in sample_batches(len(training_set), recipe.batch, rng):
             forms = rng.integers(len(training_set.wordings[0]), size=len(rows))
             texts = [training_set.wordings[row][f] for row, f in zip(rows, forms, strict=True)]
-            losses.append(step(training_set.references[rows], training_set.targets[rows], texts))
+            losses.append(
+                take_step(training_set.references[rows], training_set.targets[rows], texts)
+            )
         return float(np.mean(losses))
 
     found = run_epochs(
@@ -319,31 +318,6 @@ def choose_parameters(encoder: Encoder, freeze: str = "") -> dict[str, torch.nn.
     if not chosen:
         raise InputError(f"freeze={freeze!r} leaves nothing to tune")
     return chosen
-
-
-@dataclass(frozen=True)
-class _TextStep:
-    """One step down the gradient."""
-
-    tower: TextTower
-    optimizer: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    encoder: Encoder
-    dtype: torch.dtype | None
-
-    def __call__(self, references: np.ndarray, targets: np.ndarray, texts: list[str]) -> float:
-        device = self.encoder.device
-        tokens = self.encoder.tokenize(texts).to(device)
-        self.optimizer.zero_grad(set_to_none=True)
-        with fast_attention():  # backward too: checkpointing computes the tower again there
-            with torch.autocast(device.type, self.dtype, enabled=self.dtype is not None):
-                features = encode_by_length(self.tower, tokens)
-            predicted = torch.from_numpy(references).to(device) + features.float()
-            loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
-            self.scaler.scale(loss).backward()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        return loss.item()
 
 
 # Stage 2
@@ -385,21 +359,9 @@ def train_combiner(
 ) -> dict[str, Any]:
     """Train a Combiner, or go on where an earlier run was cut off, and write its weights.
 
-    Parameters
-    ----------
-    encode_texts
-        The text encoder, frozen or tuned, to features as long as it makes them.
-    folder, weights
-        As for `tune_text`.
-    measure
-        Given the Combiner, returns metrics, of them "score" to choose by.
-    texts
-        SHA-256 of the tuned text file, if it is the text encoder.
-
-    Returns
-    -------
-    dict
-        As `run_epochs`.
+    `encode_texts` is frozen or tuned, to features as long as it makes them; if it is tuned,
+    `texts` is the SHA-256 of its file. `measure` is given the Combiner. All else, and what is
+    returned, as `tune_text`.
     """
     inputs = encode_wordings(training_set, encode_texts, encoder.device)
     combiner = create_combiner(encoder.dim, recipe).to(encoder.device)

@@ -34,7 +34,7 @@ def run_training(
     validate: Callable[[], dict[str, float]],
     schedule: Callable[[int], float] | None = None,
     scaler: torch.amp.GradScaler | None = None,
-    patience: int | None = None,
+    patience: float = math.inf,
     data: str = "",
 ) -> dict[str, Any]:
     """Train a model, or go on where an earlier run was cut off.
@@ -55,35 +55,33 @@ def run_training(
         Given how many turns were taken before, trains for one more and returns its losses with
         their number, a row of the curve.
     validate
-        Returns metrics; with `patience` of them "score", higher is better.
+        Returns metrics; if "score", higher is better, is among them, the weights of the best
+        are kept.
     schedule
         Turn to learning rate; by default that of the optimizer, unchanged.
     patience
-        Keep the weights of the best score, and stop after so many turns without a better one.
+        Turns without a better score after which training stops.
     data
         What tells the training data from others, such as a digest.
 
     Returns
     -------
     dict
-        recipe, device, `unit` (turns taken), seconds, curve and validation (a row each); with
-        `patience` best_`unit` and best_score too.
+        recipe, device, `unit` (turns taken), seconds, curve and validation (a row each),
+        best_`unit` and best_score (0 without scores).
 
     Raises
     ------
     TrainingError
         If a loss is not finite; the checkpoint is that of the last good turns.
     """
-    about = {"recipe": asdict(recipe), "data": data}
-    empty = {unit: 0, "seconds": 0.0, "curve": [], "validation": []}
-    best_at = f"best_{unit}"
-    if patience is not None:
-        empty |= {best_at: 0, "best_score": 0.0}
+    about, best_at = {"recipe": asdict(recipe), "data": data}, f"best_{unit}"
+    empty = {unit: 0, "seconds": 0.0, best_at: 0, "best_score": 0.0, "curve": [], "validation": []}
     state, best = _load(checkpoint, model, optimizer, scaler, about) or (empty, {})
     started = time.monotonic() - state["seconds"]
     with tqdm(total=turns, desc=checkpoint.stem, initial=state[unit], mininterval=5) as bar:
         for turn in range(state[unit], turns):
-            if patience is not None and state[best_at] and turn - state[best_at] >= patience:
+            if state[best_at] and turn - state[best_at] >= patience:
                 break
             for group in optimizer.param_groups if schedule else ():
                 group["lr"] = schedule(turn)
@@ -97,9 +95,7 @@ def run_training(
                 continue
             found = validate()
             state["validation"].append({unit: turn + 1, **found})
-            if patience is not None and (
-                not state[best_at] or found["score"] > state["best_score"]
-            ):
+            if "score" in found and (not state[best_at] or found["score"] > state["best_score"]):
                 state |= {best_at: turn + 1, "best_score": found["score"]}
                 best = {name: t.detach().clone() for name, t in _trained_state(model).items()}
             state["seconds"] = time.monotonic() - started
@@ -119,20 +115,9 @@ def run_steps(
 ) -> dict[str, Any]:
     """Train by steps of AdamW, warmed up and annealed, and write the last weights in fp16.
 
-    Parameters
-    ----------
-    recipe
-        With steps, learning_rate, warmup, weight_decay and save_every, and restart if there is
-        one; see `learning_rate`.
-    weights
-        The safetensors file.
-    take_step
-        Given optimizer and number, changes the model by a step; returns the losses.
-
-    Returns
-    -------
-    dict
-        As `run_training`, where the other parameters are described.
+    The recipe has steps, learning_rate, warmup, weight_decay and save_every, and may have restart,
+    see `learning_rate`. `take_step` is given optimizer and number of a step, and returns its
+    losses; `weights` is a safetensors file. All else as `run_training`.
     """
     optimizer = make_optimizer(model, recipe)
     found = run_training(
