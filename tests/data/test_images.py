@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from regionlab.data import decoding as opening
 from regionlab.data import images
-from regionlab.data.decoding import ImageError
+from regionlab.data import images as opening
 from regionlab.data.images import (
+    ImageError,
     list_images,
     make_thumbnail,
     read_image,

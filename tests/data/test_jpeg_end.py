@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import read_image, read_picture
+from regionlab.data.images import ImageError, read_image, read_picture
 
 KINDS = {
     "baseline": {},

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from sklearn import datasets as sklearn_datasets
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import write_image
+from regionlab.data.images import ImageError, write_image
 from regionlab.data.labelled import (
     LabelledImages,
     load_cifar10,

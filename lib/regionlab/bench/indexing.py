@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.data.images import read_picture
 from regionlab.index.build import build_index
 from regionlab.models.encoder import Encoder

@@ -8,16 +8,22 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
 import pandas as pd
 
-from regionlab.data.collection import Collection, make_table
-from regionlab.data.listing import list_content, list_files, readable_images, unread_images
-from regionlab.data.records import is_text, show
+from regionlab.data.collection import Collection, make_skipped, make_table
+from regionlab.data.listing import (
+    is_text,
+    list_content,
+    list_files,
+    readable_images,
+    show,
+    unread_images,
+)
 
 
 def read_lines(file: Path) -> list[tuple[int, str]]:
@@ -50,13 +56,6 @@ def drop_empty_captions(
         for row in captions[empty].itertuples()
     )
     return captions[~empty].reset_index(drop=True), skipped
-
-
-def make_skipped(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Make a collection's table `skipped` of pairs of path and reason."""
-    texts = [[text.encode("utf-8", "backslashreplace").decode() for text in row] for row in rows]
-    paths, reasons = [path for path, _ in texts], [reason for _, reason in texts]
-    return make_table("skipped", {"path": paths, "reason": reasons})
 
 
 def check_split(split: str | None, known: tuple[str, ...]) -> str | None:

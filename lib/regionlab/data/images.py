@@ -5,22 +5,454 @@ Colour profiles (ICC) are not applied.
 """
 
 import hashlib
+import os
+import re
+import struct
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
 
-from regionlab.data.decoding import (
-    MAX_SCANS,
-    ImageError,
-    RangeError,
-    count_scans,
-    load_8_bits,
-    mend_end,
-    open_picture,
-)
-from regionlab.data.listing import Listing, list_files, readable_images, unread_images
+from regionlab.data.listing import Listing, has_heif, list_files, readable_images, unread_images
+from regionlab.util.errors import RegionlabError
 from regionlab.util.paths import expand
+from regionlab.util.progress import progress
+
+# A fixed list keeps PIL's rarely used decoders away from files that nobody vouches for. HEIF is
+# read besides, where pillow-heif is installed.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF")
+
+LIMIT_VARIABLE = "REGIONLAB_MAX_PIXELS"
+
+
+class ImageError(RegionlabError, ValueError):
+    """A picture that cannot be read: `path` says which, `reason` says why."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(path, reason)  # both in args, so that it survives pickling
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def read_limit(environ: Mapping[str, str]) -> int:
+    """Return how many pixels a picture may have; `REGIONLAB_MAX_PIXELS` sets another number.
+
+    Raises
+    ------
+    ValueError
+        If the variable is no whole number above 0.
+    """
+    text = environ.get(LIMIT_VARIABLE) or "300_000_000"
+    try:
+        limit = int(text)
+    except ValueError:
+        limit = 0
+    if limit < 1:
+        raise ValueError(f"{LIMIT_VARIABLE} must be a whole number above 0, got {text!r}")
+    return limit
+
+
+# Beyond the photographs of any telephone and most panoramas. So many take 2 to 5 GB of memory.
+MAX_PIXELS = read_limit(os.environ)
+
+
+def open_picture(data: bytes | BinaryIO, name: Path | str) -> Image.Image:
+    """Open a picture as `PIL.Image.open` does, but with the limit of this module alone.
+
+    PIL's own, which is for the whole process, would warn of, or refuse, photographs of today.
+
+    Parameters
+    ----------
+    data
+        The bytes of its file, or the file, open for reading at its start.
+    name
+        Of the file, for errors.
+
+    Raises
+    ------
+    ImageError
+        If it is none of the formats, or has more pixels than `MAX_PIXELS`.
+    """
+    Image.init()
+    file = BytesIO(data) if isinstance(data, bytes) else data
+    start = file.read(32)
+    for kind in FORMATS:
+        factory, accept = Image.OPEN.get(kind, (None, None))
+        if factory is not None and (accept is None or accept(start[:16]) is True):
+            file.seek(0)
+            try:
+                return _check_size(factory(file, ""), name)
+            except (SyntaxError, IndexError, TypeError, struct.error):
+                pass  # so do plugins refuse what is not theirs
+    if start[4:8] == b"ftyp" and has_heif():
+        import pillow_heif  # late: an extra
+
+        if pillow_heif.is_supported(start):
+            file.seek(0)
+            return _check_size(pillow_heif.HeifImageFile(file, ""), name)
+    raise ImageError(name, f"not an image (known: {', '.join(FORMATS)})")
+
+
+def _check_size(image: Image.Image, name: Path | str) -> Image.Image:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height} pixels"
+        reason = f"too large: {size} are more than {MAX_PIXELS:,} in all ({LIMIT_VARIABLE})"
+        raise ImageError(name, reason)
+    return image
+
+
+# Scanners and cameras put so many bits into 16.
+DEPTHS = (8, 10, 12, 14, 16)
+BITS_PER_SAMPLE, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # tags of TIFF, and a value of the second
+OTHER_END = {
+    "16B": "16L",
+    "16L": "16B",
+    "16N": "16B" if sys.byteorder == "little" else "16L",
+}
+
+
+class RangeError(RegionlabError, ValueError):
+    """Pixel values that have no agreed range; the text says what to do."""
+
+
+def find_depth(highest: int) -> int:
+    """Return the smallest of 8, 10, 12, 14 and 16 bits that hold a value.
+
+    Raises
+    ------
+    RangeError
+        If 16 are too few.
+    """
+    for bits in DEPTHS:
+        if highest < 1 << bits:
+            return bits
+    raise RangeError("integer pixels over 16 bits: save as 8 or 16 bits a channel")
+
+
+def load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+    """Decode an opened picture, and bring it to 8 bits a channel if it has 16.
+
+    A picture that says of how many bits it is keeps the upper 8 of them. 16 bits are kept for
+    whatever fits in; so if all values of a picture would fit in 8, 10, 12 or 14 bits, it is taken
+    as one of that many bits, else of 16.
+
+    Parameters
+    ----------
+    image
+        As PIL opens it, not yet decoded.
+    reopen
+        Opens the same picture again: PIL keeps only the upper half of 16-bit colours, and a
+        second reading has to bring the lower.
+
+    Raises
+    ------
+    RangeError
+        If pixels are floats, negative, or integers over 16 bits.
+    """
+    declared, is_deep = _declared_bits(image), bool(_other_halves(image))
+    is_gray_alpha = image.mode == "RGBA" and [part.args for part in getattr(image, "tile", ())] == [
+        "LA;16B"
+    ]
+    image.load()
+    if image.mode == "F":
+        raise RangeError("floating-point pixels: save as 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        return _narrow_gray(image, declared)
+    if is_deep and declared is None:
+        return _narrow_colours(image, reopen)
+    if is_gray_alpha:
+        return _narrow_gray_alpha(image, reopen)
+    return image
+
+
+def _narrow_gray(image: Image.Image, declared: int | None) -> Image.Image:
+    values = np.asarray(image)  # PIL's own conversion clips at 255
+    if values.min() < 0:
+        raise RangeError("negative integer pixels, not over 16 bits: save as 8 or 16 bits")
+    needed = find_depth(values.max())
+    shift = (declared or needed) - 8
+    return Image.fromarray(np.minimum(values >> shift, 255).astype(np.uint8))
+
+
+def _narrow_colours(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+    highest = max(high for _, high in image.getextrema()[:3])
+    if find_depth(highest << 8 | 255) == 16:
+        return image  # its upper halves are what is wanted
+    other = reopen()
+    other.tile = _other_halves(other)
+    pixels = np.array(image)
+    values = pixels[..., :3].astype(np.uint16) << 8 | np.asarray(other)[..., :3]
+    pixels[..., :3] = values >> (find_depth(values.max()) - 8)
+    return Image.fromarray(pixels)
+
+
+def _narrow_gray_alpha(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+    other = reopen()
+    # Four bytes a pixel: the two halves of gray, and those of alpha.
+    other.tile = [part._replace(args="RGBA") for part in other.tile]
+    halves = np.asarray(other).astype(np.uint16)
+    values = halves[..., 0] << 8 | halves[..., 1]
+    pixels = np.array(image)
+    pixels[..., :3] = (values >> (find_depth(values.max()) - 8))[..., None]
+    return Image.fromarray(pixels)
+
+
+def _declared_bits(image: Image.Image) -> int | None:
+    """Return of how many bits, below 16 or stretched to 16, a picture says that it is."""
+    if image.format == "PPM":
+        return 16  # PIL has stretched it by the largest value that the header names
+    tags = getattr(image, "tag_v2", {})
+    bits = tags.get(BITS_PER_SAMPLE, (16,))[0] - (tags.get(SAMPLE_FORMAT, (1,))[0] == SIGNED)
+    return bits if 8 < bits < 16 else None
+
+
+def _other_halves(image: Image.Image) -> list:
+    """Return the parts of a picture of 16-bit colours, to be read the wrong way round.
+
+    Taken for the other byte order, the lower half of a value is what PIL keeps. Empty for any
+    other picture.
+    """
+    parts = []
+    for part in getattr(image, "tile", ()):
+        args = part.args if isinstance(part.args, tuple) else (part.args,)
+        colours, _, order = str(args[0]).partition(";")
+        if colours not in ("RGB", "RGBA") or order not in OTHER_END:
+            return []
+        swapped = f"{colours};{OTHER_END[order]}"
+        whole = (swapped, *args[1:]) if isinstance(part.args, tuple) else swapped
+        parts.append(part._replace(args=whole))
+    return parts
+
+
+# EXIF orientation -> what puts stored pixels upright: rows mirrored, columns mirrored, transposed.
+STEPS = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (True, True, False),
+    4: (True, False, False),
+    5: (False, False, True),
+    6: (True, False, True),
+    7: (True, True, True),
+    8: (False, True, True),
+}
+
+MANY = 5000  # pictures, from which on a bar is shown, and several threads wait for the disk
+READERS = 8
+
+
+class Header(NamedTuple):
+    """What the header of a picture says: its size in pixels as stored, and its orientation."""
+
+    width: int
+    height: int
+    orientation: int
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """Width and height of the pixels in the file."""
+        return self.width, self.height
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """Width and height of the picture as `images.read_image` gives it."""
+        return self.stored[::-1] if is_sideways(self.orientation) else self.stored
+
+
+def is_sideways(orientation: int) -> bool:
+    """Tell whether width and height change places when a picture is put upright."""
+    return STEPS[orientation][2]
+
+
+def read_header(path: Path | str) -> Header | None:
+    """Read the header of a picture, by the same rules as `images.read_image`.
+
+    Returns
+    -------
+    Header or None
+        None if it cannot be read; reading the picture will say why.
+    """
+    try:
+        with open(path, "rb") as file, open_picture(file, path) as image:
+            header = Header(*image.size, _read_orientation(image, path))
+            # Of a TIFF, and of no other format, PIL gives the size upright.
+            turned_back = Header(*header.upright, header.orientation)
+            return turned_back if image.format == "TIFF" else header
+    except Exception:  # on damaged files PIL's decoders raise almost any type
+        return None
+
+
+def read_headers(paths: Iterable[Path | str]) -> list[Header | None]:
+    """Read the headers of many pictures, see `read_header`; some 0.1 ms each."""
+    paths = list(paths)
+    if len(paths) < MANY:
+        return [read_header(path) for path in paths]
+    with ThreadPoolExecutor(READERS) as pool:
+        headers = pool.map(read_header, paths)
+        return list(progress(headers, desc="read sizes", total=len(paths)))
+
+
+def _read_orientation(image: Image.Image, path: Path | str) -> int:
+    # For the marks that may follow a PNG's pixels, PIL would unpack them.
+    if image.format == "PNG" and not _mentions_exif(Path(path).read_bytes()):
+        return 1
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # broken EXIF: the picture is shown as stored
+        return 1
+    return orientation if orientation in STEPS else 1
+
+
+def _mentions_exif(data: bytes) -> bool:
+    return any(mark in data for mark in (b"eXIf", b"exif", b"xmp", b"APP1"))
+
+
+def turn_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn a mask of stored pixels upright.
+
+    Parameters
+    ----------
+    mask
+        (H, W) bool.
+    orientation
+        Of EXIF, 1 to 8.
+
+    Returns
+    -------
+    np.ndarray
+        (H, W) bool, or (W, H) from 5 on; contiguous.
+    """
+    rows, columns, transposed = STEPS[orientation]
+    mask = mask[:: -1 if rows else 1, :: -1 if columns else 1]
+    return np.ascontiguousarray(mask.T if transposed else mask)
+
+
+def turn_box(
+    box: tuple[float, float, float, float], size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """Turn a box in stored pixels upright.
+
+    Parameters
+    ----------
+    box
+        XYXY in pixels.
+    size
+        Width and height of the picture as stored.
+    orientation
+        Of EXIF, 1 to 8.
+    """
+    (x0, y0, x1, y1), (width, height) = box, size
+    rows, columns, transposed = STEPS[orientation]
+    if columns:
+        x0, x1 = width - x1, width - x0
+    if rows:
+        y0, y1 = height - y1, height - y0
+    return (y0, x0, y1, x1) if transposed else (x0, y0, x1, y1)
+
+
+END = b"\xff\xd9"
+RESTART_INTERVAL = b"\xff\xdd"
+START_OF_SCAN = 0xDA
+WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+# What ends the bits of a scan: any marker but a stuffed byte, a restart or fill.
+NEXT_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+# Several kinds, as by chance one may mean what no bits at all mean. None makes a marker.
+OTHER_BITS = (b"\xaa" * 64, b"\x35" * 64, bytes(i * i * 37 % 255 for i in range(1, 255)))
+
+
+def mend_end(data: bytes, decode: Callable[[bytes], np.ndarray]) -> bytes | None:
+    """Return a JPEG with the end marker that it lacks; None if anything else is missing.
+
+    All scans must be there, and all their bits: whatever bits are put behind them may not change
+    one pixel.
+
+    Parameters
+    ----------
+    data
+        A JPEG that `decode` calls cut short.
+    decode
+        Turns a JPEG into its pixels.
+    """
+    last_scan = _find_last_scan(data)
+    if last_scan is None:
+        return None
+    mended = data + END
+    pixels = decode(mended)
+    continued = (decode(more + END) for more in _continue(data, last_scan))
+    return mended if all(np.array_equal(pixels, other) for other in continued) else None
+
+
+def _continue(data: bytes, last_scan: int) -> Iterator[bytes]:
+    """Yield the data with other bits behind, within an interval and after the next restart."""
+    # A last 0xff is made a byte of the scan, not the beginning of the marker that follows.
+    whole = data + b"\x00" if data.endswith(b"\xff") else data
+    restarts = RESTART.findall(data, last_scan)
+    number = (restarts[-1][1] + 1) & 7 if restarts else 0
+    for bits in OTHER_BITS:
+        yield whole + bits
+        if RESTART_INTERVAL in data:
+            yield data + bytes([0xFF, 0xD0 + number]) + bits
+
+
+def _find_last_scan(data: bytes) -> int | None:
+    """Return where the last scan begins; None if a coefficient comes in none, or not in full."""
+    components: list[int] = []
+    missing_bits: dict[int, list[int]] = defaultdict(lambda: [1] * 64)
+    position, last_scan = 2, 0
+    while found := NEXT_MARKER.search(data, position):
+        marker, position = data[found.end() - 1], found.end()
+        if marker in WITHOUT_LENGTH:
+            continue
+        body = data[position + 2 : position + int.from_bytes(data[position : position + 2], "big")]
+        position += 2 + len(body)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            components = list(body[6::3])
+        elif marker == START_OF_SCAN and len(body) > 4:
+            last_scan, (first, last, bits) = position, body[-3:]
+            for component in body[1:-3:2]:
+                for k in range(first, min(last, 63) + 1):
+                    missing_bits[component][k] = bits & 15
+    is_whole = components and not any(any(missing_bits[c]) for c in components)
+    return last_scan if is_whole else None
+
+
+MAX_SCANS = 100  # encoders write some ten; a file may repeat 42 bytes thousands of times
+
+# All but those without a length: TEM, RST0 to RST7, SOI; and fill bytes.
+_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
+_END, _SCAN = 0xD9, 0xDA
+_MOST_MARKERS = 10_000
+
+
+def count_scans(data: bytes, *, most: int = MAX_SCANS) -> int:
+    """Return how many scans a JPEG has, as its decoder meets them, up to `most` + 1.
+
+    Parameters
+    ----------
+    data
+        The file, from its start; thumbnails and pictures within its segments do not count.
+    most
+        Counting ends above it.
+    """
+    scans, place = 0, 0
+    for _ in range(_MOST_MARKERS):
+        marker = _MARKER.search(data, place)
+        if marker is None or marker[1][0] == _END or scans > most:
+            return scans
+        place = marker.end()
+        scans += marker[1][0] == _SCAN
+        place += max(2, int.from_bytes(data[place : place + 2]))
+    return most + 1  # segments without an end are no picture either
+
 
 STRIP = 2**22  # pixels that are copied at a time
 
@@ -251,7 +683,7 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
         _check_scans(image, data, name)
         factor = _draft(image, least_side)
         loaded = _load(image, data, name)
-        upright = UPRIGHT.get(_read_orientation(image))  # decoding may have turned it
+        upright = UPRIGHT.get(_orientation_of(image))  # decoding may have turned it
         loaded = _to_rgb(loaded)
         return loaded if upright is None else loaded.transpose(upright), factor
     except ImageError:
@@ -296,7 +728,7 @@ def _check_scans(image: Image.Image, data: bytes, name: Path | str) -> None:
         raise ImageError(name, f"too much to decode: more than {MAX_SCANS} progressive scans")
 
 
-def _read_orientation(image: Image.Image) -> int | None:
+def _orientation_of(image: Image.Image) -> int | None:
     try:
         return image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # broken EXIF: show the picture as stored, like every viewer does

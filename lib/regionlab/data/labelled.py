@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from regionlab.data.collection import Collection
-from regionlab.data.folders import find_split_folders, load_class_folders
+from regionlab.data.collection import Collection, find_split_folders, load_class_folders
 from regionlab.data.images import read_image
 from regionlab.data.listing import list_content
 

@@ -10,10 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from regionlab.data.captions import load_fashion200k, load_flickr30k
-from regionlab.data.change_sets import list_categories, load_cirr, load_fashioniq
 from regionlab.data.coco import load_coco
-from regionlab.data.collection import Collection
-from regionlab.data.folders import load_class_folders, load_folder
+from regionlab.data.collection import Collection, load_class_folders, load_folder
 from regionlab.data.labelled import (
     LabelledImages,
     load_cifar10,
@@ -21,7 +19,7 @@ from regionlab.data.labelled import (
     load_labelled_folders,
     load_mnist,
 )
-from regionlab.data.triplets import Triplets
+from regionlab.data.triplets import Triplets, list_categories, load_cirr, load_fashioniq
 from regionlab.data.video import load_video
 from regionlab.util import paths
 

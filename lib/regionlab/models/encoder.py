@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import TOO_LARGE, read_picture
+from regionlab.data.images import TOO_LARGE, ImageError, read_picture
 from regionlab.models.pipeline import (
     ImageBatch,
     Preprocessing,
