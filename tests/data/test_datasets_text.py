@@ -14,7 +14,7 @@ from regionlab.data.captions import (
 )
 from regionlab.data.coco import load_coco
 from regionlab.data.images import write_image
-from regionlab.data.registry import LOADERS, load_collection
+from regionlab.data.registry import list_data_sets, load_collection
 from regionlab.metrics.relevance import is_own_image
 from regionlab.runs.profiles import find_profile, load_profile
 
@@ -658,7 +658,7 @@ def test_captioned_sets_are_loaded_by_kind(tmp_path):
 def test_profile_names_a_layout_and_parameters_that_exist(name):
     profile = load_profile(find_profile(name))
     assert {run.parameters.get("dataset", name) for run in profile.runs} == {name}
-    assert name in LOADERS
+    assert name in list_data_sets("collection")
 
 
 def test_a_broken_sentence_costs_that_sentence(tmp_path):

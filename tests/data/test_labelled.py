@@ -18,7 +18,7 @@ from regionlab.data.labelled import (
     load_mnist,
     read_idx,
 )
-from regionlab.data.registry import LABELLED, load_labelled
+from regionlab.data.registry import list_data_sets, load_labelled
 
 RNG = np.random.default_rng(0)
 DIGITS = RNG.integers(0, 256, (3, 28, 28), dtype=np.uint8)
@@ -501,7 +501,7 @@ def test_unknown_kind_lists_the_known_ones(tmp_path):
         load_labelled("emnist", tmp_path)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LABELLED if kind != "toybox"])
+@pytest.mark.parametrize("kind", [kind for kind in list_data_sets("labelled") if kind != "toybox"])
 def test_unknown_split_lists_the_known_ones(tmp_path, kind):
     with pytest.raises(ValueError, match="'val'; known: train, test"):
         load_labelled(kind, tmp_path, split="val")
