@@ -245,7 +245,9 @@ def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
         else:
             continue
         files = [folder / f"{batch}{end}" for batch in CIFAR_BATCHES[split]]
-        images, labels = zip(*(_read_cifar_batch(file, read, len(classes)) for file in files))
+        images, labels = zip(
+            *(_read_cifar_batch(file, read, len(classes)) for file in files), strict=True
+        )
         labels = np.array(classes)[np.concatenate(labels)]
         return LabelledImages(np.concatenate(images), labels, root.absolute().name, split)
     if root.is_dir() and find_split_folders(root):

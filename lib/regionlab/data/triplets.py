@@ -451,9 +451,7 @@ def _check_fashioniq(root: Path, split: str, category: str | None) -> None:
     missing = f"split {split!r}" if not known else f"category {category!r} and split {split!r}"
     if category not in known:
         others = ", ".join(known or sorted({each for _, each in found}))
-        raise InputError(
-            f"no captions of {missing} in {root}, but of {others}. {FASHIONIQ_SOURCE}"
-        )
+        raise InputError(f"no captions of {missing} in {root}, but of {others}. {FASHIONIQ_SOURCE}")
 
 
 def _read_names(file: Path) -> tuple[tuple[str, ...], Faults]:
