@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from regionlab.data.change_sets import load_cirr, load_fashioniq
 from regionlab.data.images import write_image
 from regionlab.data.masks import mask_to_rle
-from regionlab.data.triplets import Triplets
+from regionlab.data.triplets import Triplets, load_cirr, load_fashioniq
 from regionlab.util.errors import InputError
 from regionlab.util.files import atomic_write, write_json
 from regionlab.util.paths import DATA, expand

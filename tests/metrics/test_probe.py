@@ -22,7 +22,7 @@ from regionlab.metrics.probe import (
     ProbeResult,
     fit_probe,
     load_probe,
-    make_query_vectors,
+    make_probes,
     measure_confusion,
     save_probe,
     split_stratified,
@@ -30,7 +30,7 @@ from regionlab.metrics.probe import (
 )
 from regionlab.viz.charts import draw_confusion, draw_gammas, draw_train_and_test
 
-NAMES = tuple(make_query_vectors())
+NAMES = tuple(make_probes())
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def data():
 @pytest.fixture(scope="module")
 def readings(data):
     split = split_stratified(data[1], seed=0)
-    return {name: fit_probe(model, *data, split) for name, model in make_query_vectors().items()}
+    return {name: fit_probe(model, *data, split) for name, model in make_probes().items()}
 
 
 # The same numbers as scikit-learn
@@ -108,7 +108,7 @@ def test_no_probe_warns_or_changes_with_a_rerun(data):
     split = split_stratified(data[1], seed=0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for model in make_query_vectors().values():
+        for model in make_probes().values():
             one, two = (fit_probe(model, *data, split).predicted["test"] for _ in range(2))
             assert (one == two).all()
 
@@ -121,7 +121,7 @@ def test_the_scaler_sees_train_only(data, readings):
 
 
 def test_options_reach_the_models():
-    probes = make_query_vectors(C=3, neighbours=2)
+    probes = make_probes(C=3, neighbours=2)
     assert [m.C for m in probes.values() if isinstance(m, SVC)] == [3, 3]
     assert probes[PAPER_PROBE][1].C == 3
     assert probes["2 nearest neighbours"].n_neighbors == 2

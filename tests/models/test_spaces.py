@@ -12,7 +12,7 @@ from PIL import Image
 from regionlab.compose.composers import create_composer
 from regionlab.compose.protocols import rank_gallery
 from regionlab.compose.regions import search_changed_regions
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import Index, open_index
 from regionlab.index.tables import IndexFolderError

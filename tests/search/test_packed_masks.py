@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from regionlab.bench.regions import sample_regions
-from regionlab.data.masks import _iterate_runs, decode_runs, mask_to_rle
+from regionlab.data.masks import _decode_runs, decode_runs, mask_to_rle
 from regionlab.index.index import Index
 from regionlab.index.tables import IndexFolderError
 from regionlab.models.segmenter import Region
@@ -61,7 +61,7 @@ def test_runs_are_those_read_one_by_one():
     counts, *_ = encode([draw_mask(rng, *rng.integers(1, 40, 2)) for _ in range(60)])
     counts += ["", counts[0], "0", ""]
     runs, lengths = decode_runs(counts)
-    expected = [list(_iterate_runs(text)) for text in counts]
+    expected = [_decode_runs(text) for text in counts]
     assert lengths.tolist() == list(map(len, expected))
     assert runs.tolist() == sum(expected, [])
     assert [part.tolist() for part in decode_runs([])] == [[], []]

@@ -214,7 +214,7 @@ class ProbeFileError(RegionlabError, ValueError):
     """A file that is no probe, or is not to be trusted."""
 
 
-def make_query_vectors(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, ClassifierMixin]":
+def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, ClassifierMixin]":
     """Make the paper's probe, its baselines and what tells them apart, unfitted.
 
     Raw probes take the unit vectors as they are; scaled ones bring each dimension to mean 0 and
@@ -302,7 +302,7 @@ def fit_probe(
     Parameters
     ----------
     model
-        A scikit-learn classifier, such as from `make_query_vectors`; it stays as it is.
+        A scikit-learn classifier, such as from `make_probes`; it stays as it is.
     vectors
         (n, d) float32.
     labels

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import TOO_LARGE, read_picture
+from regionlab.data.images import TOO_LARGE, ImageError, read_pil_image
 from regionlab.models.pipeline import (
     ImageBatch,
     Preprocessing,
@@ -386,7 +385,7 @@ def _load_image(
         picture, digest = _array_to_picture(source, name), ""
         width, height = picture.size
     else:
-        picture, (width, height), digest = read_picture(source, least_side=least_side)
+        picture, (width, height), digest = read_pil_image(source, least_side=least_side)
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(name, f"too narrow: {width} x {height}, over {MAX_ASPECT} to 1")
     return picture, (width, height), digest

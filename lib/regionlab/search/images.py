@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from regionlab.data.decoding import ImageError
+from regionlab.data.images import ImageError
 from regionlab.index.index import Index
 from regionlab.models.encoder import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list, get_space
 from regionlab.search.engine import Engine
