@@ -283,9 +283,7 @@ def test_a_length_is_positive(encoder, length):
 
 @pytest.mark.parametrize("name", ["fine_tuned_sum", "combiner", "fine_tuned_combiner"])
 def test_parts_that_are_missing_say_what_to_do(encoder, tmp_path, name):
-    with pytest.raises(
-        WeightsError, match="there is no .*composed_.*regionlab.compose.composers train"
-    ):
+    with pytest.raises(WeightsError, match="there is no .*composed_.*regionlab compose train"):
         create_composer(name, encoder, folder=tmp_path)
 
 
