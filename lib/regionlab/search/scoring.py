@@ -15,6 +15,7 @@ its page iterate over the fields.
 from dataclasses import dataclass, field, fields
 
 import numpy as np
+import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
 from regionlab.data.masks import mask_to_rle, rle_to_mask
@@ -311,10 +312,10 @@ def _overlap_whole(part: Part, rol: Rol) -> float:
 def _overlap_boxes(index: Index, part: Part, regions: np.ndarray) -> np.ndarray:
     """Return the IoU of a part's box and those of (r,) rows of `index.regions`; 0 for row -1."""
     found, held = np.zeros(len(regions)), regions >= 0
-    table = index.regions.iloc[regions[held]]
-    boxes = table[["x0", "y0", "x1", "y1"]].to_numpy(np.float64)
-    sides = index.images[["width", "height"]].to_numpy(np.float64)[table["row"]]
-    found[held] = box_iou(part.box[None], boxes / np.tile(sides, 2))[0]
+    boxes = _take(index.regions, ["x0", "y0", "x1", "y1"], regions[held])
+    images = _take(index.regions, ["row"], regions[held])[:, 0]
+    sides = _take(index.images, ["width", "height"] * 2, images)
+    found[held] = box_iou(part.box[None], boxes / sides)[0]
     return found
 
 
@@ -323,15 +324,19 @@ def _overlap_masks(index: Index, part: Part, regions: np.ndarray) -> np.ndarray:
     from pycocotools import mask as coco_mask
 
     found, held = np.zeros(len(regions)), regions >= 0
-    table = index.regions.iloc[regions[held]]
-    sizes = index.images[["height", "width"]].to_numpy()[table["row"]].tolist()
+    images = _take(index.regions, ["row"], regions[held])[:, 0]
+    sizes = _take(index.images, ["height", "width"], images).tolist()
     masks = [
         _resize_rle({"size": size, "counts": counts}, part.rle["size"])
-        for size, counts in zip(sizes, table["rle"], strict=True)
+        for size, counts in zip(sizes, index.regions["rle"].iloc[regions[held]], strict=True)
     ]
     if masks:
         found[held] = coco_mask.iou(masks, [part.rle], [0])[:, 0]
     return found
+
+
+def _take(table: pd.DataFrame, columns: list[str], rows: np.ndarray) -> np.ndarray:
+    return np.stack([table[name].to_numpy()[rows] for name in columns], axis=1)
 
 
 def _resize_rle(rle: dict, size: list[int]) -> dict:
