@@ -4,8 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from regionlab.data.coco import load_coco
-from regionlab.data.collection import Collection
-from regionlab.data.folders import load_class_folders
+from regionlab.data.collection import Collection, load_class_folders
 from toybox.disk import PER_CLASS, ROOT, SIZES, write_class_folders, write_split
 
 

@@ -175,7 +175,7 @@ def write_episodes(
     Returns
     -------
     Path
-        `root`, for `datasets.load_video`.
+        `root`, for `data.video.load_video`.
 
     Raises
     ------

@@ -7,9 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-from regionlab.data.change_sets import load_cirr, load_fashioniq
 from regionlab.data.images import write_image
-from regionlab.data.triplets import Triplets
+from regionlab.data.triplets import Triplets, load_cirr, load_fashioniq
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA, expand
 from regionlab.util.progress import progress

@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from regionlab.data.change_sets import load_cirr
 from regionlab.data.registry import load_triplets
+from regionlab.data.triplets import load_cirr
 
 PATHS = {f"dev-{i}-0-img{i % 2}": f"./dev/dev-{i}-0-img{i % 2}.png" for i in (4, 2, 0, 1, 3, 5, 6)}
 A, B, C, *_ = NAMES = list(PATHS)

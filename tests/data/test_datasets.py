@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 
 from regionlab.data.coco import load_coco
-from regionlab.data.decoding import ImageError
-from regionlab.data.folders import load_class_folders, load_folder
-from regionlab.data.images import write_image
+from regionlab.data.collection import load_class_folders, load_folder
+from regionlab.data.images import ImageError, write_image
 from regionlab.data.masks import mask_to_rle
 from regionlab.data.registry import load_collection
 

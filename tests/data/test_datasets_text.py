@@ -9,12 +9,11 @@ import pytest
 from regionlab.data.captions import (
     IMAGE_FOLDERS,
     load_fashion200k,
-    load_fashion200k_queries,
     load_flickr30k,
 )
 from regionlab.data.coco import load_coco
 from regionlab.data.images import write_image
-from regionlab.data.registry import LOADERS, load_collection
+from regionlab.data.registry import list_data_sets, load_collection
 from regionlab.metrics.relevance import is_own_image
 from regionlab.runs.profiles import find_profile, load_profile
 
@@ -437,14 +436,12 @@ LABELS = {
 }
 
 
-def write_fashion(root, pictures=(RED, BLUE, JACKET, COAT), queries=None, **labels):
+def write_fashion(root, pictures=(RED, BLUE, JACKET, COAT), **labels):
     """Write pictures and label files; a label file given replaces the one above."""
     (root / "labels").mkdir()
     (root / "women").mkdir()
     for name, text in (LABELS | labels).items():
         (root / f"labels/{name}_detect_all.txt").write_text(text, "utf-8")
-    if queries is not None:
-        (root / "test_queries.txt").write_text(queries, "utf-8")
     return write_pictures(root, *pictures)
 
 
@@ -558,56 +555,6 @@ def test_fashion_without_any_image_is_refused(tmp_path):
         load_fashion200k(root, "test")
 
 
-# --- Fashion200K: queries -------------------------------------------------------------------
-
-
-def test_fashion_queries_are_two_images_and_the_change_between_them(tmp_path):
-    root = write_fashion(tmp_path, queries=f"{RED} {BLUE}\n{BLUE} {JACKET}\n")
-    queries = load_fashion200k_queries(load_fashion200k(root, "test"))
-    assert queries["source_id"].tolist() == [RED, BLUE]
-    assert queries["target_id"].tolist() == [BLUE, JACKET]
-    assert queries["text"].tolist() == ["replace red with blue", "replace blue with red"]
-
-
-def test_fashion_change_between_equal_descriptions_repeats_the_last_word(tmp_path):
-    root = write_fashion(tmp_path, queries=f"{RED} {JACKET}\n")
-    queries = load_fashion200k_queries(load_fashion200k(root, "test"))
-    assert queries["text"].tolist() == ["replace dress with dress"]
-
-
-def test_fashion_change_is_the_first_of_several_words(tmp_path):
-    root = write_fashion(tmp_path, queries=f"{COAT} {RED}\n")
-    queries = load_fashion200k_queries(load_fashion200k(root))
-    assert queries["text"].tolist() == ["replace black with red"]
-
-
-@pytest.mark.parametrize(
-    ("line", "reason"),
-    [
-        (RED, f"is not two paths: '{RED}'"),
-        (f"{RED} {COAT}", f"'{COAT}' is no image with a description"),
-        (f"women/1.jpeg {RED}", "'women/1.jpeg' is no image with a description"),
-    ],
-)
-def test_fashion_broken_queries_are_left_out_and_listed(tmp_path, line, reason):
-    root = write_fashion(tmp_path, queries=f"{line}\n{RED} {BLUE}\n")
-    queries = load_fashion200k_queries(load_fashion200k(root, "test"))
-    assert queries["source_id"].tolist() == [RED]
-    assert queries.attrs["skipped"] == [("test_queries.txt, line 1", reason)]
-
-
-def test_fashion_queries_of_which_none_is_sound_are_explained(tmp_path):
-    collection = load_fashion200k(write_fashion(tmp_path, queries=f"{RED}\n"), "test")
-    with pytest.raises(ValueError, match=r"holds no query .*line 1 is not two paths"):
-        load_fashion200k_queries(collection)
-
-
-def test_fashion_without_queries_says_where_they_come_from(tmp_path):
-    collection = load_fashion200k(write_fashion(tmp_path), "test")
-    with pytest.raises(FileNotFoundError, match=r"no test_queries\.txt .*labels, women.*TIRG"):
-        load_fashion200k_queries(collection)
-
-
 # --- COCO -----------------------------------------------------------------------------------
 
 
@@ -658,7 +605,7 @@ def test_captioned_sets_are_loaded_by_kind(tmp_path):
 def test_profile_names_a_layout_and_parameters_that_exist(name):
     profile = load_profile(find_profile(name))
     assert {run.parameters.get("dataset", name) for run in profile.runs} == {name}
-    assert name in LOADERS
+    assert name in list_data_sets("collection")
 
 
 def test_a_broken_sentence_costs_that_sentence(tmp_path):

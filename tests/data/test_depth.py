@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import read_image
+from regionlab.data.images import ImageError, read_image
 
 
 def tiff(values, *, order="<", packed=False, tags=()):

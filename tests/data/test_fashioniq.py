@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from regionlab.data.change_sets import list_categories, load_fashioniq
 from regionlab.data.registry import load_triplets
+from regionlab.data.triplets import list_categories, load_fashioniq
 
 NAMES = ["B3", "B1", "B2", "B4"]
 ENTRIES = [

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from regionlab.data import decoding as opening
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import find_images, read_image
+from regionlab.data import images as opening
+from regionlab.data.images import ImageError, find_images, read_image
 
 pillow_heif = pytest.importorskip("pillow_heif")
 

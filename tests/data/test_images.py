@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from regionlab.data import decoding as opening
 from regionlab.data import images
-from regionlab.data.decoding import ImageError
+from regionlab.data import images as opening
 from regionlab.data.images import (
+    ImageError,
     list_images,
     make_thumbnail,
     read_image,
     read_image_and_digest,
-    read_picture,
+    read_pil_image,
     read_thumbnail,
     write_image,
 )
@@ -174,7 +174,7 @@ def test_read_turns_upright_as_pil_does(suffix, orientation):
 )
 def test_jpeg_is_reduced_evenly_as_far_as_the_least_side_allows(size, least_side, expected):
     data = encode(noise(size[1], size[0]), "JPEG")
-    picture, full, digest = read_picture(data, least_side=least_side)
+    picture, full, digest = read_pil_image(data, least_side=least_side)
     assert (picture.size, picture.mode, full) == (expected, "RGB", size)
     assert digest == hashlib.sha256(data).hexdigest()
 
@@ -185,7 +185,7 @@ def test_reduced_jpeg_is_turned_upright_too(orientation):
     exif[0x0112] = orientation
     ramp = np.add.outer(np.arange(64), 2 * np.arange(48))[..., None].repeat(3, 2).astype(np.uint8)
     data = encode(ramp, "JPEG", exif=exif, quality=95)
-    picture, full, _ = read_picture(data, least_side=24)
+    picture, full, _ = read_pil_image(data, least_side=24)
     upright = Image.fromarray(read_image(data))
     assert full == upright.size
     assert np.abs(np.int16(picture) - np.int16(upright.reduce(2))).max() <= 3
@@ -193,13 +193,13 @@ def test_reduced_jpeg_is_turned_upright_too(orientation):
 
 def test_other_formats_are_not_reduced():
     for suffix in ("PNG", "WEBP", "GIF", "TIFF"):
-        picture, full, _ = read_picture(encode(noise(64, 64), suffix), least_side=1)
+        picture, full, _ = read_pil_image(encode(noise(64, 64), suffix), least_side=1)
         assert picture.size == full == (64, 64)
 
 
 def test_reduced_jpeg_that_is_damaged_says_so():
     with pytest.raises(ImageError, match="truncated"):
-        read_picture(encode(noise(64, 64), "JPEG")[:1500], least_side=8)
+        read_pil_image(encode(noise(64, 64), "JPEG")[:1500], least_side=8)
 
 
 def test_read_shows_a_picture_with_broken_exif_as_stored():
@@ -347,7 +347,7 @@ def test_the_limit_can_be_set_and_says_what_it_takes():
 
 def test_photograph_of_108_megapixels_is_read_at_the_scale_that_is_wanted():
     data = encode(Image.new("L", (12000, 9000), 90), "JPEG")
-    picture, size, _ = read_picture(data, least_side=224)
+    picture, size, _ = read_pil_image(data, least_side=224)
     assert (picture.size, size) == ((1500, 1125), (12000, 9000))
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import read_image, read_picture
+from regionlab.data.images import ImageError, read_image, read_pil_image
 
 KINDS = {
     "baseline": {},
@@ -65,10 +64,10 @@ def test_progressive_jpeg_of_fewer_scans_is_cut_short():
 def test_reduced_jpeg_without_its_end_marker_is_read():
     file = BytesIO()
     Image.new("RGB", (64, 64), "red").save(file, "JPEG")
-    picture, size, _ = read_picture(file.getvalue()[:-2], least_side=8)
+    picture, size, _ = read_pil_image(file.getvalue()[:-2], least_side=8)
     assert (picture.size, size) == ((8, 8), (64, 64))
 
 
 def test_digest_is_that_of_the_file_as_it_is():
     data = jpeg("baseline")
-    assert read_picture(data[:-2])[2] != read_picture(data)[2]
+    assert read_pil_image(data[:-2])[2] != read_pil_image(data)[2]

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 from sklearn import datasets as sklearn_datasets
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import write_image
+from regionlab.data.images import ImageError, write_image
 from regionlab.data.labelled import (
     LabelledImages,
     load_cifar10,
@@ -19,7 +18,7 @@ from regionlab.data.labelled import (
     load_mnist,
     read_idx,
 )
-from regionlab.data.registry import LABELLED, load_labelled
+from regionlab.data.registry import list_data_sets, load_labelled
 
 RNG = np.random.default_rng(0)
 DIGITS = RNG.integers(0, 256, (3, 28, 28), dtype=np.uint8)
@@ -292,6 +291,41 @@ def test_damaged_batch_is_explained(tmp_path, content):
         load_cifar10(tmp_path, "test")
 
 
+def write_binary_cifar10(root, count=2):
+    """The binary archive: a byte for the label and 3,072 for the pixels, record by record."""
+    base = root / "cifar-10-batches-bin"
+    base.mkdir(parents=True)
+    (base / "batches.meta.txt").write_text("\n".join([*CLASSES, "", ""]))
+    names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
+    data = RNG.integers(0, 256, (len(names), count, 3072), dtype=np.uint8)
+    for name, rows in zip(names, data, strict=True):
+        records = [bytes([i % 3]) + row.tobytes() for i, row in enumerate(rows)]
+        (base / name).write_bytes(b"".join(records))
+    return data
+
+
+@pytest.mark.parametrize("place", [".", "cifar-10-binary"])
+def test_cifar10_is_read_from_its_binary_archive(tmp_path, place):
+    data = write_binary_cifar10(tmp_path / place)
+    train, test = load_cifar10(tmp_path), load_cifar10(tmp_path, "test")
+    assert train.labels.tolist() == ["airplane", "automobile"] * 5
+    planes = np.concatenate(data[:5]).reshape(10, 3, 32, 32)
+    for channel in range(3):
+        np.testing.assert_array_equal(train.images[..., channel], planes[:, channel])
+    np.testing.assert_array_equal(test.images[..., 0].reshape(2, -1), data[5][:, :1024])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "cut short"), (bytes(3072), "cut short: 3072 bytes"), (b"\3" * 3073, r"\[0, 3\)")],
+)
+def test_damaged_binary_batch_is_explained(tmp_path, content, message):
+    write_binary_cifar10(tmp_path)
+    (tmp_path / "cifar-10-batches-bin/test_batch.bin").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"test_batch\.bin .*{message}"):
+        load_cifar10(tmp_path, "test")
+
+
 def test_missing_batch_is_named(tmp_path):
     write_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py/data_batch_4").unlink()
@@ -502,7 +536,7 @@ def test_unknown_kind_lists_the_known_ones(tmp_path):
         load_labelled("emnist", tmp_path)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in LABELLED if kind != "toybox"])
+@pytest.mark.parametrize("kind", [kind for kind in list_data_sets("labelled") if kind != "toybox"])
 def test_unknown_split_lists_the_known_ones(tmp_path, kind):
     with pytest.raises(ValueError, match="'val'; known: train, test"):
         load_labelled(kind, tmp_path, split="val")

@@ -7,8 +7,15 @@ import pytest
 from PIL import Image
 
 from regionlab.data.coco import load_coco
-from regionlab.data.decoding import Header, read_header, read_headers, turn_box, turn_mask
-from regionlab.data.images import UPRIGHT, read_image
+from regionlab.data.images import (
+    UPRIGHT,
+    Header,
+    read_header,
+    read_headers,
+    read_image,
+    turn_box,
+    turn_mask,
+)
 from regionlab.data.masks import mask_to_box, mask_to_rle
 
 ORIENTATIONS = range(1, 9)

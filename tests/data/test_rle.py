@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from regionlab.data import masks as rle_runs
-from regionlab.data.masks import mask_to_rle, rle_to_mask, segmentation_to_rle
+from regionlab.data.masks import check_rle, mask_to_rle, rle_to_mask, segmentation_to_rle
 
 
 def random_masks():
@@ -118,22 +117,45 @@ def test_mask_must_be_bool():
         mask_to_rle(np.zeros((2, 2), np.uint8))
 
 
-def test_broken_encodings_are_found_among_many_as_one_by_one(monkeypatch):
-    monkeypatch.setattr(rle_runs, "CHUNK", 7)
+def decode_by_hand(counts):
+    """COCO's text code, letter by letter: 5 bits each, differences from the third number on."""
+    runs, value, shift = [], 0, 0
+    for letter in counts:
+        code = ord(letter) - 48
+        if not 0 <= code < 64:
+            raise ValueError(letter)
+        value |= (code & 0x1F) << shift
+        shift += 5
+        if code & 0x20:
+            continue
+        if code & 0x10:
+            value -= 1 << shift
+        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+        value = shift = 0
+    if shift or min(runs, default=0) < 0 or sum(runs) != 20:
+        raise ValueError(counts)
+    return runs
+
+
+def test_broken_encodings_are_found_as_letter_by_letter():
     rng = np.random.default_rng(0)
-    texts = []
+    texts = ["", "é", "zzzz", "\ud800"]
     for row in range(60):
         counts = mask_to_rle(rng.random((5, 4)) < 0.4)["counts"]
         at, letter = rng.integers(len(counts)), chr(rng.integers(48, 115))
         texts.append(counts[:at] + letter + counts[at + 1 :] if row % 3 == 0 else counts)
-    texts += ["", "é", "zzzz", "\ud800"]
-    expected = set()
-    for row, text in enumerate(texts):
+    broken = 0
+    for text in texts:
+        rle = {"size": [5, 4], "counts": text}
         try:
-            rle_to_mask({"size": [5, 4], "counts": text})
+            runs = decode_by_hand(text)
         except ValueError:
-            expected.add(row)
-    found = rle_runs.find_broken_counts(texts, [20] * len(texts))
-    assert set(found) == expected
-    assert len(expected) > 4
-    assert rle_runs.find_broken_counts([], []) == {}
+            broken += 1
+            for decode in (check_rle, rle_to_mask):
+                with pytest.raises(ValueError):
+                    decode(rle)
+        else:
+            check_rle(rle)
+            inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(4, 5).T
+            np.testing.assert_array_equal(rle_to_mask(rle), inside)
+    assert 4 < broken < len(texts) - 4

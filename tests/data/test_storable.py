@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.data.collection import Collection, make_table
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import Collection, load_folder, make_table
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.tables import make_storable

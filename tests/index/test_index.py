@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.data.collection import Collection, make_table
-from regionlab.data.folders import load_class_folders, load_folder
+from regionlab.data.collection import Collection, load_class_folders, load_folder, make_table
 from regionlab.data.images import list_images
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index

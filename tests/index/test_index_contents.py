@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from regionlab import load_collection
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
@@ -386,7 +386,7 @@ def test_images_embedded_by_a_build_that_was_cut_off_are_not_embedded_again(
 
 KILLED = """
 import sys
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.models.registry import load_encoder
 from regionlab.models.mask_generator import Everything
 from regionlab.index.build import build_index

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.data.images import write_image
 from regionlab.index import copy as index_copy
 from regionlab.index.build import build_index

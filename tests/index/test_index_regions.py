@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.data.images import read_image
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.data.folders import load_class_folders, load_folder
+from regionlab.data.collection import load_class_folders, load_folder
 from regionlab.index.build import build_index
 from regionlab.index.change import match_images
 from regionlab.index.index import open_index

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
+from regionlab.data.images import ImageError
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.index.verify import verify_index

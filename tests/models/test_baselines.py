@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.tables import IndexFolderError
 from regionlab.models import registry as baselines

@@ -16,8 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from regionlab.compose.files import TEXT, TrainedParts
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import read_image
+from regionlab.data.images import ImageError, read_image
 from regionlab.models import toy as toyclip
 from regionlab.models import weights as weights_module
 from regionlab.models.registry import available_encoders, load_encoder

@@ -12,13 +12,13 @@ from PIL import Image
 from regionlab.compose.composers import create_composer
 from regionlab.compose.ranking import rank_gallery
 from regionlab.compose.regions import search_changed_regions
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import Index, open_index
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.encoder import get_encoding, get_space, with_space
 from regionlab.models.registry import load_encoder
 from regionlab.models.segmenter import Region
+from regionlab.models.spaces import get_encoding, get_space, with_space
 from regionlab.regions.encodings import encode_regions
 from regionlab.regions.grounding import score_words
 from regionlab.search.exact import EngineError

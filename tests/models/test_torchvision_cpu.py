@@ -148,3 +148,30 @@ def test_other_failures_of_torchvision_are_not_hidden(monkeypatch):
     monkeypatch.setattr(sys, "meta_path", [Broken, *sys.meta_path])
     with pytest.raises(RuntimeError, match="CUDA versions differ"):
         importlib.reload(torchvision_cpu)
+
+
+def run_fresh(code):
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_open_clip_is_imported_without_timm_and_dynamo():
+    code = (
+        "import sys; from regionlab.models.torchvision_cpu import import_open_clip\n"
+        "open_clip = import_open_clip()\n"
+        "print([name for name in ('timm', 'torch._dynamo') if name in sys.modules])\n"
+        "import torch._dynamo, timm\n"
+        "print(torch._dynamo.__file__ is not None, timm.__version__ is not None)"
+    )
+    assert run_fresh(code).split("\n")[:2] == ["[]", "True True"]
+
+
+def test_a_tower_of_timm_is_made_once_timm_is_added():
+    code = (
+        "from regionlab.models.torchvision_cpu import add_timm, import_open_clip\n"
+        "open_clip = import_open_clip()\n"
+        "add_timm()\n"
+        "model = open_clip.create_model('convnext_base')\n"
+        "print(type(model.visual).__name__)"
+    )
+    assert run_fresh(code).strip() == "TimmModel"

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.models.encoder import with_space
+from regionlab.models.spaces import with_space
 from regionlab.search import exact as engine_exact
 from regionlab.search.engine import ExactEngine
 from regionlab.search.engines import build_engine, open_engine

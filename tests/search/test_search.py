@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.folders import load_folder
-from regionlab.data.images import read_image
+from regionlab.data.collection import load_folder
+from regionlab.data.images import ImageError, read_image
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.tables import IndexFolderError

@@ -9,8 +9,7 @@ import psutil
 import pytest
 from PIL import Image
 
-from regionlab.data.decoding import MAX_SCANS, ImageError, count_scans
-from regionlab.data.images import read_image
+from regionlab.data.images import MAX_SCANS, ImageError, count_scans, read_image
 from regionlab.service.decoding import CHEAP, DecodeError, Decoder, Decoders
 from regionlab.service.room import ByteBudget, begin_work
 from service_attacks import make_progressive, make_spaced_ppm, save

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.neighbors import KNeighborsClassifier
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import write_image
+from regionlab.data.images import ImageError, write_image
 from regionlab.models.encoder import Encoder
 from regionlab.studies.labels import (
     NeighbourLabels,

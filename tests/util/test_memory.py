@@ -10,9 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.folders import load_folder
-from regionlab.data.images import read_image
+from regionlab.data.collection import load_folder
+from regionlab.data.images import ImageError, read_image
 from regionlab.data.masks import remove_small_components
 from regionlab.data.prompts import Box
 from regionlab.index.build import build_index

@@ -9,8 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import write_image
+from regionlab.data.images import ImageError, write_image
 from regionlab.data.prompts import Box, Points, Selection, Text, Whole
 from regionlab.models.segmenter import Region
 from regionlab.viz.grid import ResultGrid

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from regionlab.data.folders import load_folder
-from regionlab.data.images import read_picture
+from regionlab.data.collection import load_folder
+from regionlab.data.images import read_pil_image
 from regionlab.index.build import build_index
 from regionlab.models.encoder import Encoder
 from regionlab.models.pipeline import Preprocessing, SideBySide
@@ -143,7 +143,7 @@ def embed_as_s3(encoder: Encoder, paths: Sequence[Path]) -> np.ndarray:
 def _prepare(encoder: Encoder, paths: Sequence[Path]) -> torch.Tensor:
     """Return all pictures as the model takes them, on its device."""
     steps = Preprocessing(encoder.preprocess, encoder.device, encoder.dtype)
-    shaped = [steps.shape(read_picture(path)[0]) for path in paths]
+    shaped = [steps.shape(read_pil_image(path)[0]) for path in paths]
     return steps.stack(shaped).to(encoder.device, encoder.dtype)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from regionlab.bench.indexing import PICTURE_SIZE, write_pictures
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.data.images import list_images
 from regionlab.index.build import build_index
 from regionlab.models.registry import load_encoder

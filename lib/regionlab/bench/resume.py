@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from regionlab.data.folders import load_folder
+from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.models.registry import load_encoder
 from regionlab.runs.record import describe_device

@@ -20,8 +20,7 @@ from regionlab.compose.protocols import (
     score_fashioniq,
     summarise_measures,
 )
-from regionlab.data.change_sets import list_categories, load_cirr, load_fashioniq
-from regionlab.data.triplets import Triplets
+from regionlab.data.triplets import Triplets, list_categories, load_cirr, load_fashioniq
 from regionlab.metrics.stats import compare_paired
 from regionlab.models.encoder import Encoder
 from regionlab.models.text_tower import TextFeatures

@@ -7,7 +7,7 @@ better. Images of equal score come in gallery order, and equal vectors score equ
 import numpy as np
 
 from regionlab.data.triplets import Triplets
-from regionlab.models.encoder import find_difference
+from regionlab.models.spaces import find_difference
 from regionlab.search.engine import ExactEngine
 from regionlab.search.exact import ROUNDING, rank_rows, score_rows
 from regionlab.util.checks import check_count

@@ -1,25 +1,38 @@
-"""COCO's layout: pictures in a folder, instances and captions in two JSON files.
+"""COCO's layout: images in a folder, instances and captions in two JSON files.
 
-Toybox is written in this layout too, and read by the same code.
+A bad record is left out and listed. Toybox is written in this layout too, and read by the same
+code.
 """
 
 import json
 import math
 import os
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
-from regionlab.data.annotations import (
-    ImageRecord,
-    find_annotated,
-    find_drawn,
-    make_captions,
-    make_images,
-    make_objects,
-    read_images,
-)
-from regionlab.data.captions import make_skipped
-from regionlab.data.collection import Collection, make_table
-from regionlab.data.records import Source, show
+import pandas as pd
+
+from regionlab.data.collection import COLUMNS, Collection, make_skipped, make_table
+from regionlab.data.images import Header, read_headers, turn_box
+from regionlab.data.listing import is_text, show
+from regionlab.data.masks import check_rle
+from regionlab.util.errors import InputError, MissingFileError
+
+MOST_PIXELS = 2**30  # of an image; more than any reader takes, and less than COCO's code counts
+LONGEST_NAME, LONGEST_PATH = 255, 3000  # bytes that file systems hold
+# The keys that end up in the columns every collection has; all others are extras.
+IMAGE_KEYS = {"id", "file_name", "width", "height"}
+OBJECT_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
+
+Size = tuple[int, int]  # width and height in pixels
+Box = tuple[float, float, float, float]  # XYXY in pixels
+T = TypeVar("T")
+
+
+class BadValue(ValueError):  # noqa: N818  (a fault of the data, listed and not raised to users)
+    """Why a record cannot be used."""
 
 
 def load_coco(
@@ -43,30 +56,29 @@ def load_coco(
     image or of the annotation file, its id, key and value. An object whose segmentation encloses
     nothing is kept without it; so is an image without its size, or an object without its area.
 
-    Boxes and masks are those of the upright picture, as `Collection.read` gives it. The headers
-    of the pictures that hold objects are read for it: where the JSON's width and height are those
-    of the pixels as stored, EXIF's turn is applied to what was drawn, see `upright.find_drawn`;
-    objects drawn on another size than either are left out. Other keys with coordinates, such as
-    keypoints, stay as given.
+    Boxes and masks are those of the upright image, as `Collection.read` gives it. The headers
+    of the images that hold objects are read for it: where the JSON's width and height are those
+    of the pixels as stored, EXIF's turn is applied to what was drawn; objects drawn on another
+    size than either are left out. Other keys with coordinates, such as keypoints, stay as given.
 
     Parameters
     ----------
     root
-        The folder with `annotations/` and the pictures, or one that holds it as `coco2017/`.
+        The folder with `annotations/` and the images, or one that holds it as `coco2017/`.
     split
         Names the files: `annotations/instances_<split>.json`,
-        `annotations/captions_<split>.json` (one of the two is enough), and the pictures in
+        `annotations/captions_<split>.json` (one of the two is enough), and the images in
         `<split>/` or `images/<split>/`.
     image_dir, instances, captions
-        Where the pictures and JSON files are instead; absolute, or relative to `root`.
+        Where the images and JSON files are instead; absolute, or relative to `root`.
     crowd
         Keep the objects with `iscrowd`, whose mask covers several at once.
 
     Raises
     ------
-    FileNotFoundError
-        If the pictures' folder, a file asked for, or both JSON files are not there.
-    ValueError
+    MissingFileError
+        If the images' folder, a file asked for, or both JSON files are not there.
+    InputError
         If a JSON file is broken, or no image is left.
     """
     root = Path(root).expanduser().absolute()
@@ -75,27 +87,32 @@ def load_coco(
     captions_file = _find_json(root, base / f"annotations/captions_{split}.json", captions)
     files = [file for file in (instances_file, captions_file) if file]
     if not files:
-        raise FileNotFoundError(_explain_missing(base, split))
-    folder = _find_images(root, base, split, image_dir)
+        raise MissingFileError(_explain_missing(base, split))
+    folder = _find_image_folder(root, base, split, image_dir)
     anchor = root if folder.is_relative_to(root) else folder
 
     faults: list[tuple[str, str]] = []
-    sources = {file: Source(_name(file, root), _read_json(file), faults) for file in files}
-    records = _read_images(sources)
+    sources = {file: _Source(_name_file(file, root), _read_json(file), faults) for file in files}
+    records: dict[str, _Image] = {}
+    for source in sources.values():
+        _read_images(source, records)
+    if not records:
+        first = f"{len(faults):,} left out, the first: {': '.join(faults[0])}" if faults else ""
+        what = first or "it names no image"
+        raise InputError(f"{' or '.join(map(str, files))}: no image is left: {what}")
     place = folder.relative_to(anchor)
     paths = {image_id: (place / record.name).as_posix() for image_id, record in records.items()}
     drawn, objects, texts = {}, make_table("objects"), make_table("captions")
     if instances_file:
-        named = find_annotated(sources[instances_file])
+        named = _find_annotated(sources[instances_file])
         sizes = {image_id: image.size for image_id, image in records.items() if image_id in named}
-        drawn = find_drawn({image_id: anchor / paths[image_id] for image_id in sizes}, sizes)
-        objects = make_objects(sources[instances_file], paths, drawn, crowd=crowd)
+        drawn = _find_drawn({image_id: anchor / paths[image_id] for image_id in sizes}, sizes)
+        objects = _make_objects(sources[instances_file], paths, drawn, crowd=crowd)
     if captions_file:
-        texts = make_captions(sources[captions_file], paths)
-    images = make_images(records, paths, drawn, sources[files[0]])
+        texts = _make_captions(sources[captions_file], paths)
     return Collection(
         anchor,
-        images,
+        _make_images(records, paths, drawn, sources[files[0]]),
         objects,
         texts,
         name=root.name,
@@ -105,19 +122,10 @@ def load_coco(
     )
 
 
-def _read_images(sources: dict[Path, Source]) -> dict[str, ImageRecord]:
-    records: dict[str, ImageRecord] = {}
-    for source in sources.values():
-        read_images(source, records)
-    if not records:
-        faults = [*sources.values()][0].faults  # those of all files
-        first = f"{len(faults):,} left out, the first: {': '.join(faults[0])}" if faults else ""
-        reason = first or "it names no image"
-        raise ValueError(f"{' or '.join(map(str, sources))}: no image is left: {reason}")
-    return records
+# --- files -------------------------------------------------------------------------------
 
 
-def _name(file: Path, root: Path) -> str:
+def _name_file(file: Path, root: Path) -> str:
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
 
 
@@ -125,16 +133,16 @@ def _find_json(root: Path, usual: Path, given: Path | str | None) -> Path | None
     if given is None:
         return usual if usual.is_file() else None
     if not (root / given).is_file():
-        raise FileNotFoundError(f"no such annotation file: {root / given}")
+        raise MissingFileError(f"no such annotation file: {root / given}")
     return root / given
 
 
-def _find_images(root: Path, base: Path, split: str, given: Path | str | None) -> Path:
+def _find_image_folder(root: Path, base: Path, split: str, given: Path | str | None) -> Path:
     folders = [base / split, base / "images" / split] if given is None else [root / given]
     for folder in folders:
         if folder.is_dir():
             return Path(os.path.normpath(folder))
-    raise FileNotFoundError(f"no folder of images: looked for {' and '.join(map(str, folders))}")
+    raise MissingFileError(f"no folder of images: looked for {' and '.join(map(str, folders))}")
 
 
 def _explain_missing(base: Path, split: str) -> str:
@@ -157,9 +165,9 @@ def _read_json(file: Path) -> dict:
     try:
         data = _parse(file.read_bytes())
     except (ValueError, RecursionError) as e:  # the message says where, or that it is no UTF-8
-        raise ValueError(f"{file} is not valid JSON: {e}") from e
+        raise InputError(f"{file} is not valid JSON: {e}") from e
     if not isinstance(data, dict):
-        raise ValueError(
+        raise InputError(
             f"{file} is not in COCO's format: it has no list of objects 'images', but holds "
             f"{show(data)}"
         )
@@ -174,3 +182,461 @@ def _parse(data: bytes) -> object:
             raise
         # One number of thousands of digits, which Python does not read, is that record's fault.
         return json.loads(data, parse_int=lambda text: int(text) if len(text) < 4000 else math.inf)
+
+
+@dataclass
+class _Source:
+    """An annotation file.
+
+    Attributes
+    ----------
+    name : of the file, relative to the data set where it lies in it
+    data : what it holds
+    faults : pairs of path and reason, as `Collection.skipped` lists them; shared by all files
+    images : the ids by which its annotations may name an image
+    """
+
+    name: str
+    data: dict
+    faults: list[tuple[str, str]]
+    images: set[str] = field(default_factory=set)
+
+    def records(self, key: str) -> Iterator[tuple[str, dict]]:
+        """Yield the records of a list, each with what to call it in a message."""
+        records = self.data.get(key)
+        if not isinstance(records, list):
+            self.faults.append((self.name, f"no list of objects {key!r}: {_say(self.data, key)}"))
+            records = []
+        for number, record in enumerate(records):
+            if isinstance(record, dict):
+                yield f"{key}[{number}]", record
+            else:
+                self.fault(f"{key}[{number}]", f"it is {show(record)}, no object")
+
+    def fault(self, what: str, reason: object, path: str | None = None) -> None:
+        """List what was left out, by the path of its image or else of the file."""
+        self.faults.append((path or self.name, f"{what} of {self.name}: {reason}"))
+
+    def fault_record(self, place: str, record: dict, reason: object, path: str | None = None):
+        """List a record that was left out, by its place in the file and its id."""
+        self.fault(f"{place}, id {show(record.get('id'))}", reason, path)
+
+    def take(self, read: Callable[[dict], T], record: dict, what: str, path: str | None = None):
+        """Return what a record need not have; a bad value is listed and counts as missing."""
+        try:
+            return read(record)
+        except BadValue as e:
+            self.fault(what, f"kept, but {e}", path)
+        return None
+
+
+def _make_extra_columns(
+    table: str, extras: list[dict], ids: Iterable[str], source: _Source
+) -> dict[str, list]:
+    """Make columns of the other keys of records; texts that cannot be written are listed."""
+    columns = {}
+    for key in dict.fromkeys(key for extra in extras for key in extra):
+        if not is_text(key):
+            source.fault(table, f"the key {show(key)} holds half a character (a lone surrogate)")
+            continue
+        values = [extra.get(key) for extra in extras]
+        for row, (id_, value) in enumerate(zip(ids, values, strict=True)):
+            if isinstance(value, str) and not is_text(value):
+                reason = f"kept without its {key}, {show(value)}, a text with half a character"
+                source.fault(f"{table} {show(id_)}", reason)
+                values[row] = None
+        columns[f"coco_{key}" if key in COLUMNS[table] else key] = values
+    return columns
+
+
+# --- images ------------------------------------------------------------------------------
+
+
+@dataclass
+class _Image:
+    """An image that the files name: its name, size as they have it (or None), other keys."""
+
+    name: str
+    size: Size | None
+    extras: dict
+
+
+def _read_images(source: _Source, images: dict[str, _Image]) -> None:
+    """Add a file's images to those known by id, and note which its annotations may name.
+
+    An id that comes again with another file name keeps its first image, but its annotations
+    could be of either: they are left out.
+    """
+    names: dict[str, str] = {}
+    unclear = set()
+    for place, record in source.records("images"):
+        try:
+            image_id, name = _take_id(record), take_file_name(record)
+        except BadValue as e:
+            source.fault_record(place, record, e)
+            continue
+        known = names.get(image_id)
+        if known is None and image_id in images and images[image_id].name != name:
+            known = images[image_id].name
+        if known is not None:
+            source.fault(f"{place}, id {show(image_id)}", f"the id is that of {show(known)}, too")
+            unclear |= {image_id} if known != name else set()
+            continue
+        names[image_id] = name
+        if image_id not in images:
+            size = source.take(_take_any_size, record, f"image {show(image_id)}")
+            extras = {key: value for key, value in record.items() if key not in IMAGE_KEYS}
+            images[image_id] = _Image(name, size, extras)
+    source.images = set(names) - unclear
+
+
+def _make_images(
+    images: Mapping[str, _Image],
+    paths: Mapping[str, str],
+    drawn: Mapping[str, "_Drawn"],
+    source: _Source,
+) -> pd.DataFrame:
+    """Make the table of images; the size of an image that was looked at is its own, upright."""
+    sizes = [
+        drawn[image_id].upright if image_id in drawn else image.size
+        for image_id, image in images.items()
+    ]
+    columns = {
+        "image_id": images,
+        "path": [paths[image_id] for image_id in images],
+        "width": [size[0] if size else -1 for size in sizes],
+        "height": [size[1] if size else -1 for size in sizes],
+    }
+    extras = [image.extras for image in images.values()]
+    return make_table("images", columns | _make_extra_columns("images", extras, images, source))
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """What the annotations of an image were drawn on.
+
+    Attributes
+    ----------
+    size : of the pixels they were drawn on; None where it is not known
+    upright : size of the image as it is read; None where it is not known
+    orientation : of EXIF, by which what is drawn has to be turned; 1 for not at all
+    fault : why nothing drawn on it can be used, "" for no reason
+    """
+
+    size: Size | None
+    upright: Size | None
+    orientation: int = 1
+    fault: str = ""
+
+
+def _find_drawn(files: Mapping[str, Path], sizes: Mapping[str, Size | None]) -> dict[str, _Drawn]:
+    """Find out what the annotations of images were drawn on, from the headers of the images.
+
+    A size in the annotation file that is that of the stored pixels means these; one that is
+    that of the upright image means this. Where both are the same (mirrored and half turns,
+    squares) or the file gives no size, it is as with most of the other turned images; where
+    they do not tell either, the stored pixels, which COCO's own tools and those of its time
+    read. Of images that cannot be opened the size of the annotation file counts.
+    """
+    headers = dict(zip(files, read_headers(files.values()), strict=True))
+    told = [_tell(header, sizes[image_id]) for image_id, header in headers.items() if header]
+    by_default = "upright" if told.count("upright") > told.count("stored") else "stored"
+    return {id_: _decide(header, sizes[id_], by_default) for id_, header in headers.items()}
+
+
+def _tell(header: Header, size: Size | None) -> str:
+    """Return "stored" or "upright", or "" where the size fits both or neither."""
+    if header.stored == header.upright:
+        return ""
+    return {header.stored: "stored", header.upright: "upright"}.get(size, "")
+
+
+def _decide(header: Header | None, size: Size | None, by_default: str) -> _Drawn:
+    if header is None:
+        return _Drawn(size, size)
+    if size not in (None, header.stored, header.upright):
+        drawn, there = ("{} x {}".format(*each) for each in (size, header.upright))
+        fault = f"it was drawn on {drawn} pixels, but the picture has {there}"
+        return _Drawn(size, header.upright, fault=fault)
+    if (_tell(header, size) or by_default) == "upright":
+        return _Drawn(header.upright, header.upright)
+    return _Drawn(header.stored, header.upright, header.orientation)
+
+
+# --- objects and captions ----------------------------------------------------------------
+
+
+def _find_annotated(source: _Source) -> set[str]:
+    """Return the ids of the images that the annotations of a file name."""
+    records = source.data.get("annotations")
+    named = set()
+    for record in records if isinstance(records, list) else []:
+        try:
+            named.add(_take_id(record, "image_id"))
+        except (AttributeError, BadValue):
+            continue
+    return named & source.images
+
+
+def _read_categories(source: _Source) -> dict[str, str | BadValue]:
+    """Return the name of each category by id, or why it has none."""
+    names: dict[str, str | BadValue] = {}
+    for place, record in source.records("categories") if "categories" in source.data else ():
+        category_id = None
+        try:
+            category_id = _take_id(record)
+            name = _take_text(record, "name")
+            known = names.get(category_id, name)
+            if known != name:
+                raise BadValue(f"the id names two categories, {show(str(known))} and {show(name)}")
+            names[category_id] = name
+        except BadValue as e:
+            source.fault_record(place, record, e)
+            if category_id is not None:
+                names[category_id] = e
+    return names
+
+
+def _make_objects(
+    source: _Source, paths: Mapping[str, str], drawn: Mapping[str, _Drawn], *, crowd: bool
+) -> pd.DataFrame:
+    """Make the table of objects, in pixels of the upright images; `crowd` keeps `iscrowd`."""
+    categories, seen = _read_categories(source), set()
+    rows, extras = [], []
+    for place, record in source.records("annotations"):
+        image_id = None
+        try:
+            is_crowd = _take_flag(record, "iscrowd")
+            if is_crowd and not crowd:
+                continue
+            image_id = _take_image(record, source)
+            object_id = _take_new_id(record, seen)
+            category = _find_category(record, categories)
+            on = drawn[image_id]
+            if on.fault:
+                raise BadValue(on.fault)
+            box = _take_box(record, on.size)
+        except BadValue as e:
+            source.fault_record(place, record, e, paths.get(image_id))
+            continue
+        if on.orientation != 1:
+            box = turn_box(box, on.size, on.orientation)
+        what, path = f"annotation {show(object_id)}", paths[image_id]
+        area = source.take(_take_area, record, what, path)
+        try:
+            outline = _take_segmentation(record.get("segmentation"), on.size)
+        except BadValue as e:
+            source.fault(what, f"kept without a mask: {e}", path)
+            outline = None
+        rows.append((object_id, image_id, category, *box, area, is_crowd, outline))
+        extra = {key: value for key, value in record.items() if key not in OBJECT_KEYS}
+        if isinstance(extra.get("attributes"), dict):
+            extra |= extra.pop("attributes")
+        extras.append(extra)
+    if not rows:
+        return make_table("objects")
+    columns = dict(zip(COLUMNS["objects"], zip(*rows, strict=True), strict=True))
+    ids = columns["object_id"]
+    return make_table("objects", columns | _make_extra_columns("objects", extras, ids, source))
+
+
+def _make_captions(source: _Source, paths: Mapping[str, str]) -> pd.DataFrame:
+    seen: set[str] = set()
+    rows = []
+    for place, record in source.records("annotations"):
+        image_id = None
+        try:
+            image_id = _take_image(record, source)
+            caption = _take_text(record, "caption")
+            rows.append((_take_new_id(record, seen), image_id, caption))
+        except BadValue as e:
+            source.fault_record(place, record, e, paths.get(image_id))
+    columns = dict(zip(COLUMNS["captions"], zip(*rows, strict=True), strict=True)) if rows else None
+    return make_table("captions", columns)
+
+
+def _take_image(record: dict, source: _Source) -> str:
+    image_id = _take_id(record, "image_id")
+    if image_id not in source.images:
+        raise BadValue(f"{_say(record, 'image_id')}, which names no image of the file, or two")
+    return image_id
+
+
+def _take_new_id(record: dict, seen: set[str]) -> str:
+    new = _take_id(record)
+    if new in seen:
+        raise BadValue("the id comes a second time")
+    seen.add(new)
+    return new
+
+
+def _find_category(record: dict, categories: Mapping[str, str | BadValue]) -> str:
+    category = categories.get(_take_id(record, "category_id"))
+    if isinstance(category, str):
+        return category
+    reason = category or "which is no category of the file"
+    raise BadValue(f"{_say(record, 'category_id')}: {reason}")
+
+
+def _take_box(record: dict, size: Size | None) -> Box:
+    box = record.get("bbox")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise BadValue(f"{_say(record, 'bbox')}, not 4 numbers [x, y, width, height]")
+    x, y, width, height = map(float, box)
+    corners = (x, y, x + width, y + height)
+    if width < 0 or height < 0 or not all(map(math.isfinite, corners)):
+        raise BadValue(f"{_say(record, 'bbox')}, whose sides are below 0 or beyond all numbers")
+    if size and not _is_near(corners, size):
+        raise BadValue(f"{_say(record, 'bbox')}, but the image has {_say_size(size)}")
+    return corners
+
+
+def _is_near(box: Box, size: Size) -> bool:
+    """Tell whether a box meets the image and leaves it by no more than the image's own size."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    meets = x0 <= width and y0 <= height and x1 >= 0 and y1 >= 0
+    return meets and min(x0 + width, y0 + height, 2 * width - x1, 2 * height - y1) >= 0
+
+
+def _take_area(record: dict) -> float | None:
+    area = record.get("area")
+    if area is not None and (not _is_number(area) or area < 0):
+        raise BadValue(f"{_say(record, 'area')}, no number of pixels")
+    return None if area is None else float(area)
+
+
+def _take_segmentation(value: object, size: Size | None) -> list | dict | None:
+    """Return a segmentation as `masks.segmentation_to_rle` takes it, None where none is given.
+
+    A polygon that is not in a list is put in one, and runs such as 10.0 become whole numbers.
+    `size` is of the image it was drawn on, None where this is not known.
+    """
+    if value is None or value in ([], {}):
+        return None
+    if isinstance(value, dict):
+        return _take_rle(value, size)
+    if not isinstance(value, list):
+        raise BadValue(f"segmentation is {show(value)}, neither polygons nor RLE")
+    polygons = value if isinstance(value[0], list) else [value]
+    for polygon in polygons:
+        _check_polygon(polygon, size)
+    if max(map(len, polygons)) < 6:
+        raise BadValue(f"no polygon of segmentation {show(value)} has three points")
+    return polygons
+
+
+def _check_polygon(polygon: object, size: Size | None) -> None:
+    try:
+        # Sums are quick, and none of them is finite where a number is not.
+        good = isinstance(polygon, list) and len(polygon) % 2 == 0 and math.isfinite(sum(polygon))
+    except (TypeError, OverflowError):
+        good = False
+    if not good:
+        raise BadValue(f"segmentation holds {show(polygon)}, not [x, y, x, y, ...]")
+    side = max(size or (0, 0))
+    # Far outside is no drawing, and would cost COCO's own code its memory.
+    if size and polygon and (min(polygon) < -side or max(polygon) > 2 * side):
+        raise BadValue(
+            f"segmentation {show(polygon)} lies far outside an image of {_say_size(size)}"
+        )
+
+
+def _take_rle(rle: dict, size: Size | None) -> dict:
+    sides, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(sides, list) or len(sides) != 2:
+        raise BadValue(f"the RLE's size is {show(sides)}, not [height, width]")
+    _take_size({"height": sides[0], "width": sides[1]})
+    if size and sides != [size[1], size[0]]:
+        raise BadValue(f"the RLE's size is {show(sides)}, but the image's is {_say_size(size)}")
+    if isinstance(counts, str):
+        try:
+            check_rle(rle)
+        except ValueError as e:
+            raise BadValue(f"{e}: {show(counts)}") from e
+        return rle
+    if (
+        not isinstance(counts, list)
+        or not set(map(type, counts)) <= {int, float}
+        or not all(run >= 0 and run % 1 == 0 for run in counts)
+    ):
+        raise BadValue(f"the RLE's counts are {show(counts)}, not runs of pixels")
+    if sum(counts) != sides[0] * sides[1]:
+        raise BadValue(f"the RLE's runs cover {show(sum(counts))} pixels, not {show(sides)}")
+    return {"size": [int(side) for side in sides], "counts": [int(run) for run in counts]}
+
+
+# --- values of a record ------------------------------------------------------------------
+
+
+def _say(record: dict, key: str) -> str:
+    """Return a key and its value in short, or that there is none."""
+    return f"{key} is {show(record[key])}" if key in record else f"{key} is missing"
+
+
+def _say_size(size: Size) -> str:
+    return f"{size[0]} x {size[1]} pixels"
+
+
+def _is_number(value: object) -> bool:
+    """Tell whether a value is a finite number that fits a float; true and false are none."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _take_id(record: dict, key: str = "id") -> str:
+    """Return an id as text: whole numbers, 7.0 too, and texts that are not empty."""
+    value = record.get(key)
+    if type(value) is int or (type(value) is float and value.is_integer()):
+        return str(int(value))
+    if type(value) is str and value and is_text(value):
+        return value
+    raise BadValue(f"{_say(record, key)}, which is no id")
+
+
+def _take_text(record: dict, key: str) -> str:
+    """Return a text with more than blanks in it."""
+    value = record.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise BadValue(f"{_say(record, key)}, not a text")
+    if not is_text(value):
+        raise BadValue(f"{_say(record, key)}, which holds half a character (a lone surrogate)")
+    return value
+
+
+def take_file_name(record: dict, key: str = "file_name") -> str:
+    """Return the name of a file that lies, or could lie, below some folder; else BadValue."""
+    name = _take_text(record, key)
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        raise BadValue(f"{_say(record, key)}, but must be relative to the folder and stay in it")
+    sizes = [len(part.encode()) for part in path.parts]
+    if "\0" in name or max(sizes) > LONGEST_NAME or sum(sizes) > LONGEST_PATH:
+        raise BadValue(f"{_say(record, key)}, which no file can be called")
+    return name
+
+
+def _take_size(record: dict) -> Size:
+    """Return `width` and `height` in pixels."""
+    sides = []
+    for key in ("width", "height"):
+        value = record.get(key)
+        if not _is_number(value) or value < 1 or value != int(value):
+            raise BadValue(f"{_say(record, key)}, not a number of pixels")
+        sides.append(int(value))
+    if sides[0] * sides[1] > MOST_PIXELS:
+        raise BadValue(f"{sides[0]} x {sides[1]} pixels is no size of an image")
+    return sides[0], sides[1]
+
+
+def _take_any_size(record: dict) -> Size | None:
+    return _take_size(record) if "width" in record or "height" in record else None
+
+
+def _take_flag(record: dict, key: str) -> bool:
+    """Return a flag: 0, 1, true or false; False where there is none."""
+    value = record.get(key)
+    if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
+        raise BadValue(f"{_say(record, key)}, neither 0 nor 1")
+    return bool(value)

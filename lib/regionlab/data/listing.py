@@ -2,6 +2,7 @@
 
 import heapq
 import os
+import reprlib
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -300,3 +301,12 @@ def list_content(folder: Path) -> str:
         return f"the folder cannot be listed: {e.strerror or e}"
     more = ", ..." if len(names) > 12 else ""
     return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"
+
+
+_SHOWN = reprlib.Repr()
+_SHOWN.maxstring = _SHOWN.maxother = 60
+
+
+def show(value: object) -> str:
+    """Return a value in short, whatever it holds; JSON's null is None."""
+    return _SHOWN.repr(value)

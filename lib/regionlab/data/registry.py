@@ -1,55 +1,111 @@
-"""Readers of data sets: one small module a layout, each returning a `Collection`.
+"""The data sets that are known by name: collections, labelled images and triplets.
 
-Data sets of one label an image, such as MNIST, come as `LabelledImages`, by `load_labelled`;
-those of composed retrieval, such as CIRR, as `Triplets`, by `load_triplets`.
+A new data set is a loader in a module of its own, a row of `DATA_SETS`, and a profile.
 """
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from regionlab.data.captions import load_fashion200k, load_flickr30k
-from regionlab.data.change_sets import list_categories, load_cirr, load_fashioniq
-from regionlab.data.coco import load_coco
-from regionlab.data.collection import Collection
-from regionlab.data.folders import load_class_folders, load_folder
-from regionlab.data.labelled import (
-    LabelledImages,
-    load_cifar10,
-    load_digits,
-    load_labelled_folders,
-    load_mnist,
-)
-from regionlab.data.triplets import Triplets
-from regionlab.data.video import load_video
 from regionlab.util import paths
+from regionlab.util.errors import InputError
+
+if TYPE_CHECKING:
+    from regionlab.data.collection import Collection
+    from regionlab.data.labelled import LabelledImages
+    from regionlab.data.triplets import Triplets
 
 
-def _load_toybox(root: Path | str | None, **options) -> Collection:
-    from toybox import load_toybox  # late: Toybox is built on this package
+@dataclass(frozen=True)
+class DataSet:
+    """A data set, or a layout of data sets, that is known by name.
 
-    return load_toybox(**options) if root is None else load_toybox(root, **options)
+    Attributes
+    ----------
+    kind : what its loader returns: "collection", "labelled" images or "triplets"
+    name : by which it is asked for
+    loader : "module:function", imported when it is asked for; takes `root=` and options
+    layout : what it reads, in one line
+    needs_root : whether the folder must be named; else it is made, or comes with a package
+    """
+
+    kind: str
+    name: str
+    loader: str
+    layout: str
+    needs_root: bool = True
+
+    def load(self, root: Path | str | None, **options: Any) -> Any:
+        """Call the loader; without a root it finds its own place.
+
+        Raises
+        ------
+        InputError
+            If it needs a root and there is none. Else as the loader does.
+        """
+        if self.needs_root and not root:
+            raise InputError(
+                f"a data set of kind {self.name!r} needs root, the folder that it lies in"
+            )
+        module, function = self.loader.split(":")
+        loader = getattr(import_module(module), function)
+        return loader(root=root, **options) if root else loader(**options)
 
 
-LOADERS: dict[str, Callable[..., Collection]] = {
-    "coco": load_coco,
-    "folder": load_folder,
-    "classes": load_class_folders,
-    "flickr30k": load_flickr30k,
-    "fashion200k": load_fashion200k,
-    "video": load_video,
-    "toybox": _load_toybox,
-}
+HERE = "regionlab.data"
+DATA_SETS = (
+    DataSet("collection", "coco", f"{HERE}.coco:load_coco",
+            "images in a folder, instances and captions in COCO's JSON files"),
+    DataSet("collection", "folder", f"{HERE}.collection:load_folder",
+            "all images under a folder"),
+    DataSet("collection", "classes", f"{HERE}.collection:load_class_folders",
+            "one sub-folder of images a class, in folders of splits or not"),
+    DataSet("collection", "flickr30k", f"{HERE}.captions:load_flickr30k",
+            "a folder of images, one text file or Karpathy's JSON of captions"),
+    DataSet("collection", "fashion200k", f"{HERE}.captions:load_fashion200k",
+            "women/ with the images, labels/ with a description of each"),
+    DataSet("collection", "video", f"{HERE}.video:load_video",
+            "a film, or a folder of films, of which frames are taken"),
+    DataSet("collection", "toybox", "toybox:load_toybox",
+            "a rendered world in COCO's layout, written where it is missing", needs_root=False),
+    DataSet("labelled", "digits", f"{HERE}.labelled:load_digits",
+            "scikit-learn's handwritten digits", needs_root=False),
+    DataSet("labelled", "mnist", f"{HERE}.labelled:load_mnist",
+            "idx files of images and labels, plain or .gz"),
+    DataSet("labelled", "cifar10", f"{HERE}.labelled:load_cifar10",
+            "python or binary batches, or a folder a class"),
+    DataSet("labelled", "classes", f"{HERE}.labelled:load_labelled_folders",
+            "one sub-folder of images a class, in folders of splits or not"),
+    DataSet("labelled", "toybox", f"{HERE}.labelled:load_toybox_classes",
+            "rendered images of one object, written where they are missing", needs_root=False),
+    DataSet("triplets", "fashioniq", f"{HERE}.triplets:load_fashioniq",
+            "captions/ and image_splits/ by category, images/"),
+    DataSet("triplets", "cirr", f"{HERE}.triplets:load_cirr",
+            "cirr/captions/ and cirr/image_splits/, the images of NLVR2 beside them"),
+)  # fmt: skip
 
 
-def load_collection(kind: str, root: Path | str | None = None, **options) -> Collection:
+def list_data_sets(kind: str) -> dict[str, DataSet]:
+    """Return the data sets of a kind, "collection", "labelled" or "triplets", by name."""
+    return {each.name: each for each in DATA_SETS if each.kind == kind}
+
+
+def _find(kind: str, what: str, name: str) -> DataSet:
+    known = list_data_sets(kind)
+    if name not in known:
+        raise InputError(f"unknown kind of {what} {name!r}; known: {', '.join(known)}")
+    return known[name]
+
+
+def load_collection(kind: str, root: Path | str | None = None, **options: Any) -> "Collection":
     """Load the data set under `root`, laid out as `kind` says.
 
     Parameters
     ----------
     kind
-        A name in `LOADERS`.
+        The name of a collection in `DATA_SETS`.
     root
         The folder of the data set. Toybox alone needs none: it is made where it is missing.
     options
@@ -63,19 +119,16 @@ def load_collection(kind: str, root: Path | str | None = None, **options) -> Col
 
     Raises
     ------
-    ValueError
-        If `kind` is unknown, or needs a `root`.
+    InputError
+        If `kind` is unknown, or needs a `root`. Else as the loader does.
     """
-    if kind not in LOADERS:
-        raise ValueError(f"unknown kind of data set {kind!r}; known: {', '.join(LOADERS)}")
-    if not root and kind != "toybox":
-        raise ValueError(f"a data set of kind {kind!r} needs root, the folder that it lies in")
-    collection = LOADERS[kind](root or None, **options)
-    own = kind == "toybox" and not root and not options.get("seed") and not options.get("count")
-    return collection if own else _name_by_place(collection)
+    data_set = _find("collection", "data set", kind)
+    collection = data_set.load(root, **options)
+    in_own_place = not (root or options.get("seed") or options.get("count"))
+    return collection if in_own_place else _name_by_place(collection)
 
 
-def _name_by_place(collection: Collection) -> Collection:
+def _name_by_place(collection: "Collection") -> "Collection":
     """Let the name tell the folder: as seen from the workspace where it lies in it."""
     root, workspace = collection.root.resolve(), paths.ROOT.resolve()
     inside = root.is_relative_to(workspace)
@@ -84,60 +137,36 @@ def _name_by_place(collection: Collection) -> Collection:
     return replace(collection, name=f"{collection.name}-{digest}", shown_as=collection.title)
 
 
-def _label_toybox(root: Path | str | None, split: str) -> LabelledImages:
-    if root:
-        return load_labelled_folders(root, split)
-    folder = _load_toybox(None, split="classes").root
-    return replace(load_labelled_folders(folder, split), name="toybox")
-
-
-LABELLED: dict[str, Callable[..., LabelledImages]] = {
-    "digits": lambda root, split: load_digits(split),
-    "mnist": load_mnist,
-    "cifar10": load_cifar10,
-    "classes": load_labelled_folders,
-    "toybox": _label_toybox,
-}
-
-
 def load_labelled(
     kind: str, root: Path | str | None = None, *, split: str = "train"
-) -> LabelledImages:
-    """Load one split of a data set that has a label for each image.
+) -> "LabelledImages":
+    """Load one split, "train" or "test", of a data set that has a label for each image.
 
     Parameters
     ----------
     kind
-        A name in `LABELLED`; "classes" is any folder with a folder of pictures a class.
+        The name of labelled images in `DATA_SETS`; "classes" is any folder with a folder of
+        images a class.
     root
         The folder of the data set. Digits and Toybox need none.
-    split
-        "train" or "test".
 
     Raises
     ------
-    ValueError
+    InputError
         If `kind` or `split` is unknown, or `kind` needs a `root`. Else as the loader does.
     """
-    if kind not in LABELLED:
-        raise ValueError(f"unknown kind of labelled data {kind!r}; known: {', '.join(LABELLED)}")
-    if not root and kind not in ("digits", "toybox"):
-        raise ValueError(f"a data set of kind {kind!r} needs root, the folder that it lies in")
-    return LABELLED[kind](root or None, split)
-
-
-TRIPLETS = ("fashioniq", "cirr")
+    return _find("labelled", "labelled data", kind).load(root, split=split)
 
 
 def load_triplets(
     kind: str, root: Path | str, *, split: str, category: str | None = None
-) -> Triplets:
+) -> "Triplets":
     """Load one split of a data set of composed retrieval.
 
     Parameters
     ----------
     kind
-        A name in `TRIPLETS`.
+        The name of triplets in `DATA_SETS`.
     root
         The folder of the data set.
     split
@@ -147,17 +176,8 @@ def load_triplets(
 
     Raises
     ------
-    ValueError
+    InputError
         If `kind` is unknown, or a category is given that the data set has not, or lacks. Else
         as the loader does.
     """
-    if kind not in TRIPLETS:
-        raise ValueError(f"unknown kind of triplets {kind!r}; known: {', '.join(TRIPLETS)}")
-    if kind == "cirr" and category:
-        raise ValueError(f"CIRR has no categories, got category={category!r}")
-    if kind == "cirr":
-        return load_cirr(root, split=split)
-    if not category:
-        known = ", ".join(list_categories(root, split)) or "none"
-        raise ValueError(f"FashionIQ is loaded by category; {root} has, of {split!r}: {known}")
-    return load_fashioniq(root, split=split, category=category)
+    return _find("triplets", "triplets", kind).load(root, split=split, category=category)

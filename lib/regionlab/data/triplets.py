@@ -1,17 +1,39 @@
-"""Triplets of composed retrieval: a reference picture, a change in words, a target picture."""
+"""Triplets of composed retrieval: a reference image, a change in words, a target image.
 
-from collections.abc import Iterable, Mapping, Sequence
+Read from the files of CIRR (Liu et al., ICCV 2021) and FashionIQ (Wu et al., CVPR 2021).
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
+
+from regionlab.data.coco import BadValue, take_file_name
+from regionlab.data.listing import is_text, list_content, show
+from regionlab.util.errors import InputError, MissingFileError
 
 COLUMNS = ("query_id", "reference", "target", "captions", "subset")
 PUNCTUATION = ".?, "  # what the papers strip from the ends of a caption
 NO_WORDS = "."  # stands for a query without words: encoders refuse an empty text
 MOST_CAPTIONS = 2
+
+CIRR_VERSION = "rc2"
+CIRR_SUBSET = 6
+CIRR_SOURCE = (
+    "CIRR's annotations can be had from the repository of its authors (Cuberick-Orion/CIRR, "
+    "branch cirr_dataset); the pictures are those of NLVR2, which its authors give on request."
+)
+FASHIONIQ_SUFFIXES = (".jpg", ".png")
+FASHIONIQ_SOURCE = (
+    "FashionIQ's captions and image splits can be had from the repository of its authors "
+    "(XiaoxiaoGuo/fashion-iq), and the addresses of the pictures with them."
+)
+
+Faults = list[tuple[str, str]]  # what is wrong: a query id or a place in a file, and the reason
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -42,7 +64,7 @@ class Triplets:
 
     Raises
     ------
-    ValueError
+    InputError
         If a column is missing, an id or a name comes twice or is no text, an image has no file,
         or a query names an image that is not in the gallery, has its reference for a target, a
         caption without words, or a subset without its reference or target.
@@ -59,15 +81,15 @@ class Triplets:
     def __post_init__(self) -> None:
         _check_names("images", self.gallery)
         if lost := [name for name in self.gallery if name not in self.files]:
-            raise ValueError(f"files does not say where image {lost[0]!r} lies")
+            raise InputError(f"files does not say where image {lost[0]!r} lies")
         if lost := [column for column in COLUMNS if column not in self.queries]:
-            raise ValueError(f"queries have no column {lost[0]!r}, only {list(self.queries)}")
+            raise InputError(f"queries have no column {lost[0]!r}, only {list(self.queries)}")
         _check_names("query ids", self.queries["query_id"])
         for query in self.queries.itertuples():
             if error := _find_error(query, self._rows):
-                raise ValueError(f"query {query.query_id!r}: {error}")
+                raise InputError(f"query {query.query_id!r}: {error}")
         if self.queries["subset"].map(bool).nunique() > 1:
-            raise ValueError("some queries have a subset and some have none")
+            raise InputError("some queries have a subset and some have none")
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -100,13 +122,7 @@ class Triplets:
         return named[named >= 0]
 
     def rows_of(self, names: Iterable[str]) -> np.ndarray:
-        """Return the rows of the gallery that hold the images named, (m,) int64.
-
-        Raises
-        ------
-        KeyError
-            If a name is not in the gallery.
-        """
+        """Return the (m,) int64 rows of the images named; KeyError for one not in the gallery."""
         names = list(names)
         if lost := [name for name in names if name not in self._rows]:
             raise KeyError(f"no image {lost[0]!r} in {self.title}")
@@ -125,22 +141,20 @@ class Triplets:
 
         Returns
         -------
-        triplets
-            Those whose images are all there, see `without`.
-        missing
-            The names of the images left out.
+        triplets, missing
+            See `without`, and the names of the images left out.
 
         Raises
         ------
-        FileNotFoundError
+        MissingFileError
             If no query is left.
         """
         missing = self.missing_images()
         try:
             return self.without(missing), missing
-        except ValueError as e:
+        except InputError as e:
             example = f", such as {self.files[missing[0]]}" if missing else ""
-            raise FileNotFoundError(f"missing images{example}: {e}") from e
+            raise MissingFileError(f"missing images{example}: {e}") from e
 
     def without(self, names: Iterable[str]) -> "Triplets":
         """Leave out some images and the queries that name one of them.
@@ -152,7 +166,7 @@ class Triplets:
         ------
         KeyError
             If a name is not in the gallery.
-        ValueError
+        InputError
             If no query is left.
         """
         lost = {self.gallery[row] for row in self.rows_of(names)}
@@ -163,17 +177,15 @@ class Triplets:
             if name in lost
         }
         if len(blocked) == len(self):
-            raise ValueError(
+            raise InputError(
                 f"no query of {self.title} is left without {len(lost):,} of "
                 f"{len(self.gallery):,} images"
             )
         queries = self.queries[~self.queries["query_id"].isin(blocked)].reset_index(drop=True)
         gallery = tuple(name for name in self.gallery if name not in lost)
         files = {name: self.files[name] for name in gallery}
-        left_out = make_faults(
-            (query_id, f"left out with image {name!r}") for query_id, name in blocked.items()
-        )
-        faults = pd.concat([self.faults, left_out], ignore_index=True)
+        left_out = [(id_, f"left out with image {name!r}") for id_, name in blocked.items()]
+        faults = pd.concat([self.faults, make_faults(left_out)], ignore_index=True)
         return replace(self, queries=queries, gallery=gallery, files=files, faults=faults)
 
     @cached_property
@@ -191,27 +203,6 @@ def make_faults(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(list(rows), columns=["query_id", "reason"], dtype=object)
 
 
-def keep_sound(
-    rows: Iterable[tuple], gallery: Iterable[str]
-) -> tuple[list[tuple], list[tuple[str, str]]]:
-    """Part the rows of a table of queries into those that `Triplets` takes, and faults.
-
-    Of two queries with one id the first stays.
-    """
-    images = {name: row for row, name in enumerate(gallery)}
-    sound, faults, seen = [], [], set()
-    for query in make_queries(rows).itertuples(index=False):
-        error = _find_error(query, images)
-        if query.query_id in seen:
-            error = "the id comes a second time"
-        if error:
-            faults.append((query.query_id, f"left out: {error}"))
-        else:
-            sound.append(tuple(query))
-            seen.add(query.query_id)
-    return sound, faults
-
-
 def join_captions(captions: Sequence[str], *, rng: np.random.Generator | None = None) -> str:
     """Make one text of a query's captions, as CLIP4Cir does (Baldrati et al., CVPRW 2022).
 
@@ -225,17 +216,17 @@ def join_captions(captions: Sequence[str], *, rng: np.random.Generator | None = 
     captions
         One or two; none gives ".", the nearest to no words that an encoder takes.
     rng
-        Draws the form; None always gives the first.
+        Samples the form; None always gives the first.
 
     Raises
     ------
-    ValueError
+    InputError
         If a caption has no words, there are more than two, or `captions` is itself a text.
     """
     if isinstance(captions, str):
-        raise ValueError(f"captions must be a tuple of texts, got the text {captions!r}")
+        raise InputError(f"captions must be a tuple of texts, got the text {captions!r}")
     if error := _find_caption_error(captions):
-        raise ValueError(error)
+        raise InputError(error)
     if len(captions) < 2:
         return captions[0] if captions else NO_WORDS
     first, second = (caption.strip(PUNCTUATION) for caption in captions)
@@ -249,16 +240,6 @@ def has_words(caption: str) -> bool:
     return caption.strip(PUNCTUATION).strip() != ""
 
 
-def keep_captions(query_id: str, captions: Sequence[str]) -> tuple[tuple[str, ...], list]:
-    """Return the captions that have words, and one fault for each of the others."""
-    faults = [
-        (query_id, f"caption {i} of {len(captions)} has no words: {caption!r}")
-        for i, caption in enumerate(captions, start=1)
-        if not has_words(caption)
-    ]
-    return tuple(caption for caption in captions if has_words(caption)), faults
-
-
 def _names_of(query) -> list[str]:
     """Return the images that a query names, its target only where it is not hidden."""
     target = [] if query.target is None else [query.target]
@@ -269,13 +250,13 @@ def _check_names(what: str, names: Iterable[str]) -> None:
     seen = set()
     for name in names:
         if not isinstance(name, str) or not name:
-            raise ValueError(f"{what} must be texts that are not empty, got {name!r}")
+            raise InputError(f"{what} must be texts that are not empty, got {name!r}")
         if name in seen:
-            raise ValueError(f"{what} must be unique; {name!r} comes more than once")
+            raise InputError(f"{what} must be unique; {name!r} comes more than once")
         seen.add(name)
 
 
-def _find_error(query, rows: dict[str, int]) -> str | None:
+def _find_error(query, rows: Mapping[str, int]) -> str | None:
     """Say what makes a query unusable, None for nothing."""
     for column in ("captions", "subset"):
         if not isinstance(value := getattr(query, column), tuple):
@@ -308,3 +289,293 @@ def _find_subset_error(query) -> str | None:
         if name not in query.subset:
             return f"image {name!r} is not in the query's own subset {query.subset}"
     return None
+
+
+# --- CIRR --------------------------------------------------------------------------------
+
+
+def load_cirr(root: Path | str, *, split: str = "val", category: str | None = None) -> Triplets:
+    """Load one split of CIRR (Liu et al., ICCV 2021), version rc2.
+
+    A query has one caption and a subset of six images that look alike, reference and target
+    among them; its id is the published `pairid`. The target is `target_hard`. Of test1 it is
+    hidden, and one query has no words: it is listed in `faults`, and stays, without captions,
+    as the server wants an answer to each. Entries that are broken, or contradict themselves, and
+    images without a path are left out and listed there too.
+
+    Parameters
+    ----------
+    root
+        The folder that holds `captions/` and `image_splits/`, or the one above, in which that
+        folder is named `cirr`. The image split gives paths such as `./dev/x.png`; the folder
+        `dev` stands beside `cirr`, as published, or in it.
+    split
+        "train", "val" or "test1"; any of which there is a file `captions/cap.rc2.<split>.json`.
+    category
+        None: CIRR has no categories.
+
+    Raises
+    ------
+    MissingFileError
+        If there are no captions at all, or no image split.
+    InputError
+        If there are no captions of the split, a file is broken, or no query is left.
+    """
+    if category:
+        raise InputError(f"CIRR has no categories, got category={category!r}")
+    root = _find_cirr(root)
+    if split not in (known := _list_cirr_splits(root)):
+        raise InputError(
+            f"no captions of split {split!r} in {root}, but of {', '.join(known)}. {CIRR_SOURCE}"
+        )
+    splits = root / "image_splits" / f"split.{CIRR_VERSION}.{split}.json"
+    files, lost = _locate_cirr_images(root, splits)
+    captions = root / "captions" / f"cap.{CIRR_VERSION}.{split}.json"
+    entries = _read_json(captions, list, CIRR_SOURCE)
+    read = partial(_read_cirr_query, hidden=_hides_targets(entries, "target_hard"))
+    queries, faults = _read_queries(captions, entries, read, files, lost)
+    return Triplets("cirr", split, "", queries, tuple(files), files, faults)
+
+
+def _find_cirr(root: Path | str) -> Path:
+    root = Path(root).expanduser().absolute()
+    for folder in (root, root / "cirr"):
+        if _list_cirr_splits(folder):
+            return folder
+    raise MissingFileError(f"no captions/cap.{CIRR_VERSION}.<split>.json in {root}. {CIRR_SOURCE}")
+
+
+def _list_cirr_splits(root: Path) -> list[str]:
+    files = (root / "captions").glob(f"cap.{CIRR_VERSION}.*.json")
+    return sorted(file.name.split(".")[2] for file in files)
+
+
+def _locate_cirr_images(root: Path, file: Path) -> tuple[dict[str, Path], Faults]:
+    """Return where each image of the split lies, or would lie, in order."""
+    paths, faults = {}, []
+    for name, path in _read_json(file, dict, CIRR_SOURCE).items():
+        try:
+            if not name or not is_text(name):
+                raise BadValue("which is no name")
+            paths[name] = take_file_name({"path": path}, "path")
+        except BadValue as e:
+            faults.append((f"image {name!r}", f"left out of {file.name}: {e}"))
+    folders = {PurePosixPath(path).parts[0] for path in paths.values()}
+    above = root.parent if root.name == "cirr" else root
+    base = root if any((root / folder).is_dir() for folder in folders) else above
+    return {name: base / path for name, path in paths.items()}, faults
+
+
+def _read_cirr_query(entry: dict, *, hidden: bool) -> tuple[tuple, Faults]:
+    query_id = str(_take(entry, "pairid", (int, str)))
+    target = None if hidden else _take(entry, "target_hard", str)
+    captions, faults = _keep_captions(query_id, (_take(entry, "caption", str),))
+    subset = _take_texts(_take(entry, "img_set", dict), "members")
+    if len(subset) != CIRR_SUBSET:
+        raise BadValue(f"a subset holds {CIRR_SUBSET} images, got {len(subset)}")
+    return (query_id, _take(entry, "reference", str), target, captions, subset), faults
+
+
+# --- FashionIQ ---------------------------------------------------------------------------
+
+
+def list_categories(root: Path | str, split: str = "val") -> list[str]:
+    """List the categories that have captions of a split, sorted; FashionIQ has three."""
+    return sorted(category for category, found in _list_fashioniq(root) if found == split)
+
+
+def load_fashioniq(
+    root: Path | str,
+    *,
+    split: str = "val",
+    category: str | None = "dress",
+    images: Path | str = "images",
+) -> Triplets:
+    """Load one category of FashionIQ (Wu et al., CVPR 2021).
+
+    Each query has two captions of its own, by two people. A caption without words is left out
+    and listed in `faults`; its query stays, with the other caption, so that the counts are the
+    published ones. Entries that are broken, or contradict themselves, and what is no name of an
+    image are left out and listed there too. A query's id is "reference>target", with a number
+    where the pair comes again, as it does where the split hides the targets (test).
+
+    Parameters
+    ----------
+    root
+        The folder that holds `captions/` and `image_splits/`.
+    split
+        "train", "val" or "test".
+    category
+        "dress", "shirt" or "toptee"; any `<category>` of which there is a file
+        `captions/cap.<category>.<split>.json`.
+    images
+        The folder of the images, `<name>.jpg` or `.png`; relative to `root`, or absolute.
+
+    Raises
+    ------
+    MissingFileError
+        If there are no captions at all, or no image split.
+    InputError
+        If there is no category, there are no captions of it or of the split, a file is broken,
+        or no query is left.
+    """
+    root = Path(root).expanduser().absolute()
+    _check_fashioniq(root, split, category)
+    names, lost = _read_names(root / "image_splits" / f"split.{category}.{split}.json")
+    captions = root / "captions" / f"cap.{category}.{split}.json"
+    entries = _read_json(captions, list, FASHIONIQ_SOURCE)
+    hidden = _hides_targets(entries, "target")
+    read = partial(_read_fashioniq_query, hidden=hidden, times={})
+    queries, faults = _read_queries(captions, entries, read, names, lost)
+    files = _locate_fashioniq_images(root / images, names)
+    return Triplets("fashioniq", split, category, queries, names, files, faults)
+
+
+def _list_fashioniq(root: Path | str) -> list[tuple[str, str]]:
+    """List the category and the split of each file of captions."""
+    files = (Path(root).expanduser() / "captions").glob("cap.*.*.json")
+    return [tuple(file.name.split(".", 1)[1].rsplit(".", 2)[:2]) for file in files]
+
+
+def _check_fashioniq(root: Path, split: str, category: str | None) -> None:
+    found, known = _list_fashioniq(root), list_categories(root, split)
+    if not category:
+        raise InputError(
+            f"FashionIQ is loaded by category; {root} has, of {split!r}: "
+            f"{', '.join(known) or 'none'}"
+        )
+    if not found:
+        raise MissingFileError(
+            f"no captions/cap.<category>.<split>.json in {root}. {FASHIONIQ_SOURCE}"
+        )
+    missing = f"split {split!r}" if not known else f"category {category!r} and split {split!r}"
+    if category not in known:
+        others = ", ".join(known or sorted({each for _, each in found}))
+        raise InputError(f"no captions of {missing} in {root}, but of {others}. {FASHIONIQ_SOURCE}")
+
+
+def _read_names(file: Path) -> tuple[tuple[str, ...], Faults]:
+    """Return the names of the images of the split."""
+    names, faults = {}, []
+    for name in _read_json(file, list, FASHIONIQ_SOURCE):
+        if not isinstance(name, str) or not name or {"/", "\\", "\0"} & set(name):
+            faults.append((f"image {show(name)}", f"left out of {file.name}: it is no name"))
+        elif not is_text(name) or name in names:
+            what = "comes a second time" if name in names else "holds half a character"
+            faults.append((f"image {show(name)}", f"left out of {file.name}: it {what}"))
+        else:
+            names[name] = None
+    return tuple(names), faults
+
+
+def _read_fashioniq_query(
+    entry: dict, *, hidden: bool, times: dict[str, int]
+) -> tuple[tuple, Faults]:
+    """Return a row of the table of queries; `times` counts how often a pair came."""
+    reference = _take(entry, "candidate", str)
+    target = None if hidden else _take(entry, "target", str)
+    texts = _take_texts(entry, "captions")
+    query_id = f"{reference}>{target or '?'}"
+    times[query_id] = times.get(query_id, 0) + 1
+    query_id += f"#{times[query_id]}" if times[query_id] > 1 else ""
+    captions, faults = _keep_captions(query_id, texts)
+    return (query_id, reference, target, captions, ()), faults
+
+
+def _locate_fashioniq_images(folder: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Return where each image lies, or would lie, reading the folder once."""
+    there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    files = {}
+    for name in names:
+        found = [suffix for suffix in FASHIONIQ_SUFFIXES if name + suffix in there]
+        files[name] = folder / f"{name}{(found or FASHIONIQ_SUFFIXES)[0]}"
+    return files
+
+
+# --- entries of both ---------------------------------------------------------------------
+
+
+def _read_json(file: Path, kind: type[list] | type[dict], source: str) -> list | dict:
+    """Read a JSON file that holds a list, or an object, with something in it."""
+    if not file.is_file():
+        raise MissingFileError(f"no file {file}; {list_content(file.parent)}. {source}")
+    try:
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as e:  # not JSON, or not UTF-8
+        raise InputError(f"{file} is not JSON: {e}") from e
+    if not isinstance(content, kind) or not content:
+        what = "a list" if kind is list else "an object"
+        raise InputError(f"{file} must hold {what} with something in it, got {str(content)[:80]}")
+    return content
+
+
+def _read_queries(
+    file: Path,
+    entries: list,
+    read: Callable[[dict], tuple[tuple, Faults]],
+    gallery: Iterable[str],
+    lost: Faults,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the tables of queries and faults of a file's entries; unusable ones are faults.
+
+    Of two queries with one id the first stays.
+    """
+    rows, broken = [], []
+    for number, entry in enumerate(entries):
+        try:
+            row, found = read(entry)
+        except BadValue as e:
+            broken.append((f"entry {number}", f"left out: {e}"))
+        else:
+            rows.append(row)
+            broken += found
+    images = {name: row for row, name in enumerate(gallery)}
+    sound, unsound = {}, []
+    for query in make_queries(rows).itertuples(index=False):
+        error = _find_error(query, images)
+        if query.query_id in sound:
+            error = "the id comes a second time"
+        if error:
+            unsound.append((query.query_id, f"left out: {error}"))
+        else:
+            sound[query.query_id] = tuple(query)
+    faults = lost + broken + unsound
+    if not sound:
+        raise InputError(f"{file}: no query can be used; {' is '.join(faults[0])}")
+    return make_queries(sound.values()), make_faults(faults)
+
+
+def _hides_targets(entries: list, key: str) -> bool:
+    """Tell whether a split hides its targets: most entries have none."""
+    return 2 * sum(isinstance(entry, dict) and key in entry for entry in entries) < len(entries)
+
+
+def _take(entry: dict, key: str, kinds: type | tuple[type, ...]):
+    """Return an entry's value; BadValue if it is missing or of another type."""
+    if not isinstance(entry, dict) or key not in entry:
+        raise BadValue(f"no {key!r} in {show(entry)}")
+    value = entry[key]
+    if not isinstance(value, kinds) or isinstance(value, bool):
+        wanted = " or ".join(kind.__name__ for kind in np.atleast_1d(kinds))
+        raise BadValue(f"{key!r} must be {wanted}, got {show(value)}")
+    if isinstance(value, str) and not is_text(value):
+        raise BadValue(f"{key!r} holds half a character (a lone surrogate): {show(value)}")
+    return value
+
+
+def _take_texts(entry: dict, key: str) -> tuple[str, ...]:
+    """Return an entry's list of texts, as `_take` does."""
+    texts = _take(entry, key, list)
+    if strange := [text for text in texts if not isinstance(text, str) or not is_text(text)]:
+        raise BadValue(f"{key!r} must hold texts, got {show(strange[0])}")
+    return tuple(texts)
+
+
+def _keep_captions(query_id: str, captions: Sequence[str]) -> tuple[tuple[str, ...], Faults]:
+    """Return the captions that have words, and one fault for each of the others."""
+    faults = [
+        (query_id, f"caption {i} of {len(captions)} has no words: {caption!r}")
+        for i, caption in enumerate(captions, start=1)
+        if not has_words(caption)
+    ]
+    return tuple(filter(has_words, captions)), faults

@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from regionlab.data.captions import make_skipped
-from regionlab.data.collection import Collection, make_table
+from regionlab.data.collection import Collection, make_skipped, make_table
 from regionlab.data.images import write_image
 from regionlab.data.listing import FILM_SUFFIXES, is_text, list_content, list_files, unread_films
 from regionlab.util.errors import RegionlabError

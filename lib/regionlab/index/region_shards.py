@@ -14,8 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from regionlab.data.decoding import ImageError
-from regionlab.data.images import read_image_and_digest
+from regionlab.data.images import ImageError, read_image_and_digest
 from regionlab.index.index import Index
 from regionlab.index.staging import staged_folder
 from regionlab.index.tables import REGION_COLUMNS, empty_table, name_region

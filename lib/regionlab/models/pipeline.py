@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from regionlab.data.decoding import ImageError
+from regionlab.data.images import ImageError
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder

@@ -1,16 +1,22 @@
-"""Make torchvision importable where its C++ operators do not load.
+"""Import torchvision on a CPU, and open_clip without what few of its models need.
 
-torchvision from the package index is built against CUDA. On a CPU-only torch its
-operators do not load, and ``import torchvision`` fails with "operator
-torchvision::nms does not exist"; open_clip and segment_anything fail with it.
-Importing this module registers the missing operators, in plain torch, and imports
-torchvision. Where torchvision's own operators load it changes nothing.
+torchvision from the package index is built against CUDA. On a CPU-only torch its operators do not
+load, and ``import torchvision`` fails with "operator torchvision::nms does not exist"; open_clip,
+timm and segment_anything fail with it. Importing this module registers the missing operators, in
+plain torch, and imports torchvision. Where torchvision's own operators load they stay as they are.
 
 Import it before anything that imports torchvision::
 
     import regionlab.models.torchvision_cpu  # noqa: F401
-    import open_clip
+    import segment_anything
+
+`import_open_clip` takes half the time of ``import open_clip``: see there.
 """
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 import torch
 
@@ -74,6 +80,61 @@ def _register_operators() -> None:
         torch.library.impl(name, "cpu", suppress_non_maxima)
 
 
+@contextmanager
+def _without_dynamo() -> Iterator[None]:
+    """Keep torchvision from importing `torch._dynamo`, which takes longer than all else.
+
+    `torchvision.ops.roi_align` takes one function from it, to ask before it compiles.
+    """
+    names = ("torch._dynamo", "torch._dynamo.utils")
+    if names[0] in sys.modules:
+        yield
+        return
+
+    def is_compile_supported(device_type: str) -> bool:
+        from torch._dynamo.utils import is_compile_supported
+
+        return is_compile_supported(device_type)
+
+    package, utils = map(ModuleType, names)
+    package.utils, utils.is_compile_supported = utils, is_compile_supported
+    sys.modules.update({names[0]: package, names[1]: utils})
+    try:
+        yield
+    finally:
+        for name in names:
+            del sys.modules[name]
+
+
+def import_open_clip() -> ModuleType:
+    """Return open_clip, imported without timm, which only some of its image towers need.
+
+    timm brings `torch._dynamo`: the two take half of the time. Call `add_timm` before one of these
+    towers is made.
+    """
+    if "open_clip" not in sys.modules and "timm" not in sys.modules:
+        sys.modules["timm"] = None  # open_clip takes it for not installed
+        try:
+            import open_clip
+        finally:
+            del sys.modules["timm"]
+    import open_clip
+
+    return open_clip
+
+
+def add_timm() -> None:
+    """Give open_clip timm, for architectures whose configuration names one of its models."""
+    import timm
+    from open_clip import timm_model
+    from timm import layers
+
+    timm_model.timm = timm
+    timm_model.RotAttentionPool2d = layers.RotAttentionPool2d
+    timm_model.AbsAttentionPool2d = layers.AttentionPool2d
+    timm_model.Mlp, timm_model.to_2tuple = layers.Mlp, layers.to_2tuple
+
+
 def _import_torchvision() -> None:
     try:
         import torchvision
@@ -87,4 +148,5 @@ def _import_torchvision() -> None:
         torchvision.ops.boxes._assert_has_ops = lambda: None
 
 
-_import_torchvision()
+with _without_dynamo():
+    _import_torchvision()

@@ -20,7 +20,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 from pandas.api.types import is_bool_dtype
 
-from regionlab.models.encoder import find_difference
+from regionlab.models.spaces import find_difference
 from regionlab.search.exact import FEW, EngineError, find_exactly, list_not_finite, rank_rows
 from regionlab.util.errors import InputError
 

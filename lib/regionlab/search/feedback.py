@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.index.index import Index
-from regionlab.models.encoder import Vectors, find_difference, get_encoding, get_space, with_space
+from regionlab.models.spaces import Vectors, find_difference, get_encoding, get_space, with_space
 from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
 from regionlab.util.checks import check_count

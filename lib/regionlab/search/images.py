@@ -3,18 +3,22 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from regionlab.data.decoding import ImageError
+from regionlab.data.images import ImageError
 from regionlab.index.index import Index
-from regionlab.models.encoder import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list, get_space
+from regionlab.models.spaces import get_space
 from regionlab.search.engine import Engine, Where, check_exclude
 from regionlab.search.engines import build_engine
 from regionlab.util.checks import check_count
 from regionlab.util.files import hash_file
 from regionlab.util.paths import expand
+
+if TYPE_CHECKING:
+    from regionlab.models.encoder import Encoder, ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,10 +69,10 @@ class Ranking:
 def search_text(
     index: Index,
     texts: str | Iterable[str],
-    encoder: Encoder,
+    encoder: "Encoder",
     *,
     k: int = 10,
-    templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+    templates: str | Sequence[str] = ("{}",),
     engine: str | Engine = "exact",
     where: Where | None = None,
 ) -> Ranking:
@@ -109,8 +113,8 @@ def search_text(
 
 def search_image(
     index: Index,
-    images: ImageSource | Iterable[ImageSource],
-    encoder: Encoder,
+    images: "ImageSource | Iterable[ImageSource]",
+    encoder: "Encoder",
     *,
     k: int = 10,
     exclude_self: bool = False,
@@ -140,7 +144,8 @@ def search_image(
         If the index is by another model.
     """
     index.check_encoder(encoder)
-    images = as_list(images)
+    one = isinstance(images, str | Path) or getattr(images, "ndim", 0) == 3
+    images = [images] if one else list(images)
     own = [_find_own_row(index, image) for image in images] if exclude_self else None
     names = [f"image {i}" if isinstance(x, np.ndarray) else str(x) for i, x in enumerate(images)]
     vectors = encoder.encode_images(images)
@@ -276,7 +281,7 @@ def _check_engine(index: Index, engine: Engine) -> None:
         )
 
 
-def _find_own_row(index: Index, image: ImageSource) -> int:
+def _find_own_row(index: Index, image: "ImageSource") -> int:
     """Row of an image file in the index, the very file first, then its bytes; -1 for none."""
     if isinstance(image, np.ndarray):
         raise ValueError("exclude_self needs image files: an array's own image cannot be known")

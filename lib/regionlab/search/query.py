@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regionlab.data.masks import rle_to_mask
-from regionlab.models.encoder import find_difference, get_encoding, get_space, with_space
+from regionlab.models.spaces import find_difference, get_encoding, get_space, with_space
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 
 from regionlab.data.masks import mask_to_rle, rle_to_mask
 from regionlab.index.index import Index
@@ -223,6 +222,8 @@ def match_parts(similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
     np.ndarray
         (m,) int64, the region of each part; -1, worth `UNMATCHED`, where there are too few.
     """
+    from scipy.optimize import linear_sum_assignment  # late: half a second
+
     gain = weights[:, None] * (similarity - UNMATCHED)  # over finding none
     parts, regions = linear_sum_assignment(gain, maximize=True)
     matched = np.full(len(similarity), -1)

@@ -15,8 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import AvifImagePlugin, Image
 
-from regionlab.data.decoding import FORMATS, ImageError, count_scans
-from regionlab.data.images import read_image
+from regionlab.data.images import FORMATS, ImageError, count_scans, read_image
 
 try:
     import resource

@@ -10,8 +10,7 @@ import numpy as np
 from contourpy import contour_generator
 from fastapi import HTTPException
 
-from regionlab.data.decoding import MAX_SCANS, ImageError
-from regionlab.data.images import read_image, read_thumbnail
+from regionlab.data.images import MAX_SCANS, ImageError, read_image, read_thumbnail
 from regionlab.index.index import Index
 from regionlab.models.encoder import MAX_ASPECT
 from regionlab.service.decoding import DecodeError, Decoders, Told

@@ -11,3 +11,11 @@ class RegionlabError(Exception):
 
 class InputError(RegionlabError, ValueError):
     """A value that was given cannot be used."""
+
+
+class MissingFileError(RegionlabError, FileNotFoundError):
+    """A file or folder that was named is not there."""
+
+
+class NotAFolderError(RegionlabError, NotADirectoryError):
+    """A folder was named, and a file is there."""
