@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from regionlab.service.__main__ import parse_arguments
 
 from regionlab import load_collection
 from regionlab.compose.cli import _read_arguments as read_compose
@@ -17,7 +18,6 @@ from regionlab.index import on_ray as distributed_cli
 from regionlab.models.weights import find_own_file, find_sam_weights, find_weights
 from regionlab.runs.profiles import find_profile
 from regionlab.search.engine import find_place
-from regionlab.service.__main__ import parse_arguments
 from regionlab.util import paths
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)

@@ -1,7 +1,7 @@
 """`regionlab index`, `update`, `verify` and `copy`: what is done to an index folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -25,9 +25,6 @@ from regionlab.cli.app import (
     path_option,
 )
 from regionlab.util.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(epilog="Example: regionlab index photos --encoder ViT-B-32/openai --segmenter vit_b")
@@ -60,13 +57,13 @@ def index(
 
     if regions and not segmenter and encoder != "toyclip":
         raise InputError("--regions needs a --segmenter to find them, such as vit_b")
+    size = _read_batch_size(batch_size)
     collection = _load_collection(dataset, folder, split)
     has_regions = bool(regions or segmenter)
     place = index_folder(
         collection.name, collection.split, encoder, "regions" if has_regions else None
     )
     place = out or place
-    size = _read_batch_size(batch_size)
     finder = load_segmenter(segmenter or "toysam", device=device) if has_regions else None
     encoding = {"encoding": regions} if regions else {}
     if ray or address:

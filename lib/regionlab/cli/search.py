@@ -134,7 +134,7 @@ def _search_objects(
     parts = [part_from_region(encoder, pixels, one, encoding=made["encoding"]) for one in regions]
     exclude = None
     if exclude_self:
-        own = (row for row in range(len(index)) if index.path(row).samefile(file))
+        own = (row for row in range(len(index)) if index.path(row) == file.resolve())
         exclude = [next(own, -1)]
     ranking = search_regions(index, Query(tuple(parts)), k=k, exclude=exclude)
     return ranking, (pixels, prompts, regions)

@@ -60,13 +60,17 @@ def run(
     dry_run: Annotated[bool, option("Check and list, run nothing.", "--dry-run")] = False,
 ) -> None:
     """Run the notebooks of a profile, each with a record, and draw reports and figures."""
-    from regionlab.runs.runner import run_and_report
+    from functools import partial
 
-    cluster = {"address": address, "cpus_per_run": cpus, "gpus_per_run": gpus}
-    code = run_and_report(
-        profile, only=only or [], changes=changes or [], resume=resume, dry_run=dry_run,
-        cluster=cluster if ray or address else None,
-    )  # fmt: skip
+    from regionlab.runs.runner import run_and_report, run_profile
+
+    way = partial(run_profile, resume=resume)
+    if ray or address:
+        from regionlab.runs.parallel import run_profile_with_ray
+
+        kinds = {"cpus_per_run": cpus, "gpus_per_run": gpus}
+        way = partial(run_profile_with_ray, resume=resume, address=address, **kinds)
+    code = run_and_report(profile, only=only or [], changes=changes or [], run=way, dry_run=dry_run)
     raise typer.Exit(code)
 
 
