@@ -58,7 +58,6 @@ bench: .venv/.stamp ## measure speed and write figures/bench.json
 lint: .venv/.stamp ## check style and format, and that notebooks are stripped
 	$(VENV) -m ruff check
 	$(VENV) -m ruff format --check
-	$(VENV) -m importlinter
 	$(if $(wildcard notebooks/*.ipynb),$(VENV) -m nbstripout --verify --keep-id notebooks/*.ipynb)
 
 lock: ## renew requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)

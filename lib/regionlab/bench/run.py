@@ -1,4 +1,4 @@
-"""Measure speed and write `figures/bench.json`: `python -m regionlab.bench.run [ENTRY ...]`.
+"""Measure speed and write `figures/bench.json`: `regionlab bench [ENTRY ...]`.
 
 Every ratio's two sides are measured in the same run. Entries not measured again are kept.
 """
