@@ -69,7 +69,7 @@ def _empty(name: str) -> pd.DataFrame:
 class Collection:
     """Images in a folder with what is known about them.
 
-    Checked when made; afterwards treat the tables as read-only.
+    Checked when made (InputError); afterwards treat the tables as read-only.
 
     Parameters
     ----------
@@ -96,12 +96,6 @@ class Collection:
         are of the upright image.
     shown_as
         What people are to read for `name`, where that has more in it to be unique; see `title`.
-
-    Raises
-    ------
-    InputError
-        If a column is missing or of another type, an id is not unique, a path leaves `root`,
-        a box is upside down, or an object or caption belongs to no image.
     """
 
     root: Path
@@ -185,12 +179,8 @@ class Collection:
     def mask(self, object_id: str) -> np.ndarray:
         """Return the mask of an object, (H, W) bool in the size of its image.
 
-        Raises
-        ------
-        KeyError
-            If the id is unknown.
-        ValueError
-            If the object has no segmentation, or one that cannot be decoded.
+        Raises KeyError for an unknown id, and ValueError if the object has no segmentation, or
+        one that cannot be decoded.
         """
         if object_id not in self._object_rows:
             raise KeyError(f"no object {object_id!r} in {self.name}")
@@ -309,17 +299,8 @@ def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None
     `find_split_folders`): the classes are those in them, and one more column, `split`, says
     which of "train", "val" and "test" an image is of.
 
-    Parameters
-    ----------
-    root
-        The folder of class folders; raises as `images.find_images` does.
-    classes
-        The classes to load; None for all.
-
-    Raises
-    ------
-    InputError
-        If there is no image in any class folder, or a class asked for has no folder.
+    Loads the classes named, None for all. Raises as `images.find_images` does, and InputError if
+    there is no image in any class folder, or a class named has no folder.
     """
     root = Path(root).expanduser()
     paths, skipped = _find_paths(root)
@@ -354,12 +335,7 @@ def find_split_folders(root: Path) -> dict[str, str]:
     A folder counts by its name, if it holds folders; where it holds only one of the same name, as
     archives do when unpacked, that one counts. A folder that is alone is looked into. A single
     split beside other folders that hold images is one class among others, such as trains among
-    cars.
-
-    Raises
-    ------
-    InputError
-        If all folders have names of splits, and hold no folders of classes.
+    cars. Raises InputError if all folders have names of splits, and hold no folders of classes.
     """
     folders = _list_folders(root)
     names = {name: match.lastgroup for name in folders if (match := SPLIT_NAME.fullmatch(name))}
@@ -398,7 +374,7 @@ def _holds_images(folder: Path) -> bool:
 
 
 def _find_class(path: str, bases: list[str]) -> tuple[str, str]:
-    """Return the class folder that a file lies in and what it lies in itself; "" for none."""
+    """Return the class folder that a file lies in, "" for none, and what that lies in."""
     for base in bases:
         label, slash, _ = path.removeprefix(base).partition("/")
         if slash and path.startswith(base):

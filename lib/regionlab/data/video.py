@@ -71,11 +71,9 @@ def load_video(
 
     Raises
     ------
-    MissingFileError, MissingExtraError
-        If there is no such film, folder or file of labels, or the extra `video` is missing.
-    InputError
-        If there is no film in the folder, no frame in any film, `seconds` is not positive, or
-        the labels lack a column or a line that fits.
+    MissingFileError, MissingExtraError, InputError
+        If there is no such film, folder or file of labels; if the extra `video` is missing; if
+        there is no frame in any film, `seconds` is not positive, or no label fits.
     """
     root = Path(root).expanduser().absolute()
     if not 0 < seconds < math.inf:
@@ -104,13 +102,7 @@ def load_video(
 
 
 def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Find one film, or all films in a folder; raises as `load_video` does.
-
-    Returns
-    -------
-    films, skipped
-        Episode -> file, sorted by path; path -> reason of what was left out.
-    """
+    """Return episode -> file of one film, or of all in a folder, and path -> reason of the rest."""
     if root.is_file():
         return {root.stem.encode(errors="backslashreplace").decode(): root}, {}
     if not root.is_dir():
@@ -137,13 +129,9 @@ def read_frames(film: Path, seconds: float) -> Iterator[tuple[Fraction, np.ndarr
     """Yield time and image of the first frame at, or after, each multiple of `seconds`.
 
     Times are in seconds since the first frame, exact; images (H, W, 3) uint8 RGB, turned and
-    mirrored as the film's display matrix says, their pixels taken as square.
-
-    Raises
-    ------
-    FilmError
-        Once there is nothing more to read: if the film cannot be opened, holds no video or
-        no frame, is damaged, or ends before the time that it says.
+    mirrored as the film's display matrix says, their pixels taken as square. Once there is nothing
+    more to read, FilmError says if the film cannot be opened, holds no video or no frame, is
+    damaged, or ends before the time that it says.
     """
     av = import_extra("av", "video")  # FFmpeg is for those who have films
     step, wanted, end = Fraction(str(seconds)), Fraction(0), None
