@@ -16,6 +16,7 @@ from regionlab.viz import charts as figures
 
 def test_a_figure_is_drawn_in_the_style_of_reports_and_saved(tmp_path):
     record = Record(tmp_path)
+    record.update(notebook="nb", run="nb")
     with figures.figure("bars", 1, 2, size=(4, 2), caption="Two.", record=record) as axes:
         with plt.style.context("regionlab.paper"):
             style = dict(plt.rcParams)
@@ -29,6 +30,7 @@ def test_a_figure_is_drawn_in_the_style_of_reports_and_saved(tmp_path):
 
 def test_a_figure_whose_drawing_fails_is_not_saved(tmp_path):
     record = Record(tmp_path)
+    record.update(notebook="nb", run="nb")
     with pytest.raises(KeyError), figures.figure("bars", size=(4, 2), caption="", record=record):
         raise KeyError
     plt.close()
