@@ -55,9 +55,10 @@ train: .venv/.stamp ## train the Toybox models
 bench: .venv/.stamp ## measure speed and write figures/bench.json
 	$(VENV) -m regionlab.cli bench $(ARGS)
 
-lint: .venv/.stamp ## check style and format, and that notebooks are stripped
+lint: .venv/.stamp ## check style, format and imports, and that notebooks are stripped
 	$(VENV) -m ruff check
 	$(VENV) -m ruff format --check
+	$(VENV) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 	$(if $(wildcard notebooks/*.ipynb),$(VENV) -m nbstripout --verify --keep-id notebooks/*.ipynb)
 
 lock: ## renew requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)
