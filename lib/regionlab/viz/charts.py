@@ -1,17 +1,18 @@
-"""Figures of the audit: verdicts by paper, the papers' values beside the measured ones."""
+"""Charts and image panels on matplotlib Axes, and `figure`, which makes and saves one."""
 
 import os
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 
 from regionlab.data.images import read_image
-from regionlab.runs.record import Record
+from regionlab.runs.record import Record, current
 from regionlab.studies.claims.table import (
     CONSISTENT,
     DIFFERENT,
@@ -24,11 +25,59 @@ from regionlab.studies.ratings import SCALE
 from regionlab.util.lettering import show_entry, show_lines, show_name, show_names, write_plainly
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from regionlab.search.images import Ranking
+
+
+@contextmanager
+def figure(
+    name: str,
+    *,
+    size: tuple[float, float] | None = None,
+    nrows: int = 1,
+    ncols: int = 1,
+    caption: str = "",
+    alt: str = "",
+    record: Record | None = None,
+    style: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Any]:
+    """Make a figure in the style "regionlab.paper", and save it with its record at the end.
+
+    The figure stays open, so that a notebook shows it below its cell.
+
+        with figure("recall", size=(7, 2.6), caption="…") as ax:
+            draw_bars(ax, measures, label="recall")
+
+    Parameters
+    ----------
+    name, caption, alt
+        As for `save_figure`.
+    size
+        Width and height in inches; that of the style by default.
+    nrows, ncols, options
+        As for `plt.subplots`; no Axes if one of the numbers is 0.
+    record
+        The record of the run; by default that of this notebook.
+    style
+        matplotlib's parameters that differ from the style's, such as `{"axes.titlesize": 6.5}`.
+
+    Yields
+    ------
+    Axes, array of Axes or Figure
+        What `plt.subplots` returns beside the figure; the figure itself without Axes.
+    """
+    import matplotlib.pyplot as plt
+
+    with plt.style.context(["regionlab.paper", dict(style or {})]):
+        if nrows and ncols:
+            fig, axes = plt.subplots(nrows, ncols, figsize=size, **options)
+        else:
+            fig = axes = plt.figure(figsize=size, **options)
+        yield axes
+    save_figure(fig, name, record or current(fresh=False), caption=caption, alt=alt)
 
 
 def save_figure(
