@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from regionlab.data.prompts import Box, Points, Selection
-from regionlab.models import toy as toyclip
-from regionlab.models import toy as toysam
+from regionlab.models import toy
 from regionlab.runs import runner as runs
 from regionlab.runs.profiles import load_profile
 from regionlab.runs.report import correct_holm
@@ -32,9 +31,9 @@ def workspace(tmp_path_factory):
         (root / "data/toybox").mkdir(parents=True)
         shutil.copy(paths.find_root() / "data/claims.csv", root / "data")
         for weights in ("toydir", "composed_text", "composed_combiner", "composed_tuned_combiner"):
-            shutil.copy(toyclip.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
-        for model in (toyclip, toysam):
-            shutil.copy(model.WEIGHTS, root / "data/toybox")
+            shutil.copy(toy.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
+        for weights in (toy.WEIGHTS, toy.WEIGHTS_TOYSAM):
+            shutil.copy(weights, root / "data/toybox")
         yield root
 
 
@@ -110,9 +109,10 @@ def more(workspace, world, results):
         ("09_label_by_neighbours", {"limit_gallery": 200, "limit_queries": 50}),
         ("15_search_video", {"root": "data/films"}),
         ("11_engines_and_scale", {"dataset": "coco", "root": "data/small world",
-                                  "sizes": [200, 2000], "cells": [0, 16], "chroma_limit": 200,
-                                  "queries": 20, "batches": [1, 10], "timed_images": 2,
-                                  "paper_images": 50, "paper_encoder": "toyclip"}),
+                                  "sizes": [200, 2000], "cells": [0, 16], "queries": 20,
+                                  "limits": {"HNSW32": 10_000, "chroma": 200},
+                                  "paper": {"images": 50, "encoder": "toyclip", "batch": 16,
+                                            "timed": 2}}),
         ("12_paper_claims", {"results_of": "small"}),
     ]  # fmt: skip
     return run_notebooks(workspace, "more", books, resamples=50)
@@ -161,14 +161,13 @@ def regions(workspace, world):
     Selection(load_ids(world)[image.name], (256, 256), prompts).save(workspace / "selection.json")
     books = [
         ("05_compare_region_encodings", {"encodings": ["crop", "tokens"], "images": 30}),
-        ("04_compare_prompts", {"pairs": 8, "betas": [0.0, 0.1]}),
+        ("04_compare_prompts", {}),
+        ("19_match_several_objects", {"pairs": 8, "betas": [0.0, 0.1]}),
         ("03_search_by_region", {"selection": "selection.json"}),
-        ("06_compare_methods", {"baselines": {"DIR": "toydir"}, "timed": 2}),
-        ("10_composed_search", {"dataset": "toybox", "root": "", "groups": 12, "panels": 1,
-                                "region_dataset": "coco", "region_root": "data/small world",
-                                "selection": "selection.json"}),
-        ("13_relevance_feedback", {"val_count": 6, "rounds": 3, "page": 5, "betas": [1.0],
-                                   "gammas": [0.25], "strengths": [1.0, 10.0]}),
+        ("06_compare_methods", {"baselines": {"DIR": "toydir"}}),
+        ("10_composed_search", {"dataset": "toybox", "root": "", "groups": 12, "panels": 1}),
+        ("20_compose_with_regions", {"groups": 12, "selection": "selection.json"}),
+        ("13_relevance_feedback", {"rounds": 3, "page": 5}),
         ("14_user_ratings", {"baselines": {"DIR": "toydir"}, "per_rater": 6,
                              "simulated_raters": 4}),
     ]  # fmt: skip
@@ -194,6 +193,12 @@ def test_prompt_notebook_finds_masks_and_images(regions):
     assert found["wrong_ground_wins"]["region_to_region"]["value"] < 0.5
 
 
+def test_matching_notebook_measures_two_objects_and_both_overlaps(regions):
+    found = regions["19_match_several_objects"]["results"]
+    assert found["two_objects"]["set_matching_regions"]["mAP"]["n"] == 8
+    assert found["rol"]["map_difference"]["n"] == found["rol_of_masks"]["map_difference"]["n"] == 12
+
+
 def test_method_notebook_compares_all_on_the_same_queries(regions):
     methods = regions["06_compare_methods"]["results"]["methods"]
     assert {"DIR", "DIR_box_crop", "CLIP-only", "SAM-CLIP"} <= set(methods)
@@ -217,7 +222,7 @@ def test_composed_notebook_climbs_the_ladder_in_both_layouts(regions):
 
 
 def test_composed_notebook_changes_regions_by_words(regions):
-    found = regions["10_composed_search"]["results"]["regions"]
+    found = regions["20_compose_with_regions"]["results"]["regions"]
     assert found["weighted"]["value"] > found["image"]["value"]
 
 
@@ -305,8 +310,6 @@ def test_region_notebook_replays_the_selection(workspace, regions):
         "04_masks",
         "04_prompt_types",
         "04_region_or_image",
-        "04_two_objects",
-        "04_rol",
         "04_similarities",
         "05_pictures",
         "05_encodings",
@@ -319,14 +322,16 @@ def test_region_notebook_replays_the_selection(workspace, regions):
         "10_kinds",
         "10_panels",
         "10_space",
-        "10_region",
-        "10_region_map",
         "13_example",
         "13_rounds",
         "13_frozen",
         "14_sheet",
         "14_ratings",
         "14_shares",
+        "19_two_objects",
+        "19_rol",
+        "20_region",
+        "20_region_map",
     ],
 )
 def test_notebooks_about_regions_draw_their_figures(workspace, regions, name):

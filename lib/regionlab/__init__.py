@@ -19,7 +19,7 @@ _HOMES = {
     "load_encoder": "models.registry",
     "load_segmenter": "models.registry",
     "measure_ranking": "metrics.ranking",
-    "open_index": "index.index",
+    "open_index": "index.opening",
     "search_image": "search.images",
     "search_indexed": "search.images",
     "search_regions": "search.regions",

@@ -7,11 +7,33 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from PIL import Image
 
 from regionlab.data.images import write_image
-from regionlab.runs.record import RUN_VARIABLE, current
+from regionlab.runs.record import RUN_VARIABLE, Record, current
 from regionlab.util import paths
 from regionlab.viz import charts as figures
+
+
+def test_a_figure_is_drawn_in_the_style_of_reports_and_saved(tmp_path):
+    record = Record(tmp_path)
+    with figures.figure("bars", 1, 2, size=(4, 2), caption="Two.", record=record) as axes:
+        with plt.style.context("regionlab.paper"):
+            style = dict(plt.rcParams)
+        assert dict(plt.rcParams) == style
+        axes[0].plot([0, 1])
+    plt.close(axes[0].figure)
+    saved = json.loads((record.results_folder / "bars.json").read_text())
+    assert saved["figure"]["caption"] == "Two."
+    assert Image.open(record.results_folder / "bars.png").size == (800, 400)
+
+
+def test_a_figure_whose_drawing_fails_is_not_saved(tmp_path):
+    record = Record(tmp_path)
+    with pytest.raises(KeyError), figures.figure("bars", size=(4, 2), caption="", record=record):
+        raise KeyError
+    plt.close()
+    assert not record.results_folder.exists()
 
 
 @pytest.fixture

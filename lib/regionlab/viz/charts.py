@@ -119,6 +119,41 @@ def save_figure(
     return path
 
 
+@contextmanager
+def figure(
+    name: str,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: tuple[float, float],
+    caption: str,
+    record: Record | None = None,
+    **options: Any,
+) -> Iterator["Axes | np.ndarray"]:
+    """Draw a figure for reports: `with figure("recall", size=(7, 2.6), caption=...) as ax:`.
+
+    It is in the style "regionlab.paper", and saved by `save_figure` when the block ends; a notebook
+    shows it.
+
+    Parameters
+    ----------
+    name, caption
+        As for `save_figure`.
+    rows, columns, options
+        As for `plt.subplots`: one Axes, or an array of them.
+    size
+        Width and height in inches.
+    record
+        Of the run; None for the current one.
+    """
+    import matplotlib.pyplot as plt
+
+    with plt.style.context("regionlab.paper"):
+        fig, axes = plt.subplots(rows, columns, figsize=size, **options)
+        yield axes
+    save_figure(fig, name, record or current(), caption=caption)
+
+
 RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion
 
 
