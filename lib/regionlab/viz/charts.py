@@ -31,55 +31,6 @@ if TYPE_CHECKING:
     from regionlab.search.images import Ranking
 
 
-@contextmanager
-def figure(
-    name: str,
-    *,
-    size: tuple[float, float] | None = None,
-    nrows: int = 1,
-    ncols: int = 1,
-    caption: str = "",
-    alt: str = "",
-    record: Record | None = None,
-    style: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Iterator[Any]:
-    """Make a figure in the style "regionlab.paper", and save it with its record at the end.
-
-    The figure stays open, so that a notebook shows it below its cell.
-
-        with figure("recall", size=(7, 2.6), caption="…") as ax:
-            draw_bars(ax, measures, label="recall")
-
-    Parameters
-    ----------
-    name, caption, alt
-        As for `save_figure`.
-    size
-        Width and height in inches; that of the style by default.
-    nrows, ncols, options
-        As for `plt.subplots`; no Axes if one of the numbers is 0.
-    record
-        The record of the run; by default that of this notebook.
-    style
-        matplotlib's parameters that differ from the style's, such as `{"axes.titlesize": 6.5}`.
-
-    Yields
-    ------
-    Axes, array of Axes or Figure
-        What `plt.subplots` returns beside the figure; the figure itself without Axes.
-    """
-    import matplotlib.pyplot as plt
-
-    with plt.style.context(["regionlab.paper", dict(style or {})]):
-        if nrows and ncols:
-            fig, axes = plt.subplots(nrows, ncols, figsize=size, **options)
-        else:
-            fig = axes = plt.figure(figsize=size, **options)
-        yield axes
-    save_figure(fig, name, record or current(fresh=False), caption=caption, alt=alt)
-
-
 def save_figure(
     fig: "Figure", name: str, record: Record, *, caption: str = "", alt: str = ""
 ) -> Path:
@@ -151,7 +102,7 @@ def figure(
     with plt.style.context("regionlab.paper"):
         fig, axes = plt.subplots(rows, columns, figsize=size, **options)
         yield axes
-    save_figure(fig, name, record or current(), caption=caption)
+    save_figure(fig, name, record or current(fresh=False), caption=caption)
 
 
 RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion
