@@ -13,7 +13,7 @@ from regionlab.metrics.relevance import holds_kinds_of
 from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
 
-PLACELESS = {"box": None, "size": None, "rle": None}  # what is composed is in no place
+PLACELESS = {"box": None, "rle": None}  # what is composed is in no place
 
 
 def sample_changes(

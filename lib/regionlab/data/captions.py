@@ -66,7 +66,7 @@ Left = list[tuple[str, str]]  # what was left out: path, reason
 Lines = list[tuple[int, str]]  # numbers from 1, and lines
 
 
-# --- Flickr30K ---------------------------------------------------------------------------
+# --- Flickr30K ---
 
 
 def load_flickr30k(root: Path | str, split: str | None = None) -> Collection:
@@ -95,11 +95,9 @@ def load_flickr30k(root: Path | str, split: str | None = None) -> Collection:
 
     Raises
     ------
-    MissingFileError
-        If the images' folder or the captions are not there.
-    InputError
-        If the split is unknown or empty, or the file is not UTF-8, has an unknown header or no
-        sound line.
+    MissingFileError, InputError
+        If the images' folder or the captions are not there; if the split is unknown or empty, or
+        the file is not UTF-8, has an unknown header or no sound line.
     """
     split = _check_split(split, FLICKR_SPLITS)
     root = Path(root).expanduser().absolute()
@@ -219,7 +217,7 @@ def _split_sentences(sentences: list) -> tuple[list[str], list]:
     return captions, bad
 
 
-# --- Fashion200K -------------------------------------------------------------------------
+# --- Fashion200K ---
 
 
 def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
@@ -244,10 +242,9 @@ def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
 
     Raises
     ------
-    MissingFileError
-        If there is no folder of images, or no label file of the split.
-    InputError
-        If the split is unknown, or the label files are not UTF-8 or have no sound line at all.
+    MissingFileError, InputError
+        If there is no folder of images, or no label file of the split; if the split is unknown,
+        or the label files are not UTF-8 or have no sound line at all.
     """
     split = _check_split(split, FASHION_SPLITS)
     root = Path(root).expanduser().absolute()
@@ -312,7 +309,7 @@ def _read_labels(file: Path) -> tuple[list[dict], Left]:
     return rows, broken
 
 
-# --- both --------------------------------------------------------------------------------
+# --- both ---
 
 
 def _check_split(split: str | None, known: tuple[str, ...]) -> str | None:
@@ -365,7 +362,7 @@ def _make_collection(
         raise InputError(f"{file}: {e}") from e
 
 
-# --- text files of captions --------------------------------------------------------------
+# --- text files of captions ---
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,8 @@ def load_coco(
     `coco_<name>` where a required column has it.
 
     A bad record costs that record: it is left out and listed in `skipped`, with the path of its
-    image or of the annotation file, its id, key and value. An object whose segmentation encloses
-    nothing is kept without it; so is an image without its size, or an object without its area.
+    image or of the annotation file. An object whose segmentation encloses nothing is kept without
+    it; so is an image without its size, or an object without its area.
 
     Boxes and masks are those of the upright image, as `Collection.read` gives it. The headers
     of the images that hold objects are read for it: where the JSON's width and height are those
@@ -76,10 +76,9 @@ def load_coco(
 
     Raises
     ------
-    MissingFileError
-        If the images' folder, a file asked for, or both JSON files are not there.
-    InputError
-        If a JSON file is broken, or no image is left.
+    MissingFileError, InputError
+        If the images' folder, a file asked for, or both JSON files are not there; if a file is
+        broken, or no image is left.
     """
     root = Path(root).expanduser().absolute()
     base = root / "coco2017" if (root / "coco2017").is_dir() else root
@@ -92,7 +91,10 @@ def load_coco(
     anchor = root if folder.is_relative_to(root) else folder
 
     faults: list[tuple[str, str]] = []
-    sources = {file: _Source(_name_file(file, root), _read_json(file), faults) for file in files}
+    sources = {}
+    for file in files:
+        name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+        sources[file] = _Source(name, _read_json(file), faults)
     records: dict[str, _Image] = {}
     for source in sources.values():
         _read_images(source, records)
@@ -122,11 +124,7 @@ def load_coco(
     )
 
 
-# --- files -------------------------------------------------------------------------------
-
-
-def _name_file(file: Path, root: Path) -> str:
-    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+# --- files ---
 
 
 def _find_json(root: Path, usual: Path, given: Path | str | None) -> Path | None:
@@ -146,19 +144,17 @@ def _find_image_folder(root: Path, base: Path, split: str, given: Path | str | N
 
 
 def _explain_missing(base: Path, split: str) -> str:
-    where = "COCO's images and annotations can be had from cocodataset.org."
     if not base.is_dir():
-        return (
-            f"no such folder: {base}. It should hold annotations/ and the pictures of {split!r}. "
-            f"{where}"
+        what = f"no such folder: {base}. It should hold annotations/ and the pictures of {split!r}"
+    else:
+        folder = base / "annotations" if (base / "annotations").is_dir() else base
+        found = sorted(entry.name for entry in folder.iterdir())
+        what = (
+            f"no annotations of split {split!r} in {base}: looked for "
+            f"annotations/instances_{split}.json and annotations/captions_{split}.json; "
+            f"{folder} holds {', '.join(found[:12]) or 'nothing'}"
         )
-    folder = base / "annotations" if (base / "annotations").is_dir() else base
-    found = sorted(entry.name for entry in folder.iterdir())
-    return (
-        f"no annotations of split {split!r} in {base}: looked for "
-        f"annotations/instances_{split}.json and annotations/captions_{split}.json; "
-        f"{folder} holds {', '.join(found[:12]) or 'nothing'}. {where}"
-    )
+    return f"{what}. COCO's images and annotations can be had from cocodataset.org."
 
 
 def _read_json(file: Path) -> dict:
@@ -186,20 +182,12 @@ def _parse(data: bytes) -> object:
 
 @dataclass
 class _Source:
-    """An annotation file.
+    """An annotation file: what it holds, and what was left out of it."""
 
-    Attributes
-    ----------
-    name : of the file, relative to the data set where it lies in it
-    data : what it holds
-    faults : pairs of path and reason, as `Collection.skipped` lists them; shared by all files
-    images : the ids by which its annotations may name an image
-    """
-
-    name: str
+    name: str  # of the file, relative to the data set where it lies in it
     data: dict
-    faults: list[tuple[str, str]]
-    images: set[str] = field(default_factory=set)
+    faults: list[tuple[str, str]]  # path and reason; shared by all files
+    images: set[str] = field(default_factory=set)  # ids that its annotations may name
 
     def records(self, key: str) -> Iterator[tuple[str, dict]]:
         """Yield the records of a list, each with what to call it in a message."""
@@ -249,7 +237,7 @@ def _make_extra_columns(
     return columns
 
 
-# --- images ------------------------------------------------------------------------------
+# --- images ---
 
 
 @dataclass
@@ -313,20 +301,12 @@ def _make_images(
 
 @dataclass(frozen=True)
 class _Drawn:
-    """What the annotations of an image were drawn on.
+    """What the annotations of an image were drawn on."""
 
-    Attributes
-    ----------
-    size : of the pixels they were drawn on; None where it is not known
-    upright : size of the image as it is read; None where it is not known
-    orientation : of EXIF, by which what is drawn has to be turned; 1 for not at all
-    fault : why nothing drawn on it can be used, "" for no reason
-    """
-
-    size: Size | None
-    upright: Size | None
-    orientation: int = 1
-    fault: str = ""
+    size: Size | None  # of the pixels they were drawn on; None where it is not known
+    upright: Size | None  # of the image as it is read; None where it is not known
+    orientation: int = 1  # of EXIF, by which what is drawn has to be turned
+    fault: str = ""  # why nothing drawn on it can be used
 
 
 def _find_drawn(files: Mapping[str, Path], sizes: Mapping[str, Size | None]) -> dict[str, _Drawn]:
@@ -363,7 +343,7 @@ def _decide(header: Header | None, size: Size | None, by_default: str) -> _Drawn
     return _Drawn(header.stored, header.upright, header.orientation)
 
 
-# --- objects and captions ----------------------------------------------------------------
+# --- objects and captions ---
 
 
 def _find_annotated(source: _Source) -> set[str]:
@@ -411,7 +391,7 @@ def _make_objects(
                 continue
             image_id = _take_image(record, source)
             object_id = _take_new_id(record, seen)
-            category = _find_category(record, categories)
+            category = _take_category(record, categories)
             on = drawn[image_id]
             if on.fault:
                 raise BadValue(on.fault)
@@ -470,12 +450,12 @@ def _take_new_id(record: dict, seen: set[str]) -> str:
     return new
 
 
-def _find_category(record: dict, categories: Mapping[str, str | BadValue]) -> str:
+def _take_category(record: dict, categories: Mapping[str, str | BadValue]) -> str:
     category = categories.get(_take_id(record, "category_id"))
-    if isinstance(category, str):
-        return category
-    reason = category or "which is no category of the file"
-    raise BadValue(f"{_say(record, 'category_id')}: {reason}")
+    if not isinstance(category, str):
+        reason = category or "which is no category of the file"
+        raise BadValue(f"{_say(record, 'category_id')}: {reason}")
+    return category
 
 
 def _take_box(record: dict, size: Size | None) -> Box:
@@ -486,16 +466,11 @@ def _take_box(record: dict, size: Size | None) -> Box:
     corners = (x, y, x + width, y + height)
     if width < 0 or height < 0 or not all(map(math.isfinite, corners)):
         raise BadValue(f"{_say(record, 'bbox')}, whose sides are below 0 or beyond all numbers")
-    if size and not _is_near(corners, size):
-        raise BadValue(f"{_say(record, 'bbox')}, but the image has {_say_size(size)}")
+    # It must meet the image, and leave it by no more than the image's own size.
+    for low, high, side in zip((x, y), corners[2:], size or (), strict=False):
+        if not (-side <= low <= side and 0 <= high <= 2 * side):
+            raise BadValue(f"{_say(record, 'bbox')}, but the image has {_say_size(size)}")
     return corners
-
-
-def _is_near(box: Box, size: Size) -> bool:
-    """Tell whether a box meets the image and leaves it by no more than the image's own size."""
-    (x0, y0, x1, y1), (width, height) = box, size
-    meets = x0 <= width and y0 <= height and x1 >= 0 and y1 >= 0
-    return meets and min(x0 + width, y0 + height, 2 * width - x1, 2 * height - y1) >= 0
 
 
 def _take_area(record: dict) -> float | None:
@@ -565,7 +540,7 @@ def _take_rle(rle: dict, size: Size | None) -> dict:
     return {"size": [int(side) for side in sides], "counts": [int(run) for run in counts]}
 
 
-# --- values of a record ------------------------------------------------------------------
+# --- values of a record ---
 
 
 def _say(record: dict, key: str) -> str:

@@ -1,78 +1,75 @@
-"""Images, their objects and their captions as three tables over a folder."""
+"""Collections: images, their objects and captions as tables over a folder, or plain folders."""
 
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_float_dtype, is_integer_dtype, is_string_dtype
+from pandas.api import types
 
 from regionlab.data.images import find_images, is_sideways, read_image, turn_mask
 from regionlab.data.listing import is_hidden, is_text, readable_images, suffix_of
 from regionlab.data.masks import rle_to_mask, segmentation_to_rle
+from regionlab.util.errors import InputError
 
 # What every table must hold; loaders add columns of their own.
 COLUMNS = {
     "images": {"image_id": "str", "path": "str", "width": "int64", "height": "int64"},
     "objects": {
-        "object_id": "str",
-        "image_id": "str",
-        "category": "str",
-        "x0": "float64",
-        "y0": "float64",
-        "x1": "float64",
-        "y1": "float64",
-        "area": "float64",
-        "iscrowd": "bool",
-        "segmentation": "object",
+        "object_id": "str", "image_id": "str", "category": "str",
+        "x0": "float64", "y0": "float64", "x1": "float64", "y1": "float64",
+        "area": "float64", "iscrowd": "bool", "segmentation": "object",
     },
     "captions": {"caption_id": "str", "image_id": "str", "caption": "str"},
     "skipped": {"path": "str", "reason": "str"},
-}
-
-DTYPE_CHECKS: dict[str, Callable[[pd.Series], bool]] = {
-    "str": is_string_dtype,
-    "int64": is_integer_dtype,
-    "float64": is_float_dtype,
-    "bool": is_bool_dtype,
+}  # fmt: skip
+DTYPE_CHECKS = {
+    "str": types.is_string_dtype,
+    "int64": types.is_integer_dtype,
+    "float64": types.is_float_dtype,
+    "bool": types.is_bool_dtype,
     "object": lambda column: True,
 }
 
+# Folders of splits, in any case: test_set, valid, Training-images, seg_train, val2017.
+SPLIT_NAME = re.compile(
+    r"(?:\w+[ _-])?"
+    r"(?:(?P<train>train)(?:ing)?|(?P<val>val|valid|validation|dev|eval)|(?P<test>test)(?:ing)?)"
+    r"(?:[ _-]?(?:set|data|images))?(?:[ _-]?\d+)?",
+    re.IGNORECASE,
+)
 
-def make_table(name: str, columns: dict[str, Iterable] | None = None) -> pd.DataFrame:
-    """Make one of a collection's tables with the dtypes of `COLUMNS`.
 
-    Parameters
-    ----------
-    name
-        "images", "objects", "captions" or "skipped".
-    columns
-        Values by column, the required ones and any others; None for an empty table.
-    """
+def make_table(name: str, columns: Mapping[str, Iterable] | None = None) -> pd.DataFrame:
+    """Make one of a collection's tables with the dtypes of `COLUMNS`, empty without columns."""
     dtypes = COLUMNS[name]
-    columns = columns or {column: [] for column in dtypes}
+    columns = columns or dict.fromkeys(dtypes, ())
     return pd.DataFrame(
         {key: pd.Series(list(values), dtype=dtypes.get(key)) for key, values in columns.items()}
     )
 
 
 def make_skipped(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
-    """Make a collection's table `skipped` of pairs of path and reason."""
+    """Make a collection's table `skipped` of pairs of path and reason, each in valid UTF-8."""
     texts = [[text.encode("utf-8", "backslashreplace").decode() for text in row] for row in rows]
-    paths, reasons = [path for path, _ in texts], [reason for _, reason in texts]
+    paths, reasons = zip(*texts, strict=True) if texts else ((), ())
     return make_table("skipped", {"path": paths, "reason": reasons})
+
+
+def _empty(name: str) -> pd.DataFrame:
+    return field(default_factory=lambda: make_table(name))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Collection:
-    """Pictures in a folder with what is known about them.
+    """Images in a folder with what is known about them.
 
-    Checked when made; afterwards treat the tables as read-only.
+    Checked when made (InputError); afterwards treat the tables as read-only.
 
     Parameters
     ----------
@@ -86,7 +83,7 @@ class Collection:
         One row an object. `object_id` str, unique; `image_id`; `category` str;
         `x0`, `y0`, `x1`, `y1` float pixels, right and bottom exclusive; `area` float square
         pixels of the mask (NaN if not given); `iscrowd` bool; `segmentation` as the data set
-        gives it: polygons, RLE (see `rle.segmentation_to_rle`) or None. Optional attributes.
+        gives it: polygons, RLE (see `masks.segmentation_to_rle`) or None. Optional attributes.
     captions
         One row a caption. `caption_id` str, unique; `image_id`; `caption` str.
     name, split
@@ -95,25 +92,19 @@ class Collection:
         What the loader left out, and what it kept without a part: `path`, `reason`.
     turned
         Image id to EXIF orientation, of images whose segmentations were drawn on the pixels as
-        stored: `mask` turns them upright, as `read` does the picture. Boxes, width and height
-        are of the upright picture.
+        stored: `mask` turns them upright, as `read` does the image. Boxes, width and height
+        are of the upright image.
     shown_as
         What people are to read for `name`, where that has more in it to be unique; see `title`.
-
-    Raises
-    ------
-    ValueError
-        If a column is missing or of another type, an id is not unique, a path leaves `root`,
-        a box is upside down, or an object or caption belongs to no image.
     """
 
     root: Path
     images: pd.DataFrame
-    objects: pd.DataFrame = field(default_factory=lambda: make_table("objects"))
-    captions: pd.DataFrame = field(default_factory=lambda: make_table("captions"))
+    objects: pd.DataFrame = _empty("objects")
+    captions: pd.DataFrame = _empty("captions")
     name: str = "collection"
     split: str | None = None
-    skipped: pd.DataFrame = field(default_factory=lambda: make_table("skipped"))
+    skipped: pd.DataFrame = _empty("skipped")
     turned: Mapping[str, int] = field(default_factory=dict)
     shown_as: str = ""
 
@@ -121,10 +112,9 @@ class Collection:
         object.__setattr__(self, "root", Path(self.root).expanduser().absolute())
         for table in COLUMNS:
             _check_columns(table, getattr(self, table))
-        _check_ids(self.images["image_id"])
-        _check_ids(self.objects["object_id"])
-        _check_ids(self.captions["caption_id"])
-        _check_paths(self.images)
+        for ids in (self.images.image_id, self.objects.object_id, self.captions.caption_id):
+            _check_ids(ids)
+        _check_paths(self.images["path"])
         _check_boxes(self.objects)
         _check_references("objects", self.objects, self.images)
         _check_references("captions", self.captions, self.images)
@@ -176,31 +166,21 @@ class Collection:
     def subset(self, image_ids: Iterable[str]) -> "Collection":
         """Keep the images named, in the order named, with their objects and captions.
 
-        Raises
-        ------
-        KeyError
-            If an id is unknown.
-        ValueError
-            If an id comes twice.
+        Raises KeyError for an unknown id, and InputError for one that comes twice.
         """
         rows = [self._row(image_id) for image_id in image_ids]
         images = self.images.iloc[rows].reset_index(drop=True)
-        return replace(
-            self,
-            images=images,
-            objects=_keep_rows_of(images, self.objects),
-            captions=_keep_rows_of(images, self.captions),
+        objects, captions = (
+            table[table["image_id"].isin(images["image_id"])].reset_index(drop=True)
+            for table in (self.objects, self.captions)
         )
+        return replace(self, images=images, objects=objects, captions=captions)
 
     def mask(self, object_id: str) -> np.ndarray:
         """Return the mask of an object, (H, W) bool in the size of its image.
 
-        Raises
-        ------
-        KeyError
-            If the id is unknown.
-        ValueError
-            If the object has no segmentation, or one that cannot be decoded.
+        Raises KeyError for an unknown id, and ValueError if the object has no segmentation, or
+        one that cannot be decoded.
         """
         if object_id not in self._object_rows:
             raise KeyError(f"no object {object_id!r} in {self.name}")
@@ -251,31 +231,30 @@ class Collection:
 def _check_columns(name: str, table: pd.DataFrame) -> None:
     for column, dtype in COLUMNS[name].items():
         if column not in table:
-            raise ValueError(f"{name} has no column {column!r}, only {list(table.columns)}")
+            raise InputError(f"{name} has no column {column!r}, only {list(table.columns)}")
         if not DTYPE_CHECKS[dtype](table[column]):
-            raise ValueError(f"{name}.{column} must be {dtype}, not {table[column].dtype}")
+            raise InputError(f"{name}.{column} must be {dtype}, not {table[column].dtype}")
         if dtype == "str" and table[column].isna().any():
-            raise ValueError(f"{name}.{column} has missing values")
+            raise InputError(f"{name}.{column} has missing values")
 
 
 def _check_ids(ids: pd.Series) -> None:
     twice = ids[ids.duplicated()]
     if len(twice):
-        raise ValueError(f"{ids.name} must be unique; {_first(twice)} come more than once")
+        raise InputError(f"{ids.name} must be unique; {_first(twice)} come more than once")
 
 
-def _check_paths(images: pd.DataFrame) -> None:
-    paths = images["path"]
+def _check_paths(paths: pd.Series) -> None:
     outside = paths[(paths == "") | paths.str.contains(r"^/|(?:^|/)\.\.(?:/|$)")]
     if len(outside):
-        raise ValueError(f"paths must be relative to root and stay in it, not {_first(outside)}")
+        raise InputError(f"paths must be relative to root and stay in it, not {_first(outside)}")
 
 
 def _check_boxes(objects: pd.DataFrame) -> None:
     boxes = objects[["x0", "y0", "x1", "y1"]].to_numpy(dtype=float)
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
     if not good.all():
-        raise ValueError(
+        raise InputError(
             f"boxes must be finite with x0 <= x1, y0 <= y1: see object_id "
             f"{_first(objects['object_id'][~good])}"
         )
@@ -284,13 +263,9 @@ def _check_boxes(objects: pd.DataFrame) -> None:
 def _check_references(name: str, table: pd.DataFrame, images: pd.DataFrame) -> None:
     lost = table["image_id"][~table["image_id"].isin(images["image_id"])]
     if len(lost):
-        raise ValueError(
+        raise InputError(
             f"{name} refer to unknown images: image_id {_first(lost.drop_duplicates())}"
         )
-
-
-def _keep_rows_of(images: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    return table[table["image_id"].isin(images["image_id"])].reset_index(drop=True)
 
 
 def _first(values: pd.Series, n: int = 5) -> str:
@@ -298,13 +273,60 @@ def _first(values: pd.Series, n: int = 5) -> str:
     return f"{shown} and {len(values) - n:,} more" if len(values) > n else shown
 
 
-# As they are called, besides in any case: test_set, valid, Training-images, seg_train, val2017.
-NAME = re.compile(
-    r"(?:\w+[ _-])?"
-    r"(?:(?P<train>train)(?:ing)?|(?P<val>val|valid|validation|dev|eval)|(?P<test>test)(?:ing)?)"
-    r"(?:[ _-]?(?:set|data|images))?(?:[ _-]?\d+)?",
-    re.IGNORECASE,
-)
+# --- folders of images, and of classes ---
+
+
+def load_folder(root: Path | str) -> Collection:
+    """Load every image under a folder, nested ones included.
+
+    No image is opened: sizes stay -1 until an index is built. An image's id comes from
+    its path, so it stays the same when other images come or go. What looks like an image or
+    a film and is left out is listed in `skipped`, see `listing.list_files`. Raises as
+    `images.find_images` does.
+    """
+    root = Path(root).expanduser()
+    return _make_collection(root, *_find_paths(root))
+
+
+def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None) -> Collection:
+    """Load a folder that holds one sub-folder of images a class.
+
+    The sub-folder's name becomes the column `label` of `images`; rows come class by class,
+    classes sorted. Files beside the class folders and classes without images are listed
+    in the collection's `skipped`.
+
+    Folders of splits, such as `train/<class>/` and `Test/<class>/`, are no classes (see
+    `find_split_folders`): the classes are those in them, and one more column, `split`, says
+    which of "train", "val" and "test" an image is of.
+
+    Loads the classes named, None for all. Raises as `images.find_images` does, and InputError if
+    there is no image in any class folder, or a class named has no folder.
+    """
+    root = Path(root).expanduser()
+    paths, skipped = _find_paths(root)
+    splits = {f"{path}/": split for path, split in find_split_folders(root).items()}
+    bases = list(splits) or [""]
+    folders = {(name, base) for base in bases for name in _list_folders(root / base)}
+    known = sorted({name for name, _ in folders})
+    wanted = set(known if classes is None else classes)
+    if unknown := sorted(wanted.difference(known)):
+        raise InputError(f"no class folder {unknown} in {root}; there are {known}")
+
+    rows = sorted((*_find_class(path, bases), path) for path in paths)
+    rows = [row for row in rows if row[0] in wanted]
+    if not rows:
+        raise InputError(f"no images in the class folders of {root}: {sorted(wanted)}")
+    full = {(label, base) for label, base, _ in rows}
+    empty = {row for row in folders - full if row[0] in wanted}
+    # Of what was left out, not what lies in classes that nobody asked for.
+    skipped = {k: why for k, why in skipped.items() if _find_class(k, bases)[0] in {"", *wanted}}
+    skipped = {base + name: "class folder without images" for name, base in empty} | skipped
+    skipped |= dict.fromkeys(_list_strays(root, bases), "not in a class folder")
+    columns = {"label": [label for label, _, _ in rows]}
+    if splits:
+        columns["split"] = [splits[base] for _, base, _ in rows]
+    paths = [path for _, _, path in rows]
+    return _make_collection(root, paths, dict(sorted(skipped.items())), **columns)
 
 
 def find_split_folders(root: Path) -> dict[str, str]:
@@ -312,130 +334,47 @@ def find_split_folders(root: Path) -> dict[str, str]:
 
     A folder counts by its name, if it holds folders; where it holds only one of the same name, as
     archives do when unpacked, that one counts. A folder that is alone is looked into. A single
-    split beside other folders that hold pictures is one class among others, such as trains among
-    cars.
-
-    Raises
-    ------
-    ValueError
-        If all folders have names of splits, and hold no folders of classes.
+    split beside other folders that hold images is one class among others, such as trains among
+    cars. Raises InputError if all folders have names of splits, and hold no folders of classes.
     """
-    folders = list(list_folders(root))
-    names = {name: split for name in folders if (split := _split_of(name))}
+    folders = _list_folders(root)
+    names = {name: match.lastgroup for name in folders if (match := SPLIT_NAME.fullmatch(name))}
     if len(folders) == 1 and not names:
         (name,) = folders
         return {f"{name}/{path}": split for path, split in find_split_folders(root / name).items()}
-    found = {
-        _enter(root, name): split
-        for name, split in names.items()
-        if next(list_folders(root / name), None)
-    }
+    found = {}
+    for name, split in names.items():
+        if inner := _list_folders(root / name):
+            is_nested = [each.lower() for each in inner] == [name.lower()]
+            found[f"{name}/{inner[0]}" if is_nested else name] = split
     others = [name for name in folders if name not in names]
     if names and not found and not others:
-        raise ValueError(
+        raise InputError(
             f"{root} holds folders of splits ({', '.join(names)}), but no folder of a class in "
             "them; kind 'folder' loads pictures without labels"
         )
     alone = len(set(found.values())) == 1
-    return {} if alone and any(_holds_pictures(root / name) for name in others) else found
+    return {} if alone and any(_holds_images(root / name) for name in others) else found
 
 
-def list_folders(folder: Path) -> Iterator[str]:
-    """Yield the names of the folders in a folder, sorted; none of one that cannot be listed."""
+def _list_folders(folder: Path) -> list[str]:
+    """List the names of the folders in a folder, sorted; none of one that cannot be listed."""
     try:
         names = sorted(os.listdir(folder))
-    except OSError:  # listed as left out where the pictures are looked for
-        return
-    yield from (name for name in names if not is_hidden(name) and os.path.isdir(folder / name))
+    except OSError:  # listed as left out where the images are looked for
+        return []
+    return [name for name in names if not is_hidden(name) and os.path.isdir(folder / name)]
 
 
-def _split_of(name: str) -> str | None:
-    found = NAME.fullmatch(name)
-    return found.lastgroup if found else None
-
-
-def _enter(root: Path, name: str) -> str:
-    inner = list(list_folders(root / name))
-    return f"{name}/{inner[0]}" if [n.lower() for n in inner] == [name.lower()] else name
-
-
-def _holds_pictures(folder: Path) -> bool:
+def _holds_images(folder: Path) -> bool:
     try:
         return any(suffix_of(name) in readable_images() for name in os.listdir(folder))
     except OSError:
         return False
 
 
-def load_folder(root: Path | str) -> Collection:
-    """Load every picture under a folder, nested ones included.
-
-    No picture is opened: sizes stay -1 until an index is built. An image's id comes from
-    its path, so it stays the same when other pictures come or go. What looks like a picture or
-    a film and is left out is listed in `skipped`, see `listing.list_files`.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, OSError, ValueError
-        As `images.find_images` does.
-    """
-    root = Path(root).expanduser()
-    paths, skipped = _relative_paths(root)
-    return _make_collection(root, paths, skipped)
-
-
-def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None) -> Collection:
-    """Load a folder that holds one sub-folder of pictures a class.
-
-    The sub-folder's name becomes the column `label` of `images`; rows come class by class,
-    classes sorted. Files beside the class folders and classes without pictures are listed
-    in the collection's `skipped`.
-
-    Folders of splits, such as `train/<class>/` and `Test/<class>/`, are no classes (see
-    `split_folders.find_split_folders`): the classes are those in them, and one more column,
-    `split`, says which of "train", "val" and "test" a picture is of.
-
-    Parameters
-    ----------
-    root
-        The folder of class folders.
-    classes
-        The classes to load; None for all.
-
-    Raises
-    ------
-    FileNotFoundError, NotADirectoryError, OSError
-        As `images.find_images` does.
-    ValueError
-        If there is no picture in any class folder, or a class asked for has no folder.
-    """
-    root = Path(root).expanduser()
-    paths, skipped = _relative_paths(root)
-    splits = {f"{path}/": split for path, split in find_split_folders(root).items()}
-    bases = list(splits) or [""]
-    folders = {(name, base) for base in bases for name in list_folders(root / base)}
-    names = sorted({name for name, _ in folders})
-    wanted = set(names if classes is None else _check_classes(root, names, classes))
-
-    labelled = [(*_find_class(path, bases), path) for path in paths]
-    rows = sorted(row for row in labelled if row[0] in wanted)
-    if not rows:
-        raise ValueError(f"no images in the class folders of {root}: {sorted(wanted)}")
-    empty = {row for row in folders if row[0] in wanted} - {
-        (label, base) for label, base, _ in rows
-    }
-    # Of what was left out, not what lies in classes that nobody asked for.
-    skipped = {k: why for k, why in skipped.items() if _find_class(k, bases)[0] in {"", *wanted}}
-    skipped = {base + name: "class folder without images" for name, base in empty} | skipped
-    skipped |= dict.fromkeys(_list_strays(root, bases), "not in a class folder")
-    skipped = dict(sorted(skipped.items()))
-    columns = {"label": [label for label, _, _ in rows]}
-    if splits:
-        columns["split"] = [splits[base] for _, base, _ in rows]
-    return _make_collection(root, [path for _, _, path in rows], skipped, **columns)
-
-
 def _find_class(path: str, bases: list[str]) -> tuple[str, str]:
-    """Return the class folder that a file lies in and what it lies in itself; "" for none."""
+    """Return the class folder that a file lies in, "" for none, and what that lies in."""
     for base in bases:
         label, slash, _ = path.removeprefix(base).partition("/")
         if slash and path.startswith(base):
@@ -454,32 +393,27 @@ def _list_strays(root: Path, bases: list[str]) -> Iterator[str]:
         yield from (n for n in os.listdir(root) if not is_hidden(n) and n not in known)
 
 
-def _relative_paths(root: Path) -> tuple[list[str], dict[str, str]]:
-    """Return the pictures' paths, and path -> reason of what was left out."""
+def _find_paths(root: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the images' paths, and path -> reason of what was left out."""
     found = find_images(root)
     bad = [path for path in found.paths if not is_text(path)]
     skipped = found.skipped | dict.fromkeys(bad, "file name is not valid UTF-8")
     return [path for path in found.paths if is_text(path)], skipped
 
 
-def _check_classes(root: Path, folders: list[str], classes: Iterable[str]) -> list[str]:
-    wanted = sorted(set(classes))
-    unknown = [name for name in wanted if name not in folders]
-    if unknown:
-        raise ValueError(f"no class folder {unknown} in {root}; there are {folders}")
-    return wanted
+def make_ids(paths: Iterable[str]) -> list[str]:
+    """Return an id a path: the first 16 hexadecimal digits of its SHA-256."""
+    return [hashlib.sha256(path.encode()).hexdigest()[:16] for path in paths]
 
 
 def _make_collection(
     root: Path, paths: list[str], skipped: dict[str, str], **columns: list
 ) -> Collection:
-    ids = [hashlib.sha256(path.encode()).hexdigest()[:16] for path in paths]
     unknown = [-1] * len(paths)
-    images = {"image_id": ids, "path": paths, "width": unknown, "height": unknown} | columns
-    readable = [path.encode("utf-8", "backslashreplace").decode() for path in skipped]
+    images = {"image_id": make_ids(paths), "path": paths, "width": unknown, "height": unknown}
     return Collection(
         root,
-        make_table("images", images),
+        make_table("images", images | columns),
         name=root.absolute().name,
-        skipped=make_table("skipped", {"path": readable, "reason": skipped.values()}),
+        skipped=make_skipped(skipped.items()),
     )

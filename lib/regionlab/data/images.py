@@ -34,27 +34,18 @@ STRIP = 2**22  # pixels that are copied at a time
 MANY = 5000  # images, from which on a bar is shown, and several threads wait for the disk
 READERS = 8
 
-# EXIF orientation -> the transposition that puts the image upright.
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# The same as steps: rows mirrored, columns mirrored, transposed.
+# EXIF orientation -> the transposition that puts the image upright; and the same as steps: rows
+# mirrored, columns mirrored, transposed.
+UPRIGHT = dict(enumerate((
+    Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+), start=2))  # fmt: skip
 STEPS = {
-    1: (False, False, False),
-    2: (False, True, False),
-    3: (True, True, False),
-    4: (True, False, False),
-    5: (False, False, True),
-    6: (True, False, True),
-    7: (True, True, True),
-    8: (False, True, True),
-}
+    1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
+    4: (True, False, False), 5: (False, False, True), 6: (True, False, True),
+    7: (True, True, True), 8: (False, True, True),
+}  # fmt: skip
 
 # Scanners and cameras put so many bits into 16.
 DEPTHS = (8, 10, 12, 14, 16)
@@ -67,6 +58,7 @@ MOST_MARKERS = 10_000
 END_OF_IMAGE, START_OF_SCAN = 0xD9, 0xDA
 WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
 RESTART_INTERVAL = b"\xff\xdd"
+EXIF_MARKS = re.compile(rb"eXIf|exif|xmp|APP1")
 RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 # All markers but those without a length: TEM, RST0 to RST7, SOI; and fill bytes.
 MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)
@@ -89,28 +81,18 @@ class ImageError(RegionlabError, ValueError):
 
 
 def read_limit(environ: Mapping[str, str]) -> int:
-    """Return how many pixels an image may have; `REGIONLAB_MAX_PIXELS` sets another number.
-
-    Raises
-    ------
-    InputError
-        If the variable is no whole number above 0.
-    """
+    """Return how many pixels an image may have; `REGIONLAB_MAX_PIXELS` sets another number."""
     text = environ.get(LIMIT_VARIABLE) or "300_000_000"
-    try:
-        limit = int(text)
-    except ValueError:
-        limit = 0
-    if limit < 1:
+    if not re.fullmatch(r"\s*\d+(_\d+)*\s*", text) or int(text) < 1:
         raise InputError(f"{LIMIT_VARIABLE} must be a whole number above 0, got {text!r}")
-    return limit
+    return int(text)
 
 
 # Beyond the photographs of any telephone and most panoramas. So many take 2 to 5 GB of memory.
 MAX_PIXELS = read_limit(os.environ)
 
 
-# --- find, read, write -------------------------------------------------------------------
+# --- find, read, write ---
 
 
 def find_images(root: Path | str) -> Listing:
@@ -121,12 +103,8 @@ def find_images(root: Path | str) -> Listing:
 
     Raises
     ------
-    MissingFileError, NotAFolderError
-        If `root` is not there, or is a file.
-    OSError
-        If `root` cannot be listed.
-    InputError
-        If there is no image under `root`.
+    MissingFileError, NotAFolderError, OSError, InputError
+        If `root` is not there, is a file, cannot be listed, or holds no image.
     """
     root = expand(root)
     if not root.exists():
@@ -160,7 +138,7 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
 
     Returns
     -------
-    image
+    np.ndarray
         (H, W, 3) uint8 RGB, writable.
 
     Raises
@@ -174,15 +152,7 @@ def read_image(source: Path | str | bytes) -> np.ndarray:
 
 
 def read_image_and_digest(source: Path | str | bytes) -> tuple[np.ndarray, str]:
-    """Read an image and the SHA-256 of its file, touching the file once.
-
-    Returns
-    -------
-    image
-        (H, W, 3) uint8 RGB, as `read_image` gives it; raises as that does.
-    digest
-        SHA-256 of the file's bytes, 64 hexadecimal digits.
-    """
+    """Read an image as `read_image` does, and the SHA-256 of its file, touching it once."""
     image, _, digest = read_pil_image(source)
     try:
         return _to_array(image), digest
@@ -248,12 +218,7 @@ def make_thumbnail(image: np.ndarray, side: int) -> np.ndarray:
 def write_image(path: Path | str, image: np.ndarray) -> None:
     """Write an (H, W, 3) uint8 RGB array as PNG or JPEG, by the suffix of `path`.
 
-    Raises
-    ------
-    InputError
-        If the suffix is another one.
-    ValueError
-        If `image` is no (H, W, 3) uint8 array.
+    InputError for another suffix, ValueError for another array.
     """
     path = expand(path)
     suffix = path.suffix.lower()
@@ -269,7 +234,7 @@ def _image_from_array(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image)
 
 
-# --- decode ------------------------------------------------------------------------------
+# --- decode ---
 
 
 def _read_bytes(path: Path | str) -> bytes:
@@ -371,7 +336,7 @@ def _to_array(image: Image.Image) -> np.ndarray:
     return array
 
 
-# --- more than 8 bits a channel ----------------------------------------------------------
+# --- more than 8 bits a channel ---
 
 
 class _RangeError(ValueError):
@@ -379,11 +344,10 @@ class _RangeError(ValueError):
 
 
 def _find_depth(highest: int) -> int:
-    """Return the smallest of 8, 10, 12, 14 and 16 bits that hold a value."""
-    for bits in DEPTHS:
-        if highest < 1 << bits:
-            return bits
-    raise _RangeError("integer pixels over 16 bits: save as 8 or 16 bits a channel")
+    """Return the smallest of `DEPTHS` that holds a value."""
+    if highest >= 1 << 16:
+        raise _RangeError("integer pixels over 16 bits: save as 8 or 16 bits a channel")
+    return next(bits for bits in DEPTHS if highest < 1 << bits)
 
 
 def _load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
@@ -466,7 +430,7 @@ def _other_halves(image: Image.Image) -> list:
     return parts
 
 
-# --- orientation -------------------------------------------------------------------------
+# --- orientation ---
 
 
 class Header(NamedTuple):
@@ -497,7 +461,7 @@ def read_header(path: Path | str) -> Header | None:
     try:
         with open(path, "rb") as file, _open(file, path) as image:
             # For the marks that may follow a PNG's pixels, PIL would unpack them.
-            has_exif = image.format != "PNG" or _mentions_exif(Path(path).read_bytes())
+            has_exif = image.format != "PNG" or EXIF_MARKS.search(Path(path).read_bytes())
             header = Header(*image.size, _orientation_of(image) if has_exif else 1)
             # Of a TIFF, and of no other format, PIL gives the size upright.
             turned_back = Header(*header.upright, header.orientation)
@@ -516,10 +480,6 @@ def read_headers(paths: Iterable[Path | str]) -> list[Header | None]:
         return list(progress(headers, desc="read sizes", total=len(paths)))
 
 
-def _mentions_exif(data: bytes) -> bool:
-    return any(mark in data for mark in (b"eXIf", b"exif", b"xmp", b"APP1"))
-
-
 def _orientation_of(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
@@ -529,13 +489,7 @@ def _orientation_of(image: Image.Image) -> int:
 
 
 def turn_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an (H, W) bool mask of stored pixels upright, by EXIF's orientation, 1 to 8.
-
-    Returns
-    -------
-    np.ndarray
-        (H, W) bool, or (W, H) from orientation 5 on; contiguous.
-    """
+    """Turn an (H, W) bool mask of stored pixels upright, contiguous; (W, H) where sideways."""
     rows, columns, transposed = STEPS[orientation]
     mask = mask[:: -1 if rows else 1, :: -1 if columns else 1]
     return np.ascontiguousarray(mask.T if transposed else mask)
@@ -554,7 +508,7 @@ def turn_box(
     return (y0, x0, y1, x1) if transposed else (x0, y0, x1, y1)
 
 
-# --- the markers of a JPEG ---------------------------------------------------------------
+# --- the markers of a JPEG ---
 
 
 def count_scans(data: bytes, *, most: int = MAX_SCANS) -> int:

@@ -42,23 +42,12 @@ CIFAR_SOURCE = (
 class LabelledImages:
     """Images and their labels, in the form that `Encoder.encode_images` takes.
 
-    Checked when made. Images in files stay there until they are encoded or read.
-
-    Attributes
-    ----------
-    images : (n, H, W, 3) uint8 RGB, or n paths
-    labels : (n,) str
-    name, split : what the data set calls itself and this part of it
-
-    Raises
-    ------
-    InputError
-        If there are no images, not one text a label for each, or images of another kind.
+    Checked when made (InputError). Images in files stay there until they are encoded or read.
     """
 
-    images: np.ndarray | Sequence[Path]
-    labels: np.ndarray
-    name: str
+    images: np.ndarray | Sequence[Path]  # (n, H, W, 3) uint8 RGB, or n paths
+    labels: np.ndarray  # (n,) str
+    name: str  # what the data set calls itself
     split: str
 
     def __post_init__(self) -> None:
@@ -102,13 +91,7 @@ class LabelledImages:
         return replace(self, images=images, labels=self.labels[rows])
 
     def sample(self, count: int, *, seed: int) -> "LabelledImages":
-        """Keep `count` images sampled at random, in their order; all for 0 or too many.
-
-        Raises
-        ------
-        InputError
-            If `count` is negative.
-        """
+        """Keep `count` images sampled at random, in their order; all for 0 or too many."""
         if count < 0:
             raise InputError(f"count must be 0, for all, or more, got {count}")
         if not 0 < count < len(self):
@@ -126,10 +109,8 @@ def load_labelled_folders(root: Path | str, split: str = "train") -> LabelledIma
 
     Raises
     ------
-    MissingFileError, NotAFolderError
-        If there is no such folder, or none of the split.
-    InputError
-        If the split is unknown, or holds no image.
+    MissingFileError, NotAFolderError, InputError
+        If there is no such folder, none of the split, no image in it, or the split is unknown.
     """
     _check_split(split)
     root = Path(root).expanduser()
@@ -172,6 +153,9 @@ def load_digits(split: str = "train", *, root: object = None) -> LabelledImages:
 def load_mnist(root: Path | str, split: str = "train") -> LabelledImages:
     """Load MNIST, or another data set in its layout, such as Fashion-MNIST.
 
+    Images are (28, 28, 3), the three channels alike (a view: they take the memory of one), labels
+    "0" to "9".
+
     Parameters
     ----------
     root
@@ -182,19 +166,11 @@ def load_mnist(root: Path | str, split: str = "train") -> LabelledImages:
     split
         "train" or "test".
 
-    Returns
-    -------
-    LabelledImages
-        60,000 or 10,000 images, (28, 28, 3), the three channels alike (a view: they take
-        the memory of one). Labels are "0" to "9".
-
     Raises
     ------
-    MissingFileError
-        If a file is not there.
-    InputError
-        If a file is damaged, cut short or of another kind, the counts disagree, or several
-        folders hold such files.
+    MissingFileError, InputError
+        If a file is not there, or is damaged, cut short or of another kind; if the counts
+        disagree, or several folders hold such files.
     """
     _check_split(split)
     root = Path(root).expanduser()
@@ -211,6 +187,8 @@ def load_mnist(root: Path | str, split: str = "train") -> LabelledImages:
 def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
     """Load CIFAR-10, from its python or binary batches or from a folder a class.
 
+    Images are (32, 32, 3), as an array or as paths; labels the names of the classes.
+
     Parameters
     ----------
     root
@@ -221,18 +199,11 @@ def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
     split
         "train" or "test".
 
-    Returns
-    -------
-    LabelledImages
-        50,000 or 10,000 images, (32, 32, 3), as an array or as paths. Labels are the names
-        of the classes.
-
     Raises
     ------
-    MissingFileError
-        If none of the layouts, or not every batch, is there.
-    InputError
-        If a batch is damaged, holds another kind of data, or asks for code to be run.
+    MissingFileError, InputError
+        If none of the layouts, or not every batch, is there; if a batch is damaged, holds another
+        kind of data, or asks for code to be run.
     """
     _check_split(split)
     root = Path(root).expanduser()
@@ -279,7 +250,7 @@ def _gray_to_rgb(images: np.ndarray) -> np.ndarray:
     return np.broadcast_to(images[..., None], (*images.shape, 3))
 
 
-# --- MNIST's idx files -------------------------------------------------------------------
+# --- MNIST's idx files ---
 
 
 def _find_idx(root: Path, stem: str, what: str, ndim: int) -> Path:
@@ -329,7 +300,7 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 
-# --- CIFAR-10's batches ------------------------------------------------------------------
+# --- CIFAR-10's batches ---
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -1,9 +1,9 @@
-"""List the files of some kinds under a folder, and say of what is left out why it is."""
+"""List the files of some kinds under a folder, and say why others are left out."""
 
 import heapq
 import os
 import reprlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -28,13 +28,13 @@ FILM_SUFFIXES = (
     ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
 )  # fmt: skip
 
-RAW = (
+RAW_SUFFIXES = (
     ".3fr", ".arw", ".bay", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq",
     ".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".raw",
     ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
 )  # fmt: skip
 OTHER_PICTURES = {
-    "raw photographs are not read: export it as JPEG or TIFF": RAW,
+    "raw photographs are not read: export it as JPEG or TIFF": RAW_SUFFIXES,
     "JPEG 2000 is not read: save it as PNG or TIFF": (
         ".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpm", ".jpx",
     ),
@@ -63,6 +63,15 @@ OTHER_FILMS = (
 NOT_READ = "this kind of film is not read: save it as .mp4 or .mkv"
 IS_FILM = "a film, not a picture: collections of kind 'video' read films"
 
+# Of network disks, bins and file systems: thumbnails, deleted files, what a repair has found.
+SYSTEM_FOLDERS = frozenset({
+    "#recycle", "#snapshot", "$recycle.bin", "$windows.~bt", "@eadir", "@recently-snapshot",
+    "@recycle", "@sharebin", "@snapshot", "@tmp", "@trash", "__macosx", "config.msi", "found.000",
+    "lost+found", "lost.dir", "network trash folder", "recycled", "recycler",
+    "system volume information", "temporary items", "thevolumesettingsfolder", "~snapshot",
+})  # fmt: skip
+SYSTEM_NAMES = SYSTEM_FOLDERS | {"desktop.ini", "ehthumbs.db", "thumbs.db"}
+
 
 def suffix_of(name: str) -> str:
     """Return a name's suffix in lower case, "" without one."""
@@ -71,7 +80,7 @@ def suffix_of(name: str) -> str:
 
 @cache
 def readable_images() -> tuple[str, ...]:
-    """Return the suffixes of the pictures that can be read on this machine, sorted."""
+    """Return the suffixes of the images that can be read on this machine, sorted."""
     avif = AVIF_SUFFIXES if features.check("avif") else ()
     heif = HEIF_SUFFIXES if has_heif() else ()
     return tuple(sorted((*IMAGE_SUFFIXES, *avif, *heif)))
@@ -79,9 +88,9 @@ def readable_images() -> tuple[str, ...]:
 
 @cache
 def unread_images() -> dict[str, str]:
-    """Return suffix -> reason of what looks like a picture, or a film, and is not read as one.
+    """Return suffix -> reason of what looks like an image, or a film, and is not read as one.
 
-    `.ts` is not among them: where there are pictures, it is rather TypeScript than a film.
+    `.ts` is not among them: where there are images, it is rather TypeScript than a film.
     """
     reasons = {suffix: reason for reason, group in OTHER_PICTURES.items() for suffix in group}
     reasons |= dict.fromkeys(HEIF_SUFFIXES, "HEIC is read once regionlab[heic] is installed")
@@ -102,30 +111,12 @@ def has_heif() -> bool:
     return find_spec("pillow_heif") is not None
 
 
-# Of network disks, bins and file systems: thumbnails, deleted files, what a repair has found.
-SYSTEM_FOLDERS = frozenset({
-    "#recycle", "#snapshot", "$recycle.bin", "$windows.~bt", "@eadir", "@recently-snapshot",
-    "@recycle", "@sharebin", "@snapshot", "@tmp", "@trash", "__macosx", "config.msi", "found.000",
-    "lost+found", "lost.dir", "network trash folder", "recycled", "recycler",
-    "system volume information", "temporary items", "thevolumesettingsfolder", "~snapshot",
-})  # fmt: skip
-SYSTEM_NAMES = SYSTEM_FOLDERS | {"desktop.ini", "ehthumbs.db", "thumbs.db"}
-
-
 @dataclass
 class Listing:
-    """The files found under a folder and what was left out.
+    """The files found under a folder, and path -> reason of what looks like them and is not."""
 
-    Attributes
-    ----------
-    paths
-        Relative to the folder, with forward slashes, sorted.
-    skipped
-        Path -> reason, sorted: what looks as if it belonged to the files and is none of them.
-    """
-
-    paths: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
+    paths: list[str] = field(default_factory=list)  # relative, with forward slashes, sorted
+    skipped: dict[str, str] = field(default_factory=dict)  # sorted
 
     def describe_skipped(self) -> str:
         """Say for an error how much was left out, and why the first was."""
@@ -152,16 +143,11 @@ def list_files(
     Parameters
     ----------
     root
-        An existing folder.
+        An existing folder; OSError if it cannot be listed.
     wanted
         Suffixes in lower case, with their dot.
     unread
         Suffix -> reason of files that are to be mentioned.
-
-    Raises
-    ------
-    OSError
-        If `root` itself cannot be listed.
     """
     walk = _Walk(Path(root), wanted, unread or {})
     walk.visit("", os.path.realpath(root))
@@ -273,14 +259,15 @@ class _Walk:
         suffix = suffix_of(name)
         return suffix in self.wanted or suffix in self.unread
 
-    def _scan(self, path: str) -> Iterator[os.DirEntry]:
+    def _scan(self, path: str) -> list[os.DirEntry]:
         try:
             with os.scandir(self.root / path) as scan:
-                yield from scan
+                return list(scan)
         except OSError as e:
             if not path:
                 raise
             self.found.skipped[path] = _explain(e)
+            return []
 
 
 def _is_link(entry: os.DirEntry) -> bool:
@@ -303,10 +290,8 @@ def list_content(folder: Path) -> str:
     return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"
 
 
-_SHOWN = reprlib.Repr()
-_SHOWN.maxstring = _SHOWN.maxother = 60
-
-
 def show(value: object) -> str:
     """Return a value in short, whatever it holds; JSON's null is None."""
-    return _SHOWN.repr(value)
+    shown = reprlib.Repr()
+    shown.maxstring = shown.maxother = 60
+    return shown.repr(value)

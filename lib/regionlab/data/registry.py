@@ -20,31 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set, or a layout of data sets, that is known by name.
+    """A data set, or a layout of data sets, that is known by name."""
 
-    Attributes
-    ----------
-    kind : what its loader returns: "collection", "labelled" images or "triplets"
-    name : by which it is asked for
-    loader : "module:function", imported when it is asked for; takes `root=` and options
-    layout : what it reads, in one line
-    needs_root : whether the folder must be named; else it is made, or comes with a package
-    """
-
-    kind: str
+    kind: str  # what its loader returns: "collection", "labelled" images or "triplets"
     name: str
-    loader: str
-    layout: str
-    needs_root: bool = True
+    loader: str  # "module:function", imported when it is asked for; takes `root=` and options
+    layout: str  # what it reads, in one line
+    needs_root: bool = True  # else it is made where it is missing, or comes with a package
 
     def load(self, root: Path | str | None, **options: Any) -> Any:
-        """Call the loader; without a root it finds its own place.
-
-        Raises
-        ------
-        InputError
-            If it needs a root and there is none. Else as the loader does.
-        """
+        """Call the loader; without a root, which not all need, it finds its own place."""
         if self.needs_root and not root:
             raise InputError(
                 f"a data set of kind {self.name!r} needs root, the folder that it lies in"
@@ -142,18 +127,8 @@ def load_labelled(
 ) -> "LabelledImages":
     """Load one split, "train" or "test", of a data set that has a label for each image.
 
-    Parameters
-    ----------
-    kind
-        The name of labelled images in `DATA_SETS`; "classes" is any folder with a folder of
-        images a class.
-    root
-        The folder of the data set. Digits and Toybox need none.
-
-    Raises
-    ------
-    InputError
-        If `kind` or `split` is unknown, or `kind` needs a `root`. Else as the loader does.
+    `kind` is the name of labelled images in `DATA_SETS`, `root` its folder; digits and Toybox
+    need none. Raises InputError for an unknown kind or split, or else as the loader does.
     """
     return _find("labelled", "labelled data", kind).load(root, split=split)
 
@@ -163,21 +138,9 @@ def load_triplets(
 ) -> "Triplets":
     """Load one split of a data set of composed retrieval.
 
-    Parameters
-    ----------
-    kind
-        The name of triplets in `DATA_SETS`.
-    root
-        The folder of the data set.
-    split
-        As the data set calls it: "train", "val", and "test" (FashionIQ) or "test1" (CIRR).
-    category
-        Of FashionIQ, such as "dress"; CIRR has none.
-
-    Raises
-    ------
-    InputError
-        If `kind` is unknown, or a category is given that the data set has not, or lacks. Else
-        as the loader does.
+    `kind` is the name of triplets in `DATA_SETS`, `root` its folder. The split is called as the
+    data set does: "train", "val", and "test" (FashionIQ) or "test1" (CIRR). FashionIQ needs a
+    category, such as "dress"; CIRR has none. Raises InputError for an unknown kind, or else as
+    the loader does.
     """
     return _find("triplets", "triplets", kind).load(root, split=split, category=category)

@@ -40,42 +40,22 @@ Faults = list[tuple[str, str]]  # what is wrong: a query id or a place in a file
 class Triplets:
     """The queries of one split of a composed retrieval data set, and the images they search.
 
-    Checked when made; afterwards treat the tables as read-only.
+    Checked when made (InputError); afterwards treat the tables as read-only.
 
-    Parameters
-    ----------
-    name, split
-        Of the data set, such as "cirr" and "val".
-    category
-        "" where the data set has none.
-    queries
-        One row a query, made by `make_queries`: `query_id` str, unique; `reference` str, the
-        image that is changed; `target` str, the image that is wanted, None where the split
-        hides it; `captions` tuple of str, what is to change; `subset` tuple of the images that
-        look alike, reference and target among them, empty where the data set has none. A query
-        whose target is hidden may have no captions at all.
-    gallery
-        The names of all images of the split, in the order of its file.
-    files
-        Where each image of the gallery should lie; see `missing_images`.
-    faults
-        What is wrong with a query that can still be used, or why it was left out: `query_id`,
-        `reason`.
-
-    Raises
-    ------
-    InputError
-        If a column is missing, an id or a name comes twice or is no text, an image has no file,
-        or a query names an image that is not in the gallery, has its reference for a target, a
-        caption without words, or a subset without its reference or target.
+    A row of `queries` (see `make_queries`) has: `query_id` str, unique; `reference` str, the image
+    that is changed; `target` str, the image that is wanted, None where the split hides it;
+    `captions` tuple of str, what is to change, which may be empty only where the target is hidden;
+    `subset` tuple of the images that look alike, reference and target among them, empty where the
+    data set has none. A row of `faults` has `query_id` and `reason`: what is wrong with a query
+    that can still be used, or why it was left out.
     """
 
     name: str
     split: str
-    category: str
+    category: str  # "" where the data set has none
     queries: pd.DataFrame
-    gallery: tuple[str, ...]
-    files: Mapping[str, Path]
+    gallery: tuple[str, ...]  # the names of all images of the split, in the order of its file
+    files: Mapping[str, Path]  # where each of them should lie; see `missing_images`
     faults: pd.DataFrame = field(default_factory=lambda: make_faults([]))
 
     def __post_init__(self) -> None:
@@ -137,17 +117,9 @@ class Triplets:
         return [name for name in self.gallery if not Path(self.files[name]).is_file()]
 
     def with_images(self) -> tuple["Triplets", list[str]]:
-        """Leave out the images whose file is missing and the queries that name one.
+        """Leave out the images whose file is missing, see `without`, and return their names too.
 
-        Returns
-        -------
-        triplets, missing
-            See `without`, and the names of the images left out.
-
-        Raises
-        ------
-        MissingFileError
-            If no query is left.
+        Raises MissingFileError if no query is left.
         """
         missing = self.missing_images()
         try:
@@ -160,14 +132,8 @@ class Triplets:
         """Leave out some images and the queries that name one of them.
 
         A query is left out for its reference, its target or any image of its subset, and is
-        then listed in `faults`. Counts are no longer the published ones: report them.
-
-        Raises
-        ------
-        KeyError
-            If a name is not in the gallery.
-        InputError
-            If no query is left.
+        then listed in `faults`. Counts are no longer the published ones: report them. Raises
+        KeyError for a name that is not in the gallery, and InputError if no query is left.
         """
         lost = {self.gallery[row] for row in self.rows_of(names)}
         blocked = {
@@ -206,22 +172,11 @@ def make_faults(rows: Iterable[tuple[str, str]]) -> pd.DataFrame:
 def join_captions(captions: Sequence[str], *, rng: np.random.Generator | None = None) -> str:
     """Make one text of a query's captions, as CLIP4Cir does (Baldrati et al., CVPRW 2022).
 
-    One caption stays as it is. Two become "First and second": without full stops, question
-    marks, commas and blanks at their ends, and capitalized, which also puts all other letters
-    in lower case. With a generator, for training, "First and second", "Second and first",
-    "First" and "Second" are equally likely.
-
-    Parameters
-    ----------
-    captions
-        One or two; none gives ".", the nearest to no words that an encoder takes.
-    rng
-        Samples the form; None always gives the first.
-
-    Raises
-    ------
-    InputError
-        If a caption has no words, there are more than two, or `captions` is itself a text.
+    No caption gives ".", the nearest to no words that an encoder takes; one stays as it is. Two
+    become "First and second": without full stops, question marks, commas and blanks at their
+    ends, and capitalized, which also puts all other letters in lower case. With `rng`, for
+    training, "First and second", "Second and first", "First" and "Second" are equally likely.
+    Raises InputError if a caption has no words or there are more than two.
     """
     if isinstance(captions, str):
         raise InputError(f"captions must be a tuple of texts, got the text {captions!r}")
@@ -241,9 +196,8 @@ def has_words(caption: str) -> bool:
 
 
 def _names_of(query) -> list[str]:
-    """Return the images that a query names, its target only where it is not hidden."""
-    target = [] if query.target is None else [query.target]
-    return [query.reference, *target, *query.subset]
+    named = (query.reference, query.target, *query.subset)
+    return [name for name in named if name is not None]
 
 
 def _check_names(what: str, names: Iterable[str]) -> None:
@@ -261,7 +215,7 @@ def _find_error(query, rows: Mapping[str, int]) -> str | None:
     for column in ("captions", "subset"):
         if not isinstance(value := getattr(query, column), tuple):
             return f"{column} must be a tuple, got {value!r}"
-    for name in _names_of(query):
+    for name in (query.reference, *_names_of(query)):
         if not isinstance(name, str) or name not in rows:
             return f"image {name!r} is not in the split"
     if query.target == query.reference:
@@ -274,34 +228,29 @@ def _find_error(query, rows: Mapping[str, int]) -> str | None:
 def _find_caption_error(captions: Sequence[str]) -> str | None:
     if len(captions) > MOST_CAPTIONS:
         return f"at most {MOST_CAPTIONS} captions are possible, got {len(captions)}"
-    for caption in captions:
-        if not isinstance(caption, str) or not has_words(caption):
-            return f"caption {caption!r} has no words"
-    return None
+    without = [text for text in captions if not isinstance(text, str) or not has_words(text)]
+    return f"caption {without[0]!r} has no words" if without else None
 
 
 def _find_subset_error(query) -> str | None:
-    if not query.subset:
-        return None
     if len(set(query.subset)) < len(query.subset):
         return f"an image comes twice in the subset {query.subset}"
-    for name in _names_of(query)[: 1 if query.target is None else 2]:
-        if name not in query.subset:
+    for name in (query.reference, query.target):
+        if query.subset and name is not None and name not in query.subset:
             return f"image {name!r} is not in the query's own subset {query.subset}"
     return None
 
 
-# --- CIRR --------------------------------------------------------------------------------
+# --- CIRR ---
 
 
 def load_cirr(root: Path | str, *, split: str = "val", category: str | None = None) -> Triplets:
     """Load one split of CIRR (Liu et al., ICCV 2021), version rc2.
 
-    A query has one caption and a subset of six images that look alike, reference and target
-    among them; its id is the published `pairid`. The target is `target_hard`. Of test1 it is
-    hidden, and one query has no words: it is listed in `faults`, and stays, without captions,
-    as the server wants an answer to each. Entries that are broken, or contradict themselves, and
-    images without a path are left out and listed there too.
+    A query has one caption and a subset of six images; its id is the published `pairid`, its
+    target `target_hard`. Of test1 the targets are hidden, and one query has no words: it is listed
+    in `faults`, and stays, as the server wants an answer to each. Entries that are broken, or
+    contradict themselves, and images without a path are left out and listed there too.
 
     Parameters
     ----------
@@ -316,10 +265,8 @@ def load_cirr(root: Path | str, *, split: str = "val", category: str | None = No
 
     Raises
     ------
-    MissingFileError
-        If there are no captions at all, or no image split.
-    InputError
-        If there are no captions of the split, a file is broken, or no query is left.
+    MissingFileError, InputError
+        If there are no captions, no image split, a file is broken, or no query is left.
     """
     if category:
         raise InputError(f"CIRR has no categories, got category={category!r}")
@@ -376,7 +323,7 @@ def _read_cirr_query(entry: dict, *, hidden: bool) -> tuple[tuple, Faults]:
     return (query_id, _take(entry, "reference", str), target, captions, subset), faults
 
 
-# --- FashionIQ ---------------------------------------------------------------------------
+# --- FashionIQ ---
 
 
 def list_categories(root: Path | str, split: str = "val") -> list[str]:
@@ -413,11 +360,9 @@ def load_fashioniq(
 
     Raises
     ------
-    MissingFileError
-        If there are no captions at all, or no image split.
-    InputError
-        If there is no category, there are no captions of it or of the split, a file is broken,
-        or no query is left.
+    MissingFileError, InputError
+        If there are no captions of this split and category, no image split, a file is broken, or
+        no query is left.
     """
     root = Path(root).expanduser().absolute()
     _check_fashioniq(root, split, category)
@@ -471,7 +416,6 @@ def _read_names(file: Path) -> tuple[tuple[str, ...], Faults]:
 def _read_fashioniq_query(
     entry: dict, *, hidden: bool, times: dict[str, int]
 ) -> tuple[tuple, Faults]:
-    """Return a row of the table of queries; `times` counts how often a pair came."""
     reference = _take(entry, "candidate", str)
     target = None if hidden else _take(entry, "target", str)
     texts = _take_texts(entry, "captions")
@@ -492,7 +436,7 @@ def _locate_fashioniq_images(folder: Path, names: Iterable[str]) -> dict[str, Pa
     return files
 
 
-# --- entries of both ---------------------------------------------------------------------
+# --- entries of both ---
 
 
 def _read_json(file: Path, kind: type[list] | type[dict], source: str) -> list | dict:
@@ -545,8 +489,7 @@ def _read_queries(
     return make_queries(sound.values()), make_faults(faults)
 
 
-def _hides_targets(entries: list, key: str) -> bool:
-    """Tell whether a split hides its targets: most entries have none."""
+def _hides_targets(entries: list, key: str) -> bool:  # most entries have none
     return 2 * sum(isinstance(entry, dict) and key in entry for entry in entries) < len(entries)
 
 

@@ -1,4 +1,4 @@
-"""Films: one frame every few seconds, written once as pictures and read as a collection."""
+"""Films: one frame every few seconds, written once as images and read as a collection."""
 
 import hashlib
 import json
@@ -13,44 +13,100 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from regionlab.data.collection import Collection, make_skipped, make_table
+from regionlab.data.collection import Collection, make_ids, make_skipped, make_table
 from regionlab.data.images import write_image
 from regionlab.data.listing import FILM_SUFFIXES, is_text, list_content, list_files, unread_films
-from regionlab.util.errors import RegionlabError
+from regionlab.util.errors import InputError, MissingFileError, RegionlabError
+from regionlab.util.extras import import_extra
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA, expand, shorten_path
 from regionlab.util.progress import progress
 
 LOST = Fraction(1)  # seconds that may be missing at the end before a film counts as cut short
+LABELS = "labels.csv"
+SPAN = ["episode", "start", "end"]
+VERSION = 2  # raised when the same film would give other frames
 
 
 class FilmError(RegionlabError, ValueError):
     """A film that cannot be read, or not to its end."""
 
 
-def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
-    """Find one film, or all films in a folder.
+def load_video(
+    root: Path | str,
+    *,
+    seconds: float = 5.0,
+    labels: Path | str | None = None,
+    frames: Path | str | None = None,
+) -> Collection:
+    """Load one frame every `seconds` of a film, or of each film in a folder (S1, section 4.2).
+
+    Of each multiple of `seconds` it takes the first frame at that time or after it, by the
+    film's own time stamps, so films of variable frame rate are sampled evenly too; where a
+    frame stands longer than that, multiples go by without one. Frames are written as JPEG once,
+    and again only when the film or `seconds` has changed.
+
+    Parameters
+    ----------
+    root
+        A film, or a folder of films (in sub-folders too). The path below the folder, without
+        its suffix, is the film's `episode`.
+    seconds
+        Between two frames.
+    labels
+        A CSV file with the columns `episode`, `start` and `end` (seconds; the end is
+        exclusive) and others, such as `label`, that say what is seen then; absolute, or
+        relative to the folder. None takes `labels.csv` where it lies there. Lines that fit no
+        film, or no time, are left out and listed in `skipped`.
+    frames
+        Folder for the frames; by default one in `data/frames/`.
 
     Returns
     -------
-    films
-        Episode -> file, sorted by path.
-    skipped
-        Path -> reason of what was left out, see `listing.list_files`.
+    Collection
+        One row a frame, with `episode`, `second` (since the film's first frame) and the columns
+        of `labels`, "" where no span holds the frame. `skipped` lists films that cannot be
+        read, films that are cut short or damaged, of which the frames before are there, and
+        what was left out of the folder, see `listing.list_files`.
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file or folder.
-    OSError
-        If the folder cannot be listed.
-    ValueError
-        If there is no film in the folder, or two differ in the suffix only.
+    MissingFileError, MissingExtraError, InputError
+        If there is no such film, folder or file of labels; if the extra `video` is missing; if
+        there is no frame in any film, `seconds` is not positive, or no label fits.
     """
+    root = Path(root).expanduser().absolute()
+    if not 0 < seconds < math.inf:
+        raise InputError(f"seconds must be above 0 and finite, got {seconds}")
+    films, skipped = find_films(root)
+    folder = Path(frames).expanduser() if frames else _default_folder(root, seconds)
+    spans, left = _read_spans(root, labels, films)
+    skipped |= left
+    known = [
+        _write_frames(film, folder, episode, seconds)
+        for episode, film in progress(films.items(), "frames of films", len(films))
+    ]
+    rows = [row for film in known for row in film["frames"]]
+    skipped |= {film["film"]: film["problem"] for film in known if film["problem"]}
+    if not rows:
+        reasons = "; ".join(f"{film}: {reason}" for film, reason in skipped.items())
+        raise InputError(f"no frames in {root}: {reasons}")
+    images = pd.DataFrame(rows, columns=["episode", "second", "path", "width", "height"])
+    columns = {"image_id": make_ids(images["path"]), **images.to_dict("list")}
+    return Collection(
+        folder,
+        make_table("images", columns | _label_frames(images, spans)),
+        name=root.name if root.is_dir() else root.stem,
+        skipped=make_skipped(skipped.items()),
+    )
+
+
+def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return episode -> file of one film, or of all in a folder, and path -> reason of the rest."""
     if root.is_file():
         return {root.stem.encode(errors="backslashreplace").decode(): root}, {}
     if not root.is_dir():
-        raise FileNotFoundError(f"no such film, or folder of films: {root}")
+        raise MissingFileError(f"no such film, or folder of films: {root}")
     found = list_files(root, FILM_SUFFIXES, unread_films())
     films: dict[str, Path] = {}
     for path in sorted(map(Path, found.paths)):
@@ -58,11 +114,11 @@ def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
         if not is_text(episode):
             found.skipped[path.as_posix()] = "file name is not valid UTF-8"
         elif episode in films:
-            raise ValueError(f"{films[episode]} and {root / path} would be one episode, {episode}")
+            raise InputError(f"{films[episode]} and {root / path} would be one episode, {episode}")
         else:
             films[episode] = root / path
     if not films:
-        raise ValueError(
+        raise InputError(
             f"no films in {root}: looked for {', '.join(FILM_SUFFIXES)}; {list_content(root)}"
             f"{found.describe_skipped()}"
         )
@@ -70,19 +126,14 @@ def find_films(root: Path) -> tuple[dict[str, Path], dict[str, str]]:
 
 
 def read_frames(film: Path, seconds: float) -> Iterator[tuple[Fraction, np.ndarray]]:
-    """Yield time and picture of the first frame at, or after, each multiple of `seconds`.
+    """Yield time and image of the first frame at, or after, each multiple of `seconds`.
 
-    Times are in seconds since the first frame, exact; pictures (H, W, 3) uint8 RGB, turned and
-    mirrored as the film's display matrix says, their pixels taken as square.
-
-    Raises
-    ------
-    FilmError
-        Once there is nothing more to read: if the film cannot be opened, holds no video or
-        no frame, is damaged, or ends before the time that it says.
+    Times are in seconds since the first frame, exact; images (H, W, 3) uint8 RGB, turned and
+    mirrored as the film's display matrix says, their pixels taken as square. Once there is nothing
+    more to read, FilmError says if the film cannot be opened, holds no video or no frame, is
+    damaged, or ends before the time that it says.
     """
-    import av  # late: FFmpeg is for those who have films
-
+    av = import_extra("av", "video")  # FFmpeg is for those who have films
     step, wanted, end = Fraction(str(seconds)), Fraction(0), None
     try:
         with av.open(str(film), metadata_errors="ignore") as container:
@@ -127,116 +178,30 @@ def _read_length(container, stream) -> Fraction | None:
     return Fraction(container.duration, 1_000_000) if alone else None
 
 
-def turn_upright(picture: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
-    """Turn and mirror a picture by a display matrix, to the nearest quarter of a turn.
+def turn_upright(image: np.ndarray, matrix: tuple[int, ...] | None) -> np.ndarray:
+    """Turn and mirror an (H, W, 3) image by a display matrix, to the nearest quarter of a turn.
 
-    Parameters
-    ----------
-    picture
-        (H, W, 3).
-    matrix
-        Row by row the 3 x 3 numbers of MP4: x, y lands at (a x + c y, b x + d y), where a, b are
-        the first two numbers and c, d the fourth and fifth. None leaves the picture as it is.
+    The matrix is row by row the 3 x 3 numbers of MP4: x, y lands at (a x + c y, b x + d y), where
+    a, b are the first two numbers and c, d the fourth and fifth. None leaves the image as it is.
     """
     if matrix is None:
-        return picture
+        return image
     a, b, c, d = matrix[0], matrix[1], matrix[3], matrix[4]
     if abs(b) + abs(c) > abs(a) + abs(d):
-        picture, a, d = picture.transpose(1, 0, 2), c, b
-    return np.ascontiguousarray(picture[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
 
 
 def _matrix(frame) -> tuple[int, ...] | None:
-    """Return the display matrix of a frame; None if it has none."""
     data = frame.side_data.get("DISPLAYMATRIX")
     return None if data is None else struct.unpack("=9i", bytes(data))
-
-
-LABELS = "labels.csv"
-SPAN = ["episode", "start", "end"]
-VERSION = 2  # raised when the same film would give other frames
-
-
-def load_video(
-    root: Path | str,
-    *,
-    seconds: float = 5.0,
-    labels: Path | str | None = None,
-    frames: Path | str | None = None,
-) -> Collection:
-    """Load one frame every `seconds` of a film, or of each film in a folder (S1, section 4.2).
-
-    Of each multiple of `seconds` it takes the first frame at that time or after it, by the
-    film's own time stamps, so films of variable frame rate are sampled evenly too; where a
-    frame stands longer than that, multiples go by without one. Frames are written as JPEG once,
-    and again only when the film or `seconds` has changed.
-
-    Parameters
-    ----------
-    root
-        A film, or a folder of films (in sub-folders too). The path below the folder, without
-        its suffix, is the film's `episode`.
-    seconds
-        Between two frames.
-    labels
-        A CSV file with the columns `episode`, `start` and `end` (seconds; the end is
-        exclusive) and others, such as `label`, that say what is seen then; absolute, or
-        relative to the folder. None takes `labels.csv` where it lies there. Lines that fit no
-        film, or no time, are left out and listed in `skipped`.
-    frames
-        Folder for the frames; by default one in `data/frames/`.
-
-    Returns
-    -------
-    Collection
-        One row a frame, with `episode`, `second` (since the film's first frame) and the columns
-        of `labels`, "" where no span holds the frame. `skipped` lists films that cannot be
-        read, films that are cut short or damaged, of which the frames before are there, and
-        what was left out of the folder, see `listing.list_files`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such film, folder or file of labels.
-    ValueError
-        If there is no film in the folder, no frame in any film, `seconds` is not positive, or
-        the labels lack a column or a line that fits.
-    """
-    root = Path(root).expanduser().absolute()
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"seconds must be above 0 and finite, got {seconds}")
-    films, skipped = find_films(root)
-    folder = Path(frames).expanduser() if frames else _default_folder(root, seconds)
-    spans, left = _read_spans(root, labels, films)
-    skipped |= left
-    known = [
-        _write_frames(film, folder, episode, seconds)
-        for episode, film in progress(films.items(), "frames of films", len(films))
-    ]
-    rows = [row for film in known for row in film["frames"]]
-    skipped |= {film["film"]: film["problem"] for film in known if film["problem"]}
-    if not rows:
-        reasons = "; ".join(f"{film}: {reason}" for film, reason in skipped.items())
-        raise ValueError(f"no frames in {root}: {reasons}")
-    images = pd.DataFrame(rows, columns=["episode", "second", "path", "width", "height"])
-    ids = [hashlib.sha256(path.encode()).hexdigest()[:16] for path in images["path"]]
-    columns = {"image_id": ids, **images.to_dict("list"), **_label_frames(images, spans)}
-    return Collection(
-        folder,
-        make_table("images", columns),
-        name=_name(root),
-        skipped=make_skipped(skipped.items()),
-    )
-
-
-def _name(root: Path) -> str:
-    return root.name if root.is_dir() else root.stem
 
 
 def _default_folder(root: Path, seconds: float) -> Path:
     """Return a folder that is this root's own, whatever other folders of its name there are."""
     place = hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
-    name = shorten_path(re.sub(r"[^\w.]+", "-", _name(root)).strip("-"))
+    name = root.name if root.is_dir() else root.stem
+    name = shorten_path(re.sub(r"[^\w.]+", "-", name).strip("-"))
     return DATA / "frames" / f"{name}-{place}-{seconds:g}s"
 
 
@@ -245,16 +210,18 @@ def _write_frames(film: Path, folder: Path, episode: str, seconds: float) -> dic
 
     The file that says so is written last, so that a film cut off half-way is read again.
     """
+    name = episode + film.suffix
     try:
         stat = film.stat()
     except OSError as e:  # such as a link to nowhere
-        problem = f"it cannot be read: {e.strerror or e}"
-        return {"film": episode + film.suffix, "problem": problem, "frames": []}
-    made = [VERSION, episode + film.suffix, stat.st_size, stat.st_mtime_ns, seconds]
+        return {"film": name, "problem": f"it cannot be read: {e.strerror or e}", "frames": []}
+    made = [VERSION, name, stat.st_size, stat.st_mtime_ns, seconds]
     place = shorten_path(episode)
     marker = folder / f"{place}.json"
-    if known := _read_marker(folder, marker, made):
-        return known
+    if marker.is_file():
+        known = json.loads(marker.read_text("utf-8"))
+        if known["made"] == made and all((folder / row[2]).is_file() for row in known["frames"]):
+            return known
     marker.unlink(missing_ok=True)
     (folder / place).mkdir(parents=True, exist_ok=True)
     for leftover in (folder / place).glob("[0-9]" * 9 + ".jpg"):
@@ -267,18 +234,9 @@ def _write_frames(film: Path, folder: Path, episode: str, seconds: float) -> dic
             rows.append([episode, float(second), path, image.shape[1], image.shape[0]])
     except FilmError as e:
         problem = str(e)
-    known = {"made": made, "film": episode + film.suffix, "problem": problem, "frames": rows}
+    known = {"made": made, "film": name, "problem": problem, "frames": rows}
     write_json(marker, known)
     return known
-
-
-def _read_marker(folder: Path, marker: Path, made: list) -> dict | None:
-    """Return what is known of a film whose frames are all there."""
-    if not marker.is_file():
-        return None
-    known = json.loads(marker.read_text("utf-8"))
-    there = all((folder / row[2]).is_file() for row in known["frames"])
-    return known if known["made"] == made and there else None
 
 
 def _read_spans(
@@ -290,13 +248,13 @@ def _read_spans(
         return pd.DataFrame(columns=SPAN), {}
     path = folder / expand(labels or LABELS)
     if not path.is_file():
-        raise FileNotFoundError(f"no such file of labels: {path}")
+        raise MissingFileError(f"no such file of labels: {path}")
     try:
         spans = pd.read_csv(path, dtype="str", keep_default_na=False, encoding="utf-8-sig")
     except ValueError as e:  # not UTF-8, or lines of several lengths
-        raise ValueError(f"{path} is no CSV file in UTF-8: {e}") from e
+        raise InputError(f"{path} is no CSV file in UTF-8: {e}") from e
     if missing := [name for name in SPAN if name not in spans]:
-        raise ValueError(f"{path} has no column {missing[0]!r}, only {list(spans.columns)}")
+        raise InputError(f"{path} has no column {missing[0]!r}, only {list(spans.columns)}")
     times = spans[SPAN[1:]].apply(pd.to_numeric, errors="coerce")
     left = {}
     for row in np.flatnonzero(~(times["start"] < times["end"])):
@@ -305,7 +263,7 @@ def _read_spans(
         left[row] = f"it labels {spans['episode'][row]!r}, but the films are {', '.join(films)}"
     reasons = {f"{path.name}, line {row + 2}": reason for row, reason in sorted(left.items())}
     if len(left) == len(spans) > 0:
-        raise ValueError(f"{path} labels no film; {': '.join(next(iter(reasons.items())))}")
+        raise InputError(f"{path} labels no film; {': '.join(next(iter(reasons.items())))}")
     return spans.assign(**times).drop(index=list(left)), reasons
 
 
@@ -313,7 +271,7 @@ def _label_frames(images: pd.DataFrame, spans: pd.DataFrame) -> dict[str, list[s
     """Return the columns of labels, for each frame those of the first span that holds it."""
     names = [name for name in spans.columns if name not in SPAN]
     if clash := {"image_id", *images.columns} & set(names):
-        raise ValueError(f"a column of labels cannot be called {', '.join(sorted(clash))}")
+        raise InputError(f"a column of labels cannot be called {', '.join(sorted(clash))}")
     columns: dict[str, list[str]] = {name: [] for name in names}
     for episode, second in images[["episode", "second"]].itertuples(index=False):
         held = (spans["episode"] == episode) & (spans["start"] <= second) & (second < spans["end"])

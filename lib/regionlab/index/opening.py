@@ -51,9 +51,7 @@ def open_index(
         segmenter.
     """
     if (collection is None) != (encoder is None):
-        raise InputError(
-            "an index is built from a collection and an encoder: give both, or neither"
-        )
+        raise InputError("an index is built from a collection and an encoder: give both or none")
     if regions is not None and (collection is None or segmenter is None):
         raise InputError(f"regions={regions!r} needs a collection, an encoder and a segmenter")
     if collection is None:
