@@ -18,15 +18,14 @@ from PIL import Image
 
 from regionlab.bench.resume import measure_resume
 from regionlab.data.collection import load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.index.staging import (
     IMAGES,
     IndexBusyError,
     find_builder,
     finish_swap,
-    get_workshop,
+    get_staging,
     lock_index,
 )
 from regionlab.index.tables import IndexFolderError
@@ -180,7 +179,7 @@ def test_a_reader_waits_for_a_builder_that_puts_an_index_in_its_place(
 ):
     folder = tmp_path / "index"
     build_index(photos, encoder, folder)
-    work = get_workshop(folder, IMAGES)
+    work = get_staging(folder, IMAGES)
     work.mkdir()
     claimed = threading.Event()
 
@@ -210,7 +209,7 @@ def test_an_index_replaced_while_it_is_read_is_read_again(photos, encoder, tmp_p
             update_index(old, more, encoder)
         return read(path, **options)
 
-    monkeypatch.setattr("regionlab.index.vectors.np.load", replace_first)
+    monkeypatch.setattr("regionlab.index.tables.np.load", replace_first)
     assert len(open_index(folder)) == 9
     assert len(reads) > 1
 
@@ -296,7 +295,7 @@ def test_a_disk_that_runs_full_is_named_and_what_was_done_is_kept(encoder, small
         assert contents(old.folder) == before
         if room > 100 * 1024:
             break
-    assert any(get_workshop(old.folder, IMAGES).glob("shards/*.npz"))
+    assert any(get_staging(old.folder, IMAGES).glob("shards/*.shard"))
     filler.unlink()
     assert len(build_index(photos, encoder, small_disk / "index", **options)) == 40
     assert verify_index(small_disk / "index") == []

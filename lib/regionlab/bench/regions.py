@@ -14,9 +14,8 @@ import torch
 from regionlab.data.collection import Collection
 from regionlab.data.prompts import Prompt
 from regionlab.data.registry import load_collection
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import Index
-from regionlab.index.regions import add_regions
 from regionlab.models.encoder import Encoder
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.models.segmenter import EmptyMaskError, Region, Segmenter

@@ -135,8 +135,7 @@ def measure_service(
 
 def prepare_index(images: int) -> Index:
     """Return the index of so many Toybox images with regions, built where it is not there."""
-    from regionlab.index.build import build_index
-    from regionlab.index.regions import add_regions
+    from regionlab.index.build import add_regions, build_index
     from regionlab.models.registry import (
         load_encoder,  # late: an index that is there needs no torch
         load_segmenter,
