@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -560,24 +560,28 @@ def _is_number(value: object) -> bool:
         return False
 
 
+def _take(record: dict, key: str, good: Callable[[Any], bool], why: str) -> Any:
+    """Return a value that is good; else say why not, after its key and itself."""
+    value = record.get(key)
+    if not good(value):
+        raise BadValue(f"{_say(record, key)}{why}")
+    return value
+
+
 def _take_id(record: dict, key: str = "id") -> str:
     """Return an id as text: whole numbers, 7.0 too, and texts that are not empty."""
     value = record.get(key)
     if type(value) is int or (type(value) is float and value.is_integer()):
         return str(int(value))
-    if type(value) is str and value and is_text(value):
-        return value
-    raise BadValue(f"{_say(record, key)}, which is no id")
+    return _take(
+        record, key, lambda id_: type(id_) is str and id_ and is_text(id_), ", which is no id"
+    )
 
 
 def _take_text(record: dict, key: str) -> str:
     """Return a text with more than blanks in it."""
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise BadValue(f"{_say(record, key)}, not a text")
-    if not is_text(value):
-        raise BadValue(f"{_say(record, key)}, which holds half a character (a lone surrogate)")
-    return value
+    _take(record, key, lambda text: isinstance(text, str) and text.strip(), ", not a text")
+    return _take(record, key, is_text, ", which holds half a character (a lone surrogate)")
 
 
 def take_file_name(record: dict, key: str = "file_name") -> str:
@@ -594,15 +598,17 @@ def take_file_name(record: dict, key: str = "file_name") -> str:
 
 def _take_size(record: dict) -> Size:
     """Return `width` and `height` in pixels."""
-    sides = []
-    for key in ("width", "height"):
-        value = record.get(key)
-        if not _is_number(value) or value < 1 or value != int(value):
-            raise BadValue(f"{_say(record, key)}, not a number of pixels")
-        sides.append(int(value))
-    if sides[0] * sides[1] > MOST_PIXELS:
-        raise BadValue(f"{sides[0]} x {sides[1]} pixels is no size of an image")
-    return sides[0], sides[1]
+    width, height = (
+        int(_take(record, key, _is_count, ", not a number of pixels"))
+        for key in ("width", "height")
+    )
+    if width * height > MOST_PIXELS:
+        raise BadValue(f"{width} x {height} pixels is no size of an image")
+    return width, height
+
+
+def _is_count(value: object) -> bool:
+    return _is_number(value) and value >= 1 and value == int(value)
 
 
 def _take_any_size(record: dict) -> Size | None:
@@ -611,7 +617,4 @@ def _take_any_size(record: dict) -> Size | None:
 
 def _take_flag(record: dict, key: str) -> bool:
     """Return a flag: 0, 1, true or false; False where there is none."""
-    value = record.get(key)
-    if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
-        raise BadValue(f"{_say(record, key)}, neither 0 nor 1")
-    return bool(value)
+    return bool(_take(record, key, lambda flag: flag in (None, 0, 1), ", neither 0 nor 1"))
