@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -437,9 +437,10 @@ def _read_captions(file: Path) -> tuple[list[tuple[int, str, str]], list[tuple[i
     if not lines:
         return [], []
     number, first = lines[0]
-    parse: Callable = _parse_token
     if file.suffix == ".token" or TOKEN.fullmatch(first):
-        records = ((n, line, [line]) for n, line in lines)
+        matches = ((n, line, TOKEN.fullmatch(line)) for n, line in lines)
+        records = ((n, line, [*match.groups()] if match else []) for n, line, match in matches)
+        parse = _Table("", 2, 0, 1).parse
     elif table := _read_header(first):
         records, parse = table.read(lines[1:]), table.parse
     elif table := _guess_table(first):
@@ -455,11 +456,6 @@ def _read_captions(file: Path) -> tuple[list[tuple[int, str, str]], list[tuple[i
         else:
             broken.append((number, f"is no image and caption: {line[:200]!r}"))
     return rows, broken
-
-
-def _parse_token(fields: list[str]) -> tuple[str, str] | None:
-    found = TOKEN.fullmatch(fields[0])
-    return (found[1].strip(), found[2].strip()) if found else None
 
 
 def _read_header(line: str) -> _Table | None:

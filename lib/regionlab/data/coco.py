@@ -8,6 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -272,7 +273,9 @@ def _read_images(source: _Source, images: dict[str, _Image]) -> None:
             continue
         names[image_id] = name
         if image_id not in images:
-            size = source.take(_take_any_size, record, f"image {show(image_id)}")
+            size = None
+            if "width" in record or "height" in record:
+                size = source.take(_take_size, record, f"image {show(image_id)}")
             extras = {key: value for key, value in record.items() if key not in IMAGE_KEYS}
             images[image_id] = _Image(name, size, extras)
     source.images = set(names) - unclear
@@ -335,8 +338,8 @@ def _decide(header: Header | None, size: Size | None, by_default: str) -> _Drawn
     if header is None:
         return _Drawn(size, size)
     if size not in (None, header.stored, header.upright):
-        drawn, there = ("{} x {}".format(*each) for each in (size, header.upright))
-        fault = f"it was drawn on {drawn} pixels, but the picture has {there}"
+        there = _pixels(header.upright).removesuffix(" pixels")
+        fault = f"it was drawn on {_pixels(size)}, but the picture has {there}"
         return _Drawn(size, header.upright, fault=fault)
     if (_tell(header, size) or by_default) == "upright":
         return _Drawn(header.upright, header.upright)
@@ -348,13 +351,10 @@ def _decide(header: Header | None, size: Size | None, by_default: str) -> _Drawn
 
 def _find_annotated(source: _Source) -> set[str]:
     """Return the ids of the images that the annotations of a file name."""
-    records = source.data.get("annotations")
-    named = set()
+    records, named = source.data.get("annotations"), set()
     for record in records if isinstance(records, list) else []:
-        try:
+        with suppress(AttributeError, BadValue):
             named.add(_take_id(record, "image_id"))
-        except (AttributeError, BadValue):
-            continue
     return named & source.images
 
 
@@ -469,7 +469,7 @@ def _take_box(record: dict, size: Size | None) -> Box:
     # It must meet the image, and leave it by no more than the image's own size.
     for low, high, side in zip((x, y), corners[2:], size or (), strict=False):
         if not (-side <= low <= side and 0 <= high <= 2 * side):
-            raise BadValue(f"{_say(record, 'bbox')}, but the image has {_say_size(size)}")
+            raise BadValue(f"{_say(record, 'bbox')}, but the image has {_pixels(size)}")
     return corners
 
 
@@ -511,9 +511,7 @@ def _check_polygon(polygon: object, size: Size | None) -> None:
     side = max(size or (0, 0))
     # Far outside is no drawing, and would cost COCO's own code its memory.
     if size and polygon and (min(polygon) < -side or max(polygon) > 2 * side):
-        raise BadValue(
-            f"segmentation {show(polygon)} lies far outside an image of {_say_size(size)}"
-        )
+        raise BadValue(f"segmentation {show(polygon)} lies far outside an image of {_pixels(size)}")
 
 
 def _take_rle(rle: dict, size: Size | None) -> dict:
@@ -522,7 +520,7 @@ def _take_rle(rle: dict, size: Size | None) -> dict:
         raise BadValue(f"the RLE's size is {show(sides)}, not [height, width]")
     _take_size({"height": sides[0], "width": sides[1]})
     if size and sides != [size[1], size[0]]:
-        raise BadValue(f"the RLE's size is {show(sides)}, but the image's is {_say_size(size)}")
+        raise BadValue(f"the RLE's size is {show(sides)}, but the image's is {_pixels(size)}")
     if isinstance(counts, str):
         try:
             check_rle(rle)
@@ -548,8 +546,8 @@ def _say(record: dict, key: str) -> str:
     return f"{key} is {show(record[key])}" if key in record else f"{key} is missing"
 
 
-def _say_size(size: Size) -> str:
-    return f"{size[0]} x {size[1]} pixels"
+def _pixels(size: Size) -> str:
+    return "{} x {} pixels".format(*size)
 
 
 def _is_number(value: object) -> bool:
@@ -609,10 +607,6 @@ def _take_size(record: dict) -> Size:
 
 def _is_count(value: object) -> bool:
     return _is_number(value) and value >= 1 and value == int(value)
-
-
-def _take_any_size(record: dict) -> Size | None:
-    return _take_size(record) if "width" in record or "height" in record else None
 
 
 def _take_flag(record: dict, key: str) -> bool:

@@ -113,11 +113,18 @@ class Collection:
         for table in COLUMNS:
             _check_columns(table, getattr(self, table))
         for ids in (self.images.image_id, self.objects.object_id, self.captions.caption_id):
-            _check_ids(ids)
-        _check_paths(self.images["path"])
+            if len(twice := ids[ids.duplicated()]):
+                raise InputError(f"{ids.name} must be unique; {_first(twice)} come more than once")
+        paths = self.images["path"]
+        if len(outside := paths[(paths == "") | paths.str.contains(r"^/|(?:^|/)\.\.(?:/|$)")]):
+            raise InputError(
+                f"paths must be relative to root and stay in it, not {_first(outside)}"
+            )
         _check_boxes(self.objects)
-        _check_references("objects", self.objects, self.images)
-        _check_references("captions", self.captions, self.images)
+        for name in ("objects", "captions"):
+            ids = getattr(self, name)["image_id"]
+            if len(lost := ids[~ids.isin(self.images["image_id"])].drop_duplicates()):
+                raise InputError(f"{name} refer to unknown images: image_id {_first(lost)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -157,11 +164,11 @@ class Collection:
 
     def objects_of(self, image_id: str) -> pd.DataFrame:
         """Return the rows of `objects` that lie in an image; KeyError for an unknown id."""
-        return self._rows_of(image_id, self.objects, self._objects_by_image)
+        return self._rows_of("objects", image_id)
 
     def captions_of(self, image_id: str) -> pd.DataFrame:
         """Return the rows of `captions` that describe an image; KeyError for an unknown id."""
-        return self._rows_of(image_id, self.captions, self._captions_by_image)
+        return self._rows_of("captions", image_id)
 
     def subset(self, image_ids: Iterable[str]) -> "Collection":
         """Keep the images named, in the order named, with their objects and captions.
@@ -207,9 +214,9 @@ class Collection:
             raise KeyError(f"no image {image_id!r} in {self.name}")
         return self._image_rows[image_id]
 
-    def _rows_of(self, image_id: str, table: pd.DataFrame, by_image: dict) -> pd.DataFrame:
+    def _rows_of(self, table: str, image_id: str) -> pd.DataFrame:
         self._row(image_id)
-        return table.iloc[by_image.get(image_id, [])]
+        return getattr(self, table).iloc[self._by_image[table].get(image_id, [])]
 
     @cached_property
     def _image_rows(self) -> dict[str, int]:
@@ -220,12 +227,9 @@ class Collection:
         return {object_id: row for row, object_id in enumerate(self.objects["object_id"])}
 
     @cached_property
-    def _objects_by_image(self) -> dict[str, np.ndarray]:
-        return self.objects.groupby("image_id").indices
-
-    @cached_property
-    def _captions_by_image(self) -> dict[str, np.ndarray]:
-        return self.captions.groupby("image_id").indices
+    def _by_image(self) -> dict[str, dict[str, np.ndarray]]:
+        tables = {"objects": self.objects, "captions": self.captions}
+        return {name: table.groupby("image_id").indices for name, table in tables.items()}
 
 
 def _check_columns(name: str, table: pd.DataFrame) -> None:
@@ -238,18 +242,6 @@ def _check_columns(name: str, table: pd.DataFrame) -> None:
             raise InputError(f"{name}.{column} has missing values")
 
 
-def _check_ids(ids: pd.Series) -> None:
-    twice = ids[ids.duplicated()]
-    if len(twice):
-        raise InputError(f"{ids.name} must be unique; {_first(twice)} come more than once")
-
-
-def _check_paths(paths: pd.Series) -> None:
-    outside = paths[(paths == "") | paths.str.contains(r"^/|(?:^|/)\.\.(?:/|$)")]
-    if len(outside):
-        raise InputError(f"paths must be relative to root and stay in it, not {_first(outside)}")
-
-
 def _check_boxes(objects: pd.DataFrame) -> None:
     boxes = objects[["x0", "y0", "x1", "y1"]].to_numpy(dtype=float)
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
@@ -257,14 +249,6 @@ def _check_boxes(objects: pd.DataFrame) -> None:
         raise InputError(
             f"boxes must be finite with x0 <= x1, y0 <= y1: see object_id "
             f"{_first(objects['object_id'][~good])}"
-        )
-
-
-def _check_references(name: str, table: pd.DataFrame, images: pd.DataFrame) -> None:
-    lost = table["image_id"][~table["image_id"].isin(images["image_id"])]
-    if len(lost):
-        raise InputError(
-            f"{name} refer to unknown images: image_id {_first(lost.drop_duplicates())}"
         )
 
 

@@ -183,10 +183,8 @@ def read_pil_image(
     digest
         SHA-256 of the file's bytes, 64 hexadecimal digits.
     """
-    if isinstance(source, bytes):
-        name, data = "<bytes>", source
-    else:
-        name, data = source, _read_bytes(source)
+    is_data = isinstance(source, bytes)
+    name, data = ("<bytes>", source) if is_data else (source, _read_bytes(source))
     image, factor = _decode(data, name, least_side)
     width, height = image.size
     return image, (width * factor, height * factor), hashlib.sha256(data).hexdigest()
@@ -263,10 +261,8 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
         return loaded if upright is None else loaded.transpose(upright), factor
     except ImageError:
         raise
-    except _RangeError as e:
-        raise ImageError(name, str(e)) from e
-    except MemoryError as e:
-        raise ImageError(name, TOO_LARGE) from e
+    except (_RangeError, MemoryError) as e:
+        raise ImageError(name, TOO_LARGE if isinstance(e, MemoryError) else str(e)) from e
     except Exception as e:  # on damaged files PIL's decoders raise almost any type
         mended = _mend(data, name, e)
         if mended is not None:
@@ -301,9 +297,8 @@ def _open(data: bytes | BinaryIO, name: Path | str) -> Image.Image:
 
 def _check_size(image: Image.Image, name: Path | str) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width} x {image.height} pixels"
-        reason = f"too large: {size} are more than {MAX_PIXELS:,} in all ({LIMIT_VARIABLE})"
-        raise ImageError(name, reason)
+        size, limit = f"{image.width} x {image.height} pixels", f"{MAX_PIXELS:,} in all"
+        raise ImageError(name, f"too large: {size} are more than {limit} ({LIMIT_VARIABLE})")
     return image
 
 
@@ -366,9 +361,20 @@ def _load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image
         raise _RangeError("floating-point pixels: save as 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         return _narrow_gray(image, declared)
-    if is_deep and declared is None:
-        return _narrow_colours(image, reopen)
-    return _narrow_gray_alpha(image, reopen) if is_gray_alpha else image
+    if not is_gray_alpha and (not is_deep or declared is not None):
+        return image
+    pixels, other = np.array(image), reopen()
+    if is_gray_alpha:  # four bytes a pixel: the two halves of gray, and those of alpha
+        other.tile = [part._replace(args="RGBA") for part in other.tile]
+        halves = np.asarray(other).astype(np.uint16)
+        values = (halves[..., 0] << 8 | halves[..., 1])[..., None]
+    elif _find_depth(int(pixels[..., :3].max()) << 8 | 255) == 16:
+        return image  # its upper halves are what is wanted
+    else:
+        other.tile = _other_halves(other)
+        values = pixels[..., :3].astype(np.uint16) << 8 | np.asarray(other)[..., :3]
+    pixels[..., :3] = values >> (_find_depth(values.max()) - 8)
+    return Image.fromarray(pixels)
 
 
 def _narrow_gray(image: Image.Image, declared: int | None) -> Image.Image:
@@ -378,29 +384,6 @@ def _narrow_gray(image: Image.Image, declared: int | None) -> Image.Image:
     needed = _find_depth(values.max())
     shift = (declared or needed) - 8
     return Image.fromarray(np.minimum(values >> shift, 255).astype(np.uint8))
-
-
-def _narrow_colours(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
-    highest = max(high for _, high in image.getextrema()[:3])
-    if _find_depth(highest << 8 | 255) == 16:
-        return image  # its upper halves are what is wanted
-    other = reopen()
-    other.tile = _other_halves(other)
-    pixels = np.array(image)
-    values = pixels[..., :3].astype(np.uint16) << 8 | np.asarray(other)[..., :3]
-    pixels[..., :3] = values >> (_find_depth(values.max()) - 8)
-    return Image.fromarray(pixels)
-
-
-def _narrow_gray_alpha(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
-    other = reopen()
-    # Four bytes a pixel: the two halves of gray, and those of alpha.
-    other.tile = [part._replace(args="RGBA") for part in other.tile]
-    halves = np.asarray(other).astype(np.uint16)
-    values = halves[..., 0] << 8 | halves[..., 1]
-    pixels = np.array(image)
-    pixels[..., :3] = (values >> (_find_depth(values.max()) - 8))[..., None]
-    return Image.fromarray(pixels)
 
 
 def _declared_bits(image: Image.Image) -> int | None:
