@@ -32,7 +32,7 @@ help: ## list the targets
 		do printf '  %-10s %s\n' "$$target" "$$does"; done
 
 figures: .venv/.stamp ## run the notebooks of a profile and draw their figures (PROFILE=toybox)
-	$(VENV) -m regionlab.runs.runner notebooks/$(PROFILE).yaml $(ARGS)
+	$(VENV) -m regionlab.cli run notebooks/$(PROFILE).yaml $(ARGS)
 
 test: .venv/.stamp ## run the tests, offline (ARGS="-k words" for some of them)
 	$(VENV) -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
@@ -44,7 +44,7 @@ lab: .venv/.stamp ## open the notebooks in JupyterLab
 	$(VENV) -m jupyterlab $(ARGS)
 
 serve: .venv/.stamp ## serve the page to search with (ARGS="--images FOLDER" for pictures of your own)
-	$(VENV) -m regionlab.service $(ARGS)
+	$(VENV) -m regionlab.cli serve $(ARGS)
 
 app: .venv/.stamp ## show notebook 03 as an application to one user of this machine
 	$(VENV) -m voila notebooks/03_search_by_region.ipynb --Voila.ip=127.0.0.1 $(CULL) $(ARGS)
@@ -53,11 +53,12 @@ train: .venv/.stamp ## train the Toybox models
 	$(VENV) -m toybox.train $(ARGS)
 
 bench: .venv/.stamp ## measure speed and write figures/bench.json
-	$(VENV) -m regionlab.bench.run $(ARGS)
+	$(VENV) -m regionlab.cli bench $(ARGS)
 
-lint: .venv/.stamp ## check style and format, and that notebooks are stripped
+lint: .venv/.stamp ## check style, format and imports, and that notebooks are stripped
 	$(VENV) -m ruff check
 	$(VENV) -m ruff format --check
+	$(VENV) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 	$(if $(wildcard notebooks/*.ipynb),$(VENV) -m nbstripout --verify --keep-id notebooks/*.ipynb)
 
 lock: ## renew requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)

@@ -8,6 +8,7 @@ import pytest
 from regionlab.bench import indexing as bench_index
 from regionlab.bench import run as bench
 from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_pictures
+from regionlab.cli import main
 from regionlab.data.images import list_images, read_image
 from regionlab.models.registry import load_encoder
 from regionlab.models.toy import register_toyclip
@@ -33,7 +34,7 @@ def read(file):
 
 
 def test_every_entry_is_measured_and_written_with_a_record(file):
-    assert bench.main([]) == 0
+    assert main(["bench"]) == 0
     content = read(file)
     assert set(content) == {"record", "results"}
     assert content["results"]["index"] == {"ratio_vs_slow": SMALL, "images": 3}
@@ -44,15 +45,15 @@ def test_every_entry_is_measured_and_written_with_a_record(file):
 
 
 def test_record_names_no_place_of_this_machine(file):
-    bench.main([])
+    main(["bench"])
     assert "python" not in read(file)["record"]
     assert str(bench.FIGURES.parent) not in file.read_text(encoding="utf-8")
 
 
 def test_entries_that_are_not_measured_again_are_kept(file):
-    bench.main(["search"])
+    main(["bench", "search"])
     before = read(file)
-    bench.main(["index"])
+    main(["bench", "index"])
     after = read(file)
     assert after["results"]["search"] == before["results"]["search"]
     assert after["record"]["entries"]["search"] == before["record"]["entries"]["search"]
@@ -65,20 +66,20 @@ def test_failing_entry_loses_no_other(file, monkeypatch):
 
     monkeypatch.setitem(bench.ENTRIES, "search", fail)
     with pytest.raises(RuntimeError, match="no memory"):
-        bench.main([])
+        main(["bench"])
     assert list(read(file)["results"]) == ["index"]
 
 
 def test_ratios_are_shown_as_a_table(file, capsys):
-    bench.main(["index"])
+    main(["bench", "index"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["index", "ratio_vs_slow", "2.00", "1.50", "to", "2.50"] in lines
 
 
 def test_results_of_a_gpu_stand_beside_those_of_the_processor(file, monkeypatch, capsys):
-    bench.main(["index"])
+    main(["bench", "index"])
     monkeypatch.setattr(bench, "describe_device", lambda: "cuda (a GPU)")
-    bench.main(["index"])
+    main(["bench", "index"])
     content = read(file)
     assert set(content["results"]) == {"index", "gpu"}
     assert content["results"]["gpu"] == {"index": content["results"]["index"]}
@@ -89,7 +90,7 @@ def test_results_of_a_gpu_stand_beside_those_of_the_processor(file, monkeypatch,
 
 
 def test_unknown_entry_is_told_the_known_ones(file, capsys):
-    assert bench.main(["index", "serch"]) == 2
+    assert main(["bench", "index", "serch"]) == 2
     assert "unknown entry 'serch'; known: index, search" in capsys.readouterr().err
     assert not file.exists()
 
@@ -98,7 +99,7 @@ def test_unknown_entry_is_told_the_known_ones(file, capsys):
 def test_file_of_another_kind_is_not_overwritten(file, capsys, text):
     file.parent.mkdir()
     file.write_text(text)
-    assert bench.main([]) == 2
+    assert main(["bench"]) == 2
     assert "bench.json is not a file of benchmarks" in capsys.readouterr().err
     assert file.read_text() == text
 

@@ -13,7 +13,7 @@ from regionlab.bench.serving import (
     find_box,
     make_questions,
 )
-from regionlab.service.__main__ import main
+from regionlab.cli import main
 from regionlab.service.app import create_app
 from regionlab.service.process import run_service
 from service_world import build_world, serve
@@ -72,7 +72,7 @@ def test_the_service_runs_as_a_command_and_stops_when_told(world):
 
 
 def test_a_service_that_cannot_start_says_why(tmp_path, capsys):
-    assert main(["--index", str(tmp_path)]) == 2
+    assert main(["serve", "--index", str(tmp_path)]) == 2
     assert "no index" in capsys.readouterr().err
     with pytest.raises(RuntimeError, match="no index"), run_service(tmp_path, batch=1):
         pass

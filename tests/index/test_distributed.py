@@ -20,10 +20,10 @@ import pytest
 import torch
 
 from regionlab.bench.indexing import write_pictures
+from regionlab.cli import main
 from regionlab.data.collection import Collection, make_table
 from regionlab.data.registry import load_collection
 from regionlab.index import on_ray as distributed
-from regionlab.index import on_ray as distributed_cli
 from regionlab.index import shards
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
@@ -171,14 +171,14 @@ def built(cluster, one_thread, pictures, tmp_path_factory):
         found.expected = build_index(pictures, encoder, folder / "plain", **SIZES)
     with pytest.raises(InterruptError), kept_shards(shards, found.begun, at_most=1):
         build_index(pictures, encoder, folder / "index", **SIZES)
-    arguments = ["build", "--dataset", "folder", "--root", pictures.root, "--precision", "fp32"]
+    arguments = ["index", pictures.root, "--ray", "--precision", "fp32"]
     arguments += ["--out", folder / "index", "--batch-size", 3, "--shard-size", 6]
     look = lambda: setattr(found, "builder", find_builder(folder / "index"))  # noqa: E731
     with pytest.MonkeyPatch.context() as patch, kept_shards(distributed, found.ray, seen=look):
         patch.setattr(distributed, "ShardEncoder", make_dying_worker(found.log))
         with pytest.warns(UserWarning, match="1 files are not in the index"):
             with contextlib.redirect_stdout(io.StringIO()) as printed:
-                found.code = distributed_cli.main([str(word) for word in arguments])
+                found.code = main(arguments)
     found.printed, found.index = printed.getvalue(), open_index(folder / "index")
     return found
 
@@ -291,7 +291,7 @@ def test_the_local_ray_listens_on_the_loopback_interface_only(cluster):
 
 
 def test_an_unknown_encoder_is_told_as_on_one_machine(cluster, pictures, tmp_path, capsys):
-    arguments = ["build", "--dataset", "folder", "--root", str(pictures.root)]
+    arguments = ["index", pictures.root, "--ray"]
     arguments += ["--out", str(tmp_path / "index"), "--encoder", "toyklip"]
-    assert distributed_cli.main(arguments) == 2
+    assert main(arguments) == 2
     assert capsys.readouterr().err.startswith("error: unknown encoder 'toyklip' (did you mean")

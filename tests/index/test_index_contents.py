@@ -281,7 +281,7 @@ def test_fresh_vectors_leave_the_old_regions_until_there_are_new_ones(
 def test_the_service_indexes_a_folder_again_only_for_what_is_new(
     made, work, encoder, segmenter, done, monkeypatch
 ):
-    from regionlab.service.__main__ import build_own
+    from regionlab.service.server import build_own
 
     monkeypatch.setattr(paths, "DATA", work / "data")
     monkeypatch.setattr(segmenter, "everything", FEW)

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from regionlab.cli import main
 from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
@@ -20,7 +21,7 @@ from regionlab.index.staging import lock_index
 from regionlab.index.tables import IndexFolderError, read_manifest, write_manifest
 from regionlab.index.update import remove_images, update_index
 from regionlab.index.vectors import digest_sample
-from regionlab.index.verify import main, verify_index
+from regionlab.index.verify import verify_index
 from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder
 from regionlab.util.files import hash_file
@@ -330,20 +331,20 @@ def test_large_jpegs_are_read_again_as_they_were_for_the_index(tmp_path, monkeyp
 
 
 def test_the_command_says_what_it_finds(index, capsys):
-    assert main([str(index)]) == 0
+    assert main(["verify", str(index)]) == 0
     assert capsys.readouterr().out.endswith(f"{index}: nothing wrong\n")
     (index / "failures.csv").unlink()
     (index / "region_failures.csv").unlink()
-    assert main([str(index), "--quick"]) == 1
+    assert main(["verify", str(index), "--quick"]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("failures.csv: missing. Build the index again")
     assert lines[-1] == f"{index}: 2 findings"
 
 
 def test_the_command_compares_vectors_when_given_the_model(index, encoder_file, capsys):
-    assert main([str(index), "--encoder", f"toyclip/{encoder_file}"]) == 0
-    assert main([str(index), "--encoder", "toyclip/untrained"]) == 2
-    assert main([str(index), "--encoder", "nothing"]) == 2
+    assert main(["verify", str(index), "--encoder", f"toyclip/{encoder_file}"]) == 0
+    assert main(["verify", str(index), "--encoder", "toyclip/untrained"]) == 2
+    assert main(["verify", str(index), "--encoder", "nothing"]) == 2
     assert "error: unknown encoder 'nothing'" in capsys.readouterr().err
 
 
@@ -353,13 +354,13 @@ def test_the_command_takes_padding_and_precision(tmp_path, encoder_file, capsys)
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (60, 24), "red").save(tmp_path / "photos" / "1.png")
     folder = str(build_index(load_folder(tmp_path / "photos"), encoder, tmp_path / "index").folder)
-    assert main([folder, "--encoder", name]) == 2
+    assert main(["verify", folder, "--encoder", name]) == 2
     assert "is by toyclip" in capsys.readouterr().err
     more = ["--encoder", name, "--padding", "target", "--precision", "fp32"]
-    assert main([folder, *more]) == 0
+    assert main(["verify", folder, *more]) == 0
 
 
 def test_the_command_runs_as_a_module(tmp_path):
-    command = [sys.executable, "-m", "regionlab.index.verify", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-m", "regionlab.cli", "verify", str(tmp_path / "nowhere")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1 and "no index at" in ended.stdout

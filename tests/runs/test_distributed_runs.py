@@ -9,14 +9,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from regionlab.runs import runner as runs
+from regionlab.cli import main
 from regionlab.runs.ray_cluster import open_cluster
 from regionlab.util import paths
 
 MEET = """
 import time
 from pathlib import Path
-from regionlab import records
+from regionlab.runs import record as records
 
 Path(f"../data/{seed}").touch()
 for _ in range(1200):  # two minutes, if the other does not run at the same time
@@ -66,7 +66,7 @@ def finished(cluster, tmp_path_factory):
         )
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            code = runs.main(["tiny", "--ray"])
+            code = main(["run", "tiny", "--ray"])
         yield code, printed.getvalue(), root
     shutil.rmtree(root, ignore_errors=True)
 

@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from regionlab.cli import main
 from regionlab.runs import runner as execution
 from regionlab.runs import runner as runs
 from regionlab.runs.profiles import check_value, load_profile, read_notebook, read_parameters
@@ -16,7 +17,7 @@ from regionlab.runs.record import Record
 from regionlab.util import paths
 
 SAVE = """
-from regionlab import records
+from regionlab.runs import record as records
 from regionlab.util.progress import progress
 
 record = records.current()
@@ -66,7 +67,7 @@ def run_command(*arguments):
     """Run the command line here and return (exit code, what it printed)."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        code = runs.main(arguments)
+        code = main(["run", *arguments])
     return code, printed.getvalue()
 
 
@@ -558,7 +559,7 @@ def test_the_same_name_is_read_as_each_notebook_declares_it(workspace):
 def test_a_name_set_twice_is_a_sweep(workspace):
     write_notebook("one", DEFAULTS)
     write_profile("notebooks: [{notebook: one}]")
-    given = ("--set", "root=[a]", "--set", "root=b", "k=1", "k=[2, 3]")
+    given = ("--set", "root=[a]", "--set", "root=b", "--set", "k=1", "--set", "k=[2, 3]")
     code, printed = run_command("tiny", "--dry-run", *given)
     assert code == 0
     assert printed.count("root = '[a]'") == printed.count("root = 'b'") == 3

@@ -6,18 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.main import get_command
 
 from regionlab import load_collection
+from regionlab.cli import app
 from regionlab.compose.cli import _read_arguments as read_compose
 from regionlab.compose.files import TrainedParts
 from regionlab.compose.stages import Stages
 from regionlab.data.images import list_images, read_image, write_image
 from regionlab.data.prompts import Box, Selection
-from regionlab.index import on_ray as distributed_cli
 from regionlab.models.weights import find_own_file, find_sam_weights, find_weights
 from regionlab.runs.profiles import find_profile
 from regionlab.search.engine import find_place
-from regionlab.service.__main__ import parse_arguments
 from regionlab.util import paths
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
@@ -77,13 +77,17 @@ def test_a_profile_is_found_at_home(home):
     assert find_profile("~/mine.yaml") == home / "mine.yaml"
 
 
+def read_options(name, *arguments):
+    """Return the options of a command as it gets them."""
+    return get_command(app).commands[name].make_context(name, list(arguments)).params
+
+
 def test_command_lines_take_home_where_the_shell_leaves_it(home):
-    build = ["build", "--dataset", "folder", "--root=~/pics", "--out=~/index"]
-    built = distributed_cli._read_arguments(build)
+    built = read_options("index", "~/pics", "--out=~/index")
     trained = read_compose(["train", "--data", "cirr", "--root=~/pics", "--folder=~/parts"])
-    served = parse_arguments(["--images=~/pics"])
-    assert {built.root, trained.root, served.images} == {home / "pics"}
-    assert (built.out, trained.folder) == (home / "index", home / "parts")
+    served = read_options("serve", "--images=~/pics")
+    assert {built["folder"], trained.root, served["images"]} == {home / "pics"}
+    assert (built["out"], trained.folder) == (home / "index", home / "parts")
 
 
 @pytest.mark.parametrize("file", sorted(paths.NOTEBOOKS.glob("*.ipynb")), ids=lambda f: f.stem)

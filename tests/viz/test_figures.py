@@ -10,31 +10,56 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from regionlab.data.images import write_image
-from regionlab.runs.record import Record
+from regionlab.runs.record import RUN_VARIABLE, current
+from regionlab.util import paths
 from regionlab.viz import charts as figures
 
 
-def test_a_figure_is_drawn_in_the_style_of_reports_and_saved(tmp_path):
-    record = Record(tmp_path)
-    record.update(notebook="nb", run="nb")
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", tmp_path)
+    monkeypatch.delenv(RUN_VARIABLE, raising=False)
+    yield current()
+    plt.close("all")
+
+
+def test_a_figure_is_drawn_in_the_style_of_reports_and_saved(record):
     with figures.figure("bars", 1, 2, size=(4, 2), caption="Two.", record=record) as axes:
         with plt.style.context("regionlab.paper"):
             style = dict(plt.rcParams)
         assert dict(plt.rcParams) == style
         axes[0].plot([0, 1])
-    plt.close(axes[0].figure)
     saved = json.loads((record.results_folder / "bars.json").read_text())
     assert saved["figure"]["caption"] == "Two."
     assert Image.open(record.results_folder / "bars.png").size == (800, 400)
 
 
-def test_a_figure_whose_drawing_fails_is_not_saved(tmp_path):
-    record = Record(tmp_path)
-    record.update(notebook="nb", run="nb")
+def test_a_figure_whose_drawing_fails_is_not_saved(record):
     with pytest.raises(KeyError), figures.figure("bars", size=(4, 2), caption="", record=record):
         raise KeyError
-    plt.close()
     assert not record.results_folder.exists()
+
+
+def test_figure_is_the_one_that_plain_lines_make(record):
+    groups = {"own": np.array([0.1, 0.2, 0.9]), "other": np.linspace(0, 1, 50)}
+    with plt.style.context("regionlab.paper"):
+        fig, axes = plt.subplots(1, 2, figsize=(5, 2), sharex=True)
+        figures.draw_histograms(axes[0], groups, label="cosine", bins=10)
+    plain = figures.save_figure(fig, "plain", record)
+    with figures.figure("made", 1, 2, size=(5, 2), caption="What is shown.", sharex=True) as axes:
+        figures.draw_histograms(axes[0], groups, label="cosine", bins=10)
+    made = plain.with_name("made.png")
+    assert made.read_bytes() == plain.read_bytes()
+    beside = json.loads(made.with_suffix(".json").read_text(encoding="utf-8"))
+    assert beside["figure"]["caption"] == beside["figure"]["alt"] == "What is shown."
+    assert len(plt.get_fignums()) == 2  # for the notebook to show
+
+
+def test_figure_keeps_the_notes_of_its_record(record):
+    record.add(collection="toybox")
+    with figures.figure("noted", size=(2, 1), caption="Nothing."):
+        pass
+    assert record.read()["extras"] == {"collection": "toybox"}
 
 
 @pytest.fixture

@@ -1,11 +1,9 @@
-"""Measure speed and write `figures/bench.json`: `python -m regionlab.bench.run [ENTRY ...]`.
+"""Measure speed and write `figures/bench.json`: `regionlab bench [ENTRY ...]`.
 
 Every ratio's two sides are measured in the same run. Entries not measured again are kept.
 """
 
-import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from regionlab.runs.record import PRIVATE, describe_device, git_state, new_record, redact_paths
+from regionlab.util.errors import InputError
 from regionlab.util.files import to_json, write_json
 from regionlab.util.paths import FIGURES
 
@@ -32,7 +31,6 @@ ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "regions": partial(_call, "bench_regions", "measure_region_encoding"),
     "combiner": partial(_call, "bench_combiner", "measure_combiner"),
     "search": partial(_call, "bench_search", "measure_search"),
-    "rerank": partial(_call, "bench_rerank", "measure_rerank"),
     "resume": partial(_call, "bench_resume", "measure_resume"),
     "memory": partial(_call, "bench_memory", "measure_memory"),
     "service": partial(_call, "bench_service", "measure_service"),
@@ -62,7 +60,7 @@ def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]
     """
     unknown = [name for name in names if name not in ENTRIES]
     if unknown:
-        raise ValueError(f"unknown entry {unknown[0]!r}; known: {', '.join(ENTRIES)}")
+        raise InputError(f"unknown entry {unknown[0]!r}; known: {', '.join(ENTRIES)}")
     content = _read(file)
     state = git_state()  # of the start: the file itself changes from here on
     for name in names or ENTRIES:
@@ -97,7 +95,7 @@ def _read(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {"record": {}, "results": {}}
     except (ValueError, KeyError, TypeError) as e:
-        raise ValueError(f"{file} is not a file of benchmarks: {e!r}; remove it") from e
+        raise InputError(f"{file} is not a file of benchmarks: {e!r}; remove it") from e
 
 
 def describe_ratios(results: Mapping[str, Mapping[str, Any]]) -> str:
@@ -119,23 +117,3 @@ def _list_ratios(results: Mapping[str, Any], entry: str = "") -> Iterator[tuple[
         elif "ratio_" in f"{entry} {name}" or "_vs_" in f"{entry} {name}":
             low, high = measure["range"]
             yield entry, name, f"{measure['value']:.2f}", f"{low:.2f} to {high:.2f}"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure from the command line; return 0, or 2 if refused."""
-    parser = argparse.ArgumentParser("regionlab.bench.run", description=__doc__.partition(":")[0])
-    parser.add_argument(
-        "entries", nargs="*", metavar="ENTRY", help=f"one of: {', '.join(ENTRIES)}; all by default"
-    )
-    options = parser.parse_args(arguments)
-    try:
-        content = run_bench(options.entries, file=FILE)
-    except ValueError as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    print(describe_ratios(content["results"]))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

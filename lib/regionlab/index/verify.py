@@ -1,8 +1,6 @@
-"""Say what is wrong with an index: `python -m regionlab.index.verify FOLDER [--encoder NAME]`."""
+"""Say what is wrong with an index, and what to do about it."""
 
-import argparse
-import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
@@ -339,40 +337,3 @@ def _check_sample(index: Index, encoder: Encoder) -> Iterator[Finding]:
             f"{least}), the first: that of {first}, {cosines[wrong[0]]:.5f}"
         )
         yield damage("image_vectors.npy", what)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Verify from the command line; return 0 if no harm was found, 1 if some, 2 if refused."""
-    parser = argparse.ArgumentParser("regionlab.index.verify", description=__doc__.split(":")[0])
-    parser.add_argument("folder", help="the index")
-    parser.add_argument("--encoder", help="name of its model: embed some images again and compare")
-    parser.add_argument(
-        "--precision", default="auto", choices=("auto", "bf16", "fp32"), help="of the model"
-    )
-    parser.add_argument(
-        "--padding", default="none", choices=("none", "target", "square"),
-        help="of long images, as the index was made",
-    )  # fmt: skip
-    parser.add_argument("--quick", action="store_true", help="do not decode masks or read images")
-    options = parser.parse_args(arguments)
-    try:
-        encoder = None
-        if options.encoder:
-            from regionlab.models.registry import load_encoder  # late: the rest needs no model
-
-            encoder = load_encoder(
-                options.encoder, precision=options.precision, padding=options.padding
-            )
-        found = verify_index(options.folder, encoder=encoder, quick=options.quick)
-    except (ValueError, RuntimeError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    for finding in found:
-        print(finding)
-    harm = sum(finding.harm for finding in found)
-    print(f"{options.folder}: {harm} findings" if harm else f"{options.folder}: nothing wrong")
-    return 1 if harm else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -18,6 +18,7 @@ from regionlab.runs.profiles import Profile, Run
 from regionlab.runs.ray_cluster import check_capacity, open_cluster
 from regionlab.runs.runner import Outcome, check_kernel
 from regionlab.util import paths
+from regionlab.util.errors import InputError
 
 GOODBYE_SECONDS = 30.0  # for interrupted notebooks to close their records
 
@@ -59,7 +60,7 @@ def run_profile_with_ray(
         If there is no Ray or no such cluster, or none of its machines has room for a run.
     """
     if cpus_per_run < 1 or gpus_per_run < 0:
-        raise ValueError(
+        raise InputError(
             f"a run needs at least 1 processor and 0 GPUs, got {cpus_per_run} and {gpus_per_run}"
         )
     outcomes: dict[str, Outcome] = {}

@@ -34,6 +34,7 @@ import nbformat
 import yaml
 
 from regionlab.util import paths
+from regionlab.util.errors import InputError
 
 
 class Written(str):
@@ -89,7 +90,7 @@ def read_yaml(text: str) -> Any:
         return yaml.load(text, _Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, ValueError) as e:
         quotes = "text that holds : # [ ] { } or starts with one of @ * & ! % - needs quotes"
-        raise ValueError(f"{e}\n({quotes})") from e
+        raise InputError(f"{e}\n({quotes})") from e
 
 
 def plain(value: Any) -> Any:
@@ -165,7 +166,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
             warnings.simplefilter("ignore", nbformat.warnings.MissingIDFieldWarning)
             return nbformat.read(path, as_version=4)
     except Exception as e:  # nbformat raises whatever its parsers and validators raise
-        raise ValueError(f"{path.name} is not a notebook: {e}") from e
+        raise InputError(f"{path.name} is not a notebook: {e}") from e
 
 
 def read_parameters(notebook: nbformat.NotebookNode) -> dict[str, Parameter]:
@@ -180,9 +181,9 @@ def read_parameters(notebook: nbformat.NotebookNode) -> dict[str, Parameter]:
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1 or tagged[0].cell_type != "code":
         kinds = ", ".join(cell.cell_type for cell in tagged) or "none"
-        raise ValueError(f"needs exactly one code cell tagged 'parameters', found {kinds}")
+        raise InputError(f"needs exactly one code cell tagged 'parameters', found {kinds}")
     if any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
-        raise ValueError("is an executed copy: it has a cell tagged 'injected-parameters'")
+        raise InputError("is an executed copy: it has a cell tagged 'injected-parameters'")
     return _parse_cell(tagged[0].source)
 
 
@@ -190,13 +191,13 @@ def _parse_cell(source: str) -> dict[str, Parameter]:
     try:
         statements = ast.parse(source).body
     except SyntaxError as e:
-        raise ValueError(f"parameters cell, line {e.lineno}: {e.msg}") from e
+        raise InputError(f"parameters cell, line {e.lineno}: {e.msg}") from e
     comments = _comments_by_line(source)
     parameters = {}
     for statement in statements:
         name, default = _literal_assignment(statement)
         if name in parameters:
-            raise ValueError(f"parameters cell assigns {name!r} twice")
+            raise InputError(f"parameters cell assigns {name!r} twice")
         parameters[name] = Parameter(name, default, comments.get(statement.end_lineno, ""))
     return parameters
 
@@ -207,13 +208,13 @@ def _literal_assignment(statement: ast.stmt) -> tuple[str, Any]:
         case ast.Assign(targets=[ast.Name(id=name)], value=value):
             pass
         case _:
-            raise ValueError(f"{where} is not `name = literal`")
+            raise InputError(f"{where} is not `name = literal`")
     try:
         default = ast.literal_eval(value)
     except ValueError as e:
-        raise ValueError(f"{where} is not a literal: compute it in a later cell") from e
+        raise InputError(f"{where} is not a literal: compute it in a later cell") from e
     if not is_json(default):
-        raise ValueError(f"{where} is not text, a finite number, a bool, None, a list or a dict")
+        raise InputError(f"{where} is not text, a finite number, a bool, None, a list or a dict")
     return name, default
 
 
@@ -255,7 +256,7 @@ def check_value(parameter: Parameter, value: Any) -> None:
     if fits(value, parameter.default):
         return
     kind = type(parameter.default).__name__
-    raise ValueError(
+    raise InputError(
         f"parameter {parameter.name!r} must be like its default {parameter.default!r} ({kind}), "
         f"got {type(value).__name__} {value!r}{_advise(value, parameter.default)}"
     )
@@ -278,7 +279,7 @@ def check_names(names: Any, known: Any) -> None:
     """Raise ValueError at the first name that is not known, naming the nearest that is."""
     for name in names:
         if name not in known:
-            raise ValueError(f"unknown parameter {name!r}{_hint(name, known)}")
+            raise InputError(f"unknown parameter {name!r}{_hint(name, known)}")
 
 
 def sweep_values(value: Any, default: Any) -> list | None:
@@ -395,7 +396,7 @@ def load_profile(
     document = _read_yaml(path)
     name = str(document.get("name", path.stem))
     if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"{path.name}: name must be letters, digits, - and _, got {name!r}")
+        raise InputError(f"{path.name}: name must be letters, digits, - and _, got {name!r}")
     shared = _mapping(document.get("parameters"), f"{path.name}: parameters")
     entries = [_read_entry(item, path.name) for item in document["notebooks"]]
     _check_order(entries)
@@ -411,7 +412,7 @@ def load_profile(
 def _select(only: Sequence[str], known: Sequence[str], where: str) -> Sequence[str]:
     for name in only:
         if name not in known:
-            raise ValueError(f"{where} has no notebook {name!r}; it has {', '.join(known)}")
+            raise InputError(f"{where} has no notebook {name!r}; it has {', '.join(known)}")
     return only or known
 
 
@@ -431,23 +432,23 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         document = _mapping(read_yaml(path.read_text(encoding="utf-8")), path.name)
     except ValueError as e:
-        raise ValueError(f"{path.name} is not YAML: {e}") from e
+        raise InputError(f"{path.name} is not YAML: {e}") from e
     _check_keys(document, PROFILE_KEYS, path.name)
     if not isinstance(document.get("notebooks"), list) or not document["notebooks"]:
-        raise ValueError(f"{path.name}: notebooks must be a list with at least one entry")
+        raise InputError(f"{path.name}: notebooks must be a list with at least one entry")
     return document
 
 
 def _read_entry(item: Any, where: str) -> dict[str, Any]:
     if not isinstance(item, dict) or not isinstance(item.get("notebook"), str):
-        raise ValueError(f"{where}: an entry must be like {{notebook: NAME}}, got {item!r}")
+        raise InputError(f"{where}: an entry must be like {{notebook: NAME}}, got {item!r}")
     name = item["notebook"]
     _check_keys(item, ENTRY_KEYS, name)
     if not re.fullmatch(r"[\w-]+", name):
-        raise ValueError(f"{where}: notebook is a name without folder or .ipynb, got {name!r}")
+        raise InputError(f"{where}: notebook is a name without folder or .ipynb, got {name!r}")
     needs = plain(item.get("needs")) or []
     if not isinstance(needs, list):
-        raise ValueError(f"{name}: needs must be a list of notebooks, got {needs!r}")
+        raise InputError(f"{name}: needs must be a list of notebooks, got {needs!r}")
     parameters = _mapping(item.get("parameters"), f"{name}: parameters")
     return {"notebook": name, "needs": tuple(needs), "parameters": parameters}
 
@@ -457,10 +458,10 @@ def _check_order(entries: Sequence[Mapping[str, Any]]) -> None:
     for entry in entries:
         name = entry["notebook"]
         if name in seen:
-            raise ValueError(f"{name} is listed twice: list values to run it more than once")
+            raise InputError(f"{name} is listed twice: list values to run it more than once")
         for need in entry["needs"]:
             if need not in seen:
-                raise ValueError(f"{name} needs {need!r}, which is not listed before it")
+                raise InputError(f"{name} needs {need!r}, which is not listed before it")
         seen.append(name)
 
 
@@ -469,7 +470,7 @@ def _declared(name: str) -> dict[str, Parameter]:
     try:
         return read_parameters(notebook)
     except ValueError as e:
-        raise ValueError(f"{name}: {e}") from e
+        raise InputError(f"{name}: {e}") from e
 
 
 def _expand(
@@ -494,7 +495,7 @@ def _expand(
             for values in itertools.product(*choices.values())
         ]
     except ValueError as e:
-        raise ValueError(f"{name}: {e}") from e
+        raise InputError(f"{name}: {e}") from e
     defaults = {key: parameter.default for key, parameter in declared.items()}
     runs = [
         Run(name, _run_name(name, varying, c), {**defaults, **c}, declared, entry["needs"])
@@ -529,7 +530,7 @@ def _choices(
         for one in choices[key]:
             check_value(declared[key], one)
         if not choices[key]:
-            raise ValueError(f"parameter {key!r} is an empty sweep")
+            raise InputError(f"parameter {key!r} is an empty sweep")
     return choices, swept
 
 
@@ -546,7 +547,7 @@ def _run_name(notebook: str, varying: Sequence[str], values: Mapping[str, Any]) 
 def _check_distinct(runs: Sequence[Run]) -> None:
     name, count = Counter(run.name.casefold() for run in runs).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"{count} runs of a sweep would share the folder {name!r}")
+        raise InputError(f"{count} runs of a sweep would share the folder {name!r}")
 
 
 def _timeout(document: Mapping[str, Any]) -> float | None:
@@ -554,7 +555,7 @@ def _timeout(document: Mapping[str, Any]) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e9:
-        raise ValueError(f"timeout_s must be a positive number of seconds, got {value!r}")
+        raise InputError(f"timeout_s must be a positive number of seconds, got {value!r}")
     return float(value)
 
 
@@ -562,11 +563,11 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
     if plain(value) is None:
         return {}
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ValueError(f"{where} must be `key: value` pairs, got {value!r}")
+        raise InputError(f"{where} must be `key: value` pairs, got {value!r}")
     return value
 
 
 def _check_keys(mapping: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
     for key in mapping:
         if key not in allowed:
-            raise ValueError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}")
+            raise InputError(f"{where}: unknown key {key!r}; allowed: {', '.join(allowed)}")

@@ -190,18 +190,19 @@ class Record:
         return path
 
 
-def current() -> Record:
+def current(*, fresh: bool = True) -> Record:
     """Return the record of the run this notebook is part of.
 
     Without the runner the record is `data/runs/interactive/<notebook>`, or `untitled`
-    where Jupyter does not tell the notebook's name.
+    where Jupyter does not tell the notebook's name; `fresh` begins that one anew.
     """
     if folder := os.environ.get(RUN_VARIABLE):
         return Record(Path(folder))
     name = Path(os.environ.get("JPY_SESSION_NAME", "untitled")).stem
     record = Record(paths.RUNS / "interactive" / name)
-    fresh = new_record(name, run=name, profile="interactive")
-    record.update(**{**fresh, "status": "interactive"})
+    if fresh or not record.file.exists():
+        begun = new_record(name, run=name, profile="interactive")
+        record.update(**{**begun, "status": "interactive"})
     return record
 
 

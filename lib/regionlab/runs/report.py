@@ -526,7 +526,7 @@ def make_gallery(
     """
     parts = [
         f"# Figures and results: {profile}\n",
-        f"Written by `python -m regionlab.runs.runner {profile}`; edits here are lost.\n",
+        f"Written by `regionlab run {profile}`; edits here are lost.\n",
     ]
     for path, runs in notebooks.items():
         title, subtitle = read_question(path)

@@ -1,4 +1,4 @@
-"""Run the notebooks of a profile, strictly, each with a record: `python -m regionlab.runs.runner`.
+"""Run the notebooks of a profile, strictly, each with a record: `regionlab run`.
 
 Nothing runs before the complete profile is checked: every notebook has one parameters
 cell, every parameter is known to it and of the right type. Each run leaves its executed
@@ -6,7 +6,6 @@ notebook, an HTML page, results and `record.json` in `data/runs/<profile>/<run>/
 start in `notebooks/`, as JupyterLab's do. A failed notebook stops only those that need it.
 """
 
-import argparse
 import contextlib
 import hashlib
 import json
@@ -15,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from tqdm import tqdm
 from traitlets.config import Config
 
 from regionlab.runs.profiles import Profile, Run, find_profile, load_profile, read_notebook
-from regionlab.runs.ray_cluster import ClusterError
 from regionlab.runs.record import (
     RUN_VARIABLE,
     Record,
@@ -43,6 +41,7 @@ from regionlab.runs.report import (
     write_html,
 )
 from regionlab.util import paths
+from regionlab.util.errors import InputError
 from regionlab.util.files import write_text
 from regionlab.util.paths import find_places
 
@@ -56,12 +55,12 @@ def check_kernel() -> None:
     try:
         program = KernelSpecManager().get_kernel_spec(KERNEL).argv[0]
     except NoSuchKernel as e:
-        raise ValueError(f"no Jupyter kernel {KERNEL!r}: install ipykernel here") from e
+        raise InputError(f"no Jupyter kernel {KERNEL!r}: install ipykernel here") from e
     here = Path(sys.executable).parent.resolve()
     # a bare name stands for the running interpreter: jupyter_client puts that in its place
     bare = ("python", "python3", f"python3.{sys.version_info.minor}")
     if program not in bare and Path(program).parent.resolve() != here:
-        raise ValueError(f"kernel {KERNEL!r} starts {program}, not {sys.executable}")
+        raise InputError(f"kernel {KERNEL!r} starts {program}, not {sys.executable}")
 
 
 def execute(run: Run, executed: Path, *, timeout_s: float | None = None) -> None:
@@ -367,71 +366,50 @@ def _read_settings(items: Sequence[str]) -> dict[str, list[str]]:
     for item in items:
         name, equals, text = item.partition("=")
         if not equals:
-            raise ValueError(f"--set takes name=value, got {item!r}")
+            raise InputError(f"--set takes name=value, got {item!r}")
         settings.setdefault(name, []).append(text)
     return settings
 
 
-def _read_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        "regionlab.runs.runner", description=__doc__.partition("\n")[0]
-    )
-    parser.add_argument("profile", help="a YAML file, or the bare name of one in notebooks/")
-    parser.add_argument("--only", nargs="+", action="extend", default=[], metavar="NOTEBOOK")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="NAME=VALUE",
-        help="parameters that differ from the profile: text as it is, all else as in YAML; given "
-        "twice, both are run; results then stay in data/runs/",
-    )
-    parser.add_argument("--resume", action="store_true", help="keep what succeeded unchanged")
-    side = "run what does not need each other side by side, on this machine or a Ray cluster"
-    parser.add_argument("--ray", nargs="?", const="", metavar="ADDRESS", help=side)
-    parser.add_argument("--cpus", type=int, default=1, help="with --ray: processors of a run")
-    parser.add_argument("--gpus", type=float, default=0, help="with --ray: GPUs of a run")
-    parser.add_argument("--dry-run", action="store_true", help="check and list, run nothing")
-    return parser.parse_args(arguments)
+def run_and_report(
+    name: str,
+    *,
+    only: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    run: Callable[[Profile], list[Outcome]] | None = None,
+    dry_run: bool = False,
+) -> int:
+    """Run a profile by name and write its reports; return 0, or 1 if a notebook failed.
 
+    Parameters
+    ----------
+    name, only
+        As for `find_profile` and `load_profile`.
+    changes
+        NAME=VALUE each, parameters unlike the profile's; results then stay in `data/runs/`.
+    run
+        Runs the notebooks; by default `run_profile`, one after another.
+    dry_run
+        Check and list, run nothing.
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a profile from the command line; return 0, or 1 if a notebook failed, 2 if refused."""
-    options = _read_arguments(arguments)
+    Raises
+    ------
+    InputError
+        If the profile or a change is refused.
+    """
     try:
-        path = find_profile(options.profile)
-        settings = _read_settings(options.set)
-        profile = load_profile(path, only=options.only, settings=settings)
+        path = find_profile(name)
+        profile = load_profile(path, only=only, settings=_read_settings(changes))
         complete = load_profile(path)
         check_kernel()
-    except (ValueError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    if options.dry_run:
+    except OSError as e:
+        raise InputError(str(e)) from e
+    if dry_run:
         print(describe(profile))
         return 0
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # we report its errors
-    try:
-        outcomes = _run_as_asked(profile, options)
-    except (ClusterError, ValueError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
-        return 130
+    outcomes = (run or run_profile)(profile)
     return max(_report(complete, outcomes, profile.as_written), _summarise(outcomes))
-
-
-def _run_as_asked(profile: Profile, options: argparse.Namespace) -> list[Outcome]:
-    if options.ray is None:
-        return run_profile(profile, resume=options.resume)
-    from regionlab.runs.parallel import run_profile_with_ray  # late: it is built on this
-
-    kinds = {"cpus_per_run": options.cpus, "gpus_per_run": options.gpus}
-    return run_profile_with_ray(
-        profile, resume=options.resume, address=options.ray or None, **kinds
-    )
 
 
 def _report(profile: Profile, outcomes: Sequence[Outcome], as_written: bool) -> int:
@@ -454,7 +432,3 @@ def _summarise(outcomes: Sequence[Outcome]) -> int:
         names = ", ".join(f"{outcome.run.name} ({outcome.status})" for outcome in bad)
         print(f"{len(bad)} of {len(outcomes)} did not succeed: {names}", file=sys.stderr)
     return 1 if bad else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

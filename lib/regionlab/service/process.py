@@ -41,7 +41,7 @@ def run_service(folder: Path, *, batch: int) -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "regionlab.service", "--index", str(folder)]
+    command = [sys.executable, "-m", "regionlab.cli", "serve", "--index", str(folder)]
     command += ["--port", str(port), "--batch", str(batch)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)

@@ -5,14 +5,30 @@ that sends half its headers, never reads its answer or never ends its body stays
 """
 
 import asyncio
+import gc
+import logging
+import signal
+import sys
 from collections import Counter
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from regionlab.service.limits import Limits
+from regionlab.util import paths
+
+if TYPE_CHECKING:
+    from regionlab.index.index import Index
+    from regionlab.models.encoder import Encoder
+    from regionlab.models.segmenter import Segmenter
+
+log = logging.getLogger("regionlab.service")
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 MAX_HEADERS = 2**15  # bytes of a request's headers
 MAX_LINES = 100  # headers of a request
@@ -22,6 +38,84 @@ KEEP_ALIVE = 5  # seconds between two requests of a connection
 LINGER = 10  # seconds to send the rest of a request that was answered before its end
 WRITING = 15  # seconds in which a client must take at least a part of its answer
 LEAST_TAKEN = 2**14  # bytes of that part
+
+
+def serve(
+    *,
+    index: Path | None = None,
+    images: Path | None = None,
+    encoder: str = "toyclip",
+    segmenter: str = "toysam",
+    device: str = "auto",
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    names: Sequence[str] = (),
+    seconds: float = 60,
+    batch: int = 32,
+) -> None:
+    """Load the models once, open or build the index, and answer requests until interrupted.
+
+    Parameters
+    ----------
+    index, images
+        An index, or a folder of images, indexed on first use; Toybox's test split if neither.
+    encoder, segmenter, device
+        As for `load_encoder` and `load_segmenter`.
+    host, port
+        Where it listens; "0.0.0.0" lets other machines in.
+    names
+        By which it may be called, beside those of this machine.
+    seconds
+        Most for a request.
+    batch
+        Most that is encoded at once.
+    """
+    from regionlab.index.index import open_index
+    from regionlab.models.registry import load_encoder, load_segmenter
+    from regionlab.service.app import create_app
+
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    log.setLevel(logging.INFO)
+    opened = open_index(index) if index else None
+    model = load_encoder(encoder, device=device)
+    finder = load_segmenter(segmenter, device=device)
+    opened = opened or build_own(images, model, finder)
+    local = host in LOOPBACK
+    app = create_app(
+        opened,
+        model,
+        finder,
+        limits=Limits(seconds=seconds),
+        hosts=[*LOOPBACK, *names] if local else names or None,
+        batch=batch,
+    )
+    log.info("%r at http://%s:%d", opened, host, port)
+    # uvicorn sends itself the signal again once it has stopped: that is no failure
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    config = configure(
+        app,
+        host=host,
+        port=port,
+        access_log=False,  # ours has the times
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+    # What is loaded stays: to look through it for garbage at each large request would take
+    # longer than the request, and everybody would wait.
+    gc.collect()
+    gc.freeze()
+    uvicorn.Server(config).run()
+
+
+def build_own(images: Path | None, encoder: "Encoder", segmenter: "Segmenter") -> "Index":
+    """Return the index of a folder of pictures, or of Toybox; built where it is not there yet."""
+    from regionlab.data.registry import load_collection
+    from regionlab.index.build import build_index
+
+    collection = load_collection("folder", images) if images else load_collection("toybox")
+    folder = paths.index_folder(collection.name, collection.split, encoder.name, "regions")
+    log.info("the index is %s; the first time it takes a while to build", folder)
+    return build_index(collection, encoder, folder, segmenter=segmenter)
 
 
 def configure(app: FastAPI, **options: Any) -> uvicorn.Config:

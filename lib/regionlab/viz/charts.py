@@ -1,4 +1,4 @@
-"""Figures of the audit: verdicts by paper, the papers' values beside the measured ones."""
+"""Charts and image panels on matplotlib Axes, and `figure`, which makes and saves one."""
 
 import os
 import warnings
@@ -25,7 +25,6 @@ from regionlab.studies.ratings import SCALE
 from regionlab.util.lettering import show_entry, show_lines, show_name, show_names, write_plainly
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -103,7 +102,7 @@ def figure(
     with plt.style.context("regionlab.paper"):
         fig, axes = plt.subplots(rows, columns, figsize=size, **options)
         yield axes
-    save_figure(fig, name, record or current(), caption=caption)
+    save_figure(fig, name, record or current(fresh=False), caption=caption)
 
 
 RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion

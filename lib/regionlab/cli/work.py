@@ -1,0 +1,85 @@
+"""`regionlab serve`, `run`, `compose`, `bench`, `models`: what is done with indexes and models."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regionlab.cli.app import Address, Cpus, Device, Gpus, Ray, app, option, path_option
+from regionlab.util.errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command(epilog="Example: regionlab serve --images photos --encoder ViT-B-32/openai")
+def serve(
+    index: Annotated[Path | None, path_option("An index; Toybox's if not given.")] = None,
+    images: Annotated[Path | None, path_option("Images, indexed on first use.")] = None,
+    encoder: Annotated[str, option("Such as ViT-B-32/openai.")] = "toyclip",
+    segmenter: Annotated[str, option("toysam, vit_b, ...")] = "toysam",
+    device: Device = "auto",
+    host: Annotated[str, option("0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, option("Where it listens.")] = 8000,
+    name: Annotated[list[str] | None, option("By which it may be called; repeatable.")] = None,
+    seconds: Annotated[float, option("Most for a request.")] = 60,
+    batch: Annotated[int, option("Most that is encoded at once.")] = 32,
+) -> None:
+    """Serve the page and the API to search an index with, until interrupted."""
+    if index and images:
+        raise InputError("--index and --images exclude each other")
+    from regionlab.util.extras import import_extra
+
+    for package in ("fastapi", "uvicorn", "httptools", "multipart"):
+        import_extra(package, "serve")
+    from regionlab.service.server import serve as run
+
+    run(
+        index=index, images=images, encoder=encoder, segmenter=segmenter, device=device,
+        host=host, port=port, names=name or [], seconds=seconds, batch=batch,
+    )  # fmt: skip
+
+
+@app.command(epilog="Example: regionlab run toybox --only 01_build_index --set seed=1")
+def run(
+    profile: Annotated[str, typer.Argument(help="A YAML file, or its bare name in notebooks/.")],
+    only: Annotated[list[str] | None, option("This notebook alone; repeatable.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        option(
+            "NAME=VALUE, a parameter unlike the profile's; repeatable, and a name given twice is a "
+            "sweep. Results then stay in data/runs/.",
+            "--set",
+        ),
+    ] = None,  # fmt: skip
+    resume: Annotated[bool, option("Keep what succeeded unchanged.", "--resume")] = False,
+    ray: Ray = False,
+    address: Address = None,
+    cpus: Cpus = 1,
+    gpus: Gpus = 0,
+    dry_run: Annotated[bool, option("Check and list, run nothing.", "--dry-run")] = False,
+) -> None:
+    """Run the notebooks of a profile, each with a record, and draw reports and figures."""
+    from functools import partial
+
+    from regionlab.runs.runner import run_and_report, run_profile
+
+    way = partial(run_profile, resume=resume)
+    if ray or address:
+        from regionlab.runs.parallel import run_profile_with_ray
+
+        kinds = {"cpus_per_run": cpus, "gpus_per_run": gpus}
+        way = partial(run_profile_with_ray, resume=resume, address=address, **kinds)
+    code = run_and_report(profile, only=only or [], changes=changes or [], run=way, dry_run=dry_run)
+    raise typer.Exit(code)
+
+
+@app.command(epilog="Example: regionlab bench search cold_start")
+def bench(
+    entries: Annotated[list[str] | None, typer.Argument(help="All if none is named.")] = None,
+) -> None:
+    """Measure speed, as ratios within one run, and write figures/bench.json."""
+    from regionlab.bench import run as benchmarks
+
+    content = benchmarks.run_bench(entries or [], file=benchmarks.FILE)
+    print(benchmarks.describe_ratios(content["results"]))
