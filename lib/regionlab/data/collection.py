@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from regionlab.data.images import find_images, is_sideways, read_image, turn_mask
-from regionlab.data.listing import is_hidden, is_text, readable_images, suffix_of
-from regionlab.data.masks import rle_to_mask, segmentation_to_rle
+from regionlab.data.images import read_image
+from regionlab.data.listing import find_images, is_hidden, is_text, readable_images, suffix_of
+from regionlab.data.masks import is_sideways, rle_to_mask, segmentation_to_rle, turn_mask
 from regionlab.util.errors import InputError
 
 # What every table must hold; loaders add columns of their own.
@@ -257,16 +257,13 @@ def _first(values: pd.Series, n: int = 5) -> str:
     return f"{shown} and {len(values) - n:,} more" if len(values) > n else shown
 
 
-# --- folders of images, and of classes ---
-
-
 def load_folder(root: Path | str) -> Collection:
     """Load every image under a folder, nested ones included.
 
     No image is opened: sizes stay -1 until an index is built. An image's id comes from
     its path, so it stays the same when other images come or go. What looks like an image or
     a film and is left out is listed in `skipped`, see `listing.list_files`. Raises as
-    `images.find_images` does.
+    `listing.find_images` does.
     """
     root = Path(root).expanduser()
     return _make_collection(root, *_find_paths(root))
@@ -283,7 +280,7 @@ def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None
     `find_split_folders`): the classes are those in them, and one more column, `split`, says
     which of "train", "val" and "test" an image is of.
 
-    Loads the classes named, None for all. Raises as `images.find_images` does, and InputError if
+    Loads the classes named, None for all. Raises as `listing.find_images` does, and InputError if
     there is no image in any class folder, or a class named has no folder.
     """
     root = Path(root).expanduser()

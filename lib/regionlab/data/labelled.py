@@ -249,9 +249,6 @@ def _gray_to_rgb(images: np.ndarray) -> np.ndarray:
     return np.broadcast_to(images[..., None], (*images.shape, 3))
 
 
-# --- MNIST's idx files ---
-
-
 def _find_idx(root: Path, stem: str, what: str, ndim: int) -> Path:
     names = [f"{stem}-{what}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
     below = [root / "raw", *sorted(root.glob("*/raw"))]
@@ -293,9 +290,6 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
             f"{start + math.prod(shape)} bytes, and it holds {len(data)}"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-# --- CIFAR-10's batches ---
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from PIL import features
 
+from regionlab.util.errors import InputError, MissingFileError, NotAFolderError
+from regionlab.util.paths import expand
+
 # What `images.FORMATS` reads with every Pillow: .jfif, .jpe, .pjpeg, .insp and the
 # like are JPEG by other names.
 IMAGE_SUFFIXES = (
@@ -280,3 +283,36 @@ def show(value: object) -> str:
     shown = reprlib.Repr()
     shown.maxstring = shown.maxother = 60
     return shown.repr(value)
+
+
+def find_images(root: Path | str) -> Listing:
+    """List the images under a folder, nested ones included, and what was left out and why.
+
+    See `list_files` for what is left out. Images and films of kinds that are not read,
+    by their suffix, are in `skipped` too; files that are plainly something else are not.
+
+    Raises
+    ------
+    MissingFileError, NotAFolderError, OSError, InputError
+        If `root` is not there, is a file, cannot be listed, or holds no image.
+    """
+    root = expand(root)
+    if not root.exists():
+        raise MissingFileError(f"no such folder: {root}")
+    if not root.is_dir():
+        raise NotAFolderError(f"not a folder but a file: {root}")
+    found = list_files(root, readable_images(), unread_images())
+    if not found.paths:
+        known = ", ".join(readable_images())
+        raise InputError(f"no images in {root} (looked for {known}){found.describe_skipped()}")
+    return found
+
+
+def list_images(root: Path | str) -> list[Path]:
+    """List the images under a folder, nested ones included, in a fixed order.
+
+    Sorted by the path relative to `root` with forward slashes. Raises as `find_images` does,
+    which also says what was left out.
+    """
+    root = expand(root)
+    return [root / path for path in find_images(root).paths]
