@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from regionlab.models.encoder import Vectors, find_difference, get_encoding, with_space
+from regionlab.models.spaces import Vectors, find_difference, get_encoding, with_space
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder

@@ -7,9 +7,9 @@ better. Images of equal score come in gallery order, and equal vectors score equ
 import numpy as np
 
 from regionlab.data.triplets import Triplets
-from regionlab.models.encoder import find_difference
-from regionlab.search.engine import ROUNDING
-from regionlab.search.exact import ExactEngine
+from regionlab.models.spaces import find_difference
+from regionlab.search.engine import ExactEngine
+from regionlab.search.exact import ROUNDING, rank_rows, score_rows
 from regionlab.util.checks import check_count
 
 BLOCK = 256  # queries compared with the gallery at a time
@@ -100,7 +100,7 @@ def rank_subsets(composed: np.ndarray, gallery: np.ndarray, triplets: Triplets) 
     for query, subset, own in zip(composed, triplets.queries["subset"], references, strict=True):
         rows = np.sort(triplets.rows_of(subset))
         rows = rows[rows != own]
-        ranked.append(rows[np.argsort(-_score(gallery[rows], query), kind="stable")])
+        ranked.append(rank_rows(gallery, query, rows, len(rows))[0])
     return ranked
 
 
@@ -160,11 +160,6 @@ def _check_unit(name: str, vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
-def _score(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Return (m,) cosines, such that equal vectors tie: see `engines.ExactEngine`."""
-    return np.einsum("nd,d->n", vectors, query)
-
-
 def _count_ahead(query: np.ndarray, gallery: np.ndarray, rough: np.ndarray, target: int) -> int:
     """Count the images that come before a target, by (n,) scores of a matrix product.
 
@@ -172,7 +167,7 @@ def _count_ahead(query: np.ndarray, gallery: np.ndarray, rough: np.ndarray, targ
     """
     lead = rough - rough[target]
     close = np.flatnonzero(np.abs(lead) <= ROUNDING)
-    scores = _score(gallery[close], query)
+    scores = score_rows(gallery[close], query)
     own = scores[close == target]
     ahead = (scores > own) | ((scores == own) & (close < target))
     return np.count_nonzero(lead > ROUNDING) + np.count_nonzero(ahead)

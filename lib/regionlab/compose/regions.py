@@ -13,7 +13,7 @@ from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
 
 # What is made of a region and words is in no place.
-PLACELESS = {"box": None, "size": None, "rle": None}
+PLACELESS = {"box": None, "rle": None}
 
 Compose = Callable[[np.ndarray, list[str]], np.ndarray]
 

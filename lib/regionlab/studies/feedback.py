@@ -102,9 +102,9 @@ def ask_three_ways(
     own = index.rows_of(asked)
     whole = [Query([Part(vector)]) for vector in index.vectors[own]]
     worded = [Query([Part(v, label=s)]) for v, s in zip(texts, said, strict=True)]
-    images = {"against": "images"}
+    images = {"target": "images"}
     return {
-        "region": Questions(regions, {"against": "regions"}, own),
+        "region": Questions(regions, {"target": "regions"}, own),
         "whole image": Questions(whole, images, own),
         "words": Questions(worded, images, np.full(len(own), -1)),
     }
