@@ -14,6 +14,7 @@ from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
+from regionlab.models import registry
 from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.util.errors import InputError, RegionlabError
 from regionlab.util.paths import DATA
@@ -149,13 +150,19 @@ def test_a_folder_is_indexed_and_brought_up_to_date(encoder_file, tmp_path, caps
     assert len(open_index(tmp_path / "index")) == 3
 
 
-def test_regions_are_made_with_the_images(encoder_file, tmp_path, capsys):
+def test_regions_are_made_with_the_images(encoder_file, tmp_path, monkeypatch):
     write_picture(tmp_path / "photos" / "0.png", 0)
     made = ["index", tmp_path / "photos", "--out", tmp_path / "index", "--encoder"]
     made += [f"toyclip/{encoder_file}", "--segmenter", "toysam/untrained", "--regions", "erase"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules["regionlab.models.registry"].EVERYTHING, "toysam", FEW)
-        assert main(made) == 0
+    load = registry.load_segmenter
+
+    def load_quick(*names, **options):
+        segmenter = load(*names, **options)
+        segmenter.everything = FEW
+        return segmenter
+
+    monkeypatch.setattr(registry, "load_segmenter", load_quick)
+    assert main(made) == 0
     index = open_index(tmp_path / "index")
     assert index.manifest["regions"]["encoding"] == "erase" and len(index.regions) == 3
 
