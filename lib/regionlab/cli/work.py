@@ -123,9 +123,9 @@ def _list_models() -> Iterator[tuple[str, str, Path]]:
             yield kind, name, place_of_weights(name)
 
 
-@app.command(epilog="Example: regionlab train toyclip --fresh")
+@app.command(epilog="Example: regionlab train --model toyclip --fresh")
 def train(
-    models: Annotated[list[str] | None, typer.Argument(help="All if none is named.")] = None,
+    model: Annotated[list[str] | None, option("One of them; all if not given.")] = None,
     fresh: Annotated[bool, option("Start over from random weights.", "--fresh")] = False,
     scenes: Annotated[int | None, option("To render; makes it a trial.", min=1)] = None,
     steps: Annotated[int | None, option("Of training; makes it a trial.", min=1)] = None,
@@ -135,6 +135,6 @@ def train(
 
     given = {"scenes": scenes, "steps": steps}
     changes = {key: value for key, value in given.items() if value is not None}
-    for name in models or TRAINERS:
+    for name in model or TRAINERS:
         record = train_model(name, folder=FOLDER, fresh=fresh, **changes)
         print(f"{record['file']}: {record['bytes'] / 1e6:.1f} MB, SHA-256 {record['sha256']}")
