@@ -203,13 +203,13 @@ def compare_categories(
 ) -> dict:
     """Return a - b of two methods' averages on the same queries, with its 95 % interval.
 
-    Returns `{"difference", "ci95", "n"}`; the parameters are those of `average_categories`.
+    Returns `{"value", "ci95", "n"}`; the parameters are those of `average_categories`.
     """
     differences = {category: {metric: a[category][metric] - b[category][metric]} for category in a}
     samples = [measured[metric] for measured in differences.values()]
     labels = None if groups is None else [groups[category] for category in differences]
     return {
-        "difference": _average(differences, metric),
+        "value": _average(differences, metric),
         "ci95": _bootstrap_average(samples, labels, seed, resamples),
         "n": sum(map(len, samples)),
     }
