@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from regionlab.compose.composers import create_composer
-from regionlab.compose.ranking import rank_gallery
+from regionlab.compose.protocols import rank_gallery
 from regionlab.compose.regions import search_changed_regions
 from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
