@@ -7,7 +7,8 @@ from regionlab.util.paths import ROOT
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 LISTED = dict(
     encoding=r"\*\*A region encoding\*\*", segmenter=r"\*\*A segmenter\*\*",
-    data=r"\*\*A data set\*\*", formula=r"\*\*The ranking formula\*\*", notebook=r"\*\*A notebook\*\*",
+    data=r"\*\*A data set\*\*", formula=r"\*\*The ranking formula\*\*",
+    notebook=r"\*\*A notebook\*\*",
 )  # fmt: skip
 MOST = {"encoding": 1, "segmenter": 2, "data": 3, "formula": 2, "notebook": 3}
 
