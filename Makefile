@@ -50,7 +50,7 @@ app: .venv/.stamp ## show notebook 03 as an application to one user of this mach
 	$(VENV) -m voila notebooks/03_search_by_region.ipynb --Voila.ip=127.0.0.1 $(CULL) $(ARGS)
 
 train: .venv/.stamp ## train the Toybox models
-	$(VENV) -m toybox.train $(ARGS)
+	$(VENV) -m regionlab.cli train $(ARGS)
 
 bench: .venv/.stamp ## measure speed and write figures/bench.json
 	$(VENV) -m regionlab.cli bench $(ARGS)

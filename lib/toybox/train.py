@@ -1,11 +1,9 @@
 """Train the Toybox models and the parts of composed search; write weights, records and the card."""
 
-import argparse
 import importlib.metadata
 import json
 import math
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -204,40 +202,3 @@ def write_card(folder: Path, records: Iterable[Mapping[str, Any]]) -> Path:
 def _describe_setting(value: Any) -> str:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return f"{value:,}" if number else repr(value)
-
-
-# Command
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 up")
-    return int(text)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Train from the command line; return 0, or 130 if interrupted."""
-    parser = argparse.ArgumentParser(
-        "toybox.train",
-        description="Train the Toybox models, or go on where training was cut off.",
-        epilog="With --scenes or --steps it is a trial, and goes to data/toybox/cache/trial.",
-    )
-    parser.add_argument("--model", choices=TRAINERS, help="one of them; all, if not given")
-    parser.add_argument("--fresh", action="store_true", help="start over from random weights")
-    parser.add_argument("--scenes", type=_positive, help="training scenes to render")
-    parser.add_argument("--steps", type=_positive, help="training steps, of composed ones epochs")
-    options = parser.parse_args(arguments)
-    given = {"scenes": options.scenes, "steps": options.steps}
-    changes = {key: value for key, value in given.items() if value is not None}
-    try:
-        for name in [options.model] if options.model else TRAINERS:
-            record = train_model(name, folder=FOLDER, fresh=options.fresh, **changes)
-            print(f"{record['file']}: {record['bytes'] / 1e6:.1f} MB, SHA-256 {record['sha256']}")
-    except KeyboardInterrupt:
-        print("\ninterrupted; without --fresh it goes on from its last checkpoint", file=sys.stderr)
-        return 130
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

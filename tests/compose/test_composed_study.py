@@ -169,12 +169,12 @@ def test_differences_are_over_the_same_queries(cirr, fashioniq):
     rng = np.random.default_rng(0)
     a, b = ({"": {"hit@1": rng.integers(0, 2, 12).astype(float)}} for _ in range(2))
     found = cirr.compare(a, b, "hit@1", seed=0)
-    assert found["difference"] == pytest.approx((a[""]["hit@1"] - b[""]["hit@1"]).mean())
+    assert found["value"] == pytest.approx((a[""]["hit@1"] - b[""]["hit@1"]).mean())
     sizes = {c: len(part.triplets) for c, part in fashioniq.sets.items()}
     a = {c: {"hit@10": np.ones(n)} for c, n in sizes.items()}
     b = {c: {"hit@10": np.arange(n) % 2.0} for c, n in sizes.items()}
     found = fashioniq.compare(a, b, "hit@10", seed=0)
-    assert found["difference"] == pytest.approx(1 / 2)
+    assert found["value"] == pytest.approx(1 / 2)
     assert found["ci95"][0] > 0
     assert found["n"] == 20
 
@@ -234,7 +234,7 @@ def test_the_ladder_is_composed_and_measured_rung_by_rung(encoder, cirr, tmp_pat
     assert set(study.summarise(seed=0)["sum"]) == set(study.measured["sum"][""])
     found = study.compare("sum", "image", "hit@5", seed=0)
     hits = [study.measured[name][""]["hit@5"].mean() for name in ("sum", "image")]
-    assert found["difference"] == pytest.approx(hits[0] - hits[1])
+    assert found["value"] == pytest.approx(hits[0] - hits[1])
 
 
 # From files

@@ -182,11 +182,11 @@ class Protocol(ABC):
         self, a: Mapping[str, Measured], b: Mapping[str, Measured], metric: str, *, seed: int,
         groups: Groups | None = None, resamples: int = 2000,
     ) -> dict:  # fmt: skip
-        """Return a - b of two methods' averages on the same queries: "difference", "ci95", "n"."""
+        """Return a - b of two methods' averages on the same queries: "value", "ci95", "n"."""
         samples = [a[category][metric] - b[category][metric] for category in a]
         labels = None if groups is None else [groups[category] for category in a]
         interval = _bootstrap_average(samples, labels, seed, resamples)
-        return {"difference": _average(samples), "ci95": interval, "n": sum(map(len, samples))}
+        return {"value": _average(samples), "ci95": interval, "n": sum(map(len, samples))}
 
 
 @dataclass(frozen=True)

@@ -274,7 +274,6 @@ def summarise_rounds(
         enough = {name: v for name, v in values.items() if np.count_nonzero(~np.isnan(v)) > 1}
         after = {name: mean_with_ci(v, **draws) for name, v in enough.items()}
         if "feedback" in enough:
-            gain = compare_paired(values["feedback"], values["none"], **draws)
-            after["gain"] = {"value": gain.pop("difference"), **gain}
+            after["gain"] = compare_paired(values["feedback"], values["none"], **draws)
         found.append(after)
     return found
