@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from regionlab.bench import rerank as bench_rerank
-from regionlab.bench.regions import IMAGE_SIZE
 from regionlab.bench.rerank import (
     UnpackedMasks,
     draw_index,
@@ -13,6 +12,7 @@ from regionlab.bench.rerank import (
     match_one_by_one,
     measure_rerank,
 )
+from regionlab.bench.searching import IMAGE_SIZE
 from regionlab.data.masks import rle_to_mask
 from regionlab.search.regions import search_regions
 from regionlab.search.rol import Masks

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.bench.regions import sample_regions
+from regionlab.bench.searching import sample_regions
 from regionlab.data.masks import _decode_runs, decode_runs, mask_to_rle
 from regionlab.index.index import Index
 from regionlab.index.tables import IndexFolderError

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from pycocotools import mask as coco_mask
 
-from regionlab.bench.regions import IMAGE_SIZE, sample_regions
+from regionlab.bench.searching import IMAGE_SIZE, sample_regions
 from regionlab.index.index import Index
 from regionlab.models.segmenter import Region
 from regionlab.runs.record import describe_device

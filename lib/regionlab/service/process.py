@@ -15,6 +15,9 @@ from typing import Any, BinaryIO
 
 import psutil
 
+from regionlab.index.index import Index
+from regionlab.util import paths
+
 START_SECONDS = 300  # until the service must answer
 
 
@@ -63,3 +66,30 @@ def _wait_until_ready(served: Served, log: BinaryIO) -> None:
             time.sleep(0.2)
     log.seek(0)
     raise RuntimeError(f"the service does not start: {log.read()[-2000:].decode()}")
+
+
+def prepare_index(images: int) -> Index:
+    """Return the index of so many Toybox images with regions, built where it is not there."""
+    from regionlab.index.build import build_index
+    from regionlab.index.regions import add_regions
+    from regionlab.models.registry import (
+        load_encoder,  # late: an index that is there needs no torch
+        load_segmenter,
+    )
+    from toybox import load_toybox
+    from toybox.disk import SIZES
+
+    encoder, segmenter = load_encoder(), load_segmenter()
+    collection = load_toybox(count=images)
+    count = None if images == SIZES["test"] else str(images)
+    folder = paths.index_folder("toybox", "test", count, encoder.name, "regions")
+    return add_regions(build_index(collection, encoder, folder), segmenter, encoder)
+
+
+def find_box(index: Index, row: int) -> list[float]:
+    """Return the box of an image's largest region that is not its ground, XYXY in pixels."""
+    image, regions = index.images.iloc[row], index.regions.iloc[index.regions_of(row)]
+    things = regions[regions["area"] < image["width"] * image["height"] / 2]
+    if not len(things):
+        return [0.0, 0.0, float(image["width"]), float(image["height"])]
+    return things.loc[things["area"].idxmax(), ["x0", "y0", "x1", "y1"]].astype(float).tolist()

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regionlab.bench.serving import find_box, prepare_index
 from regionlab.index.index import Index
 from regionlab.runs.record import PRIVATE, new_record, redact_paths
-from regionlab.service.process import run_service
+from regionlab.service.process import find_box, prepare_index, run_service
 from regionlab.util.files import write_json
 from regionlab.util.paths import FIGURES
 
