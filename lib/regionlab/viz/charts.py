@@ -35,12 +35,7 @@ RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion
 MARKER_AREAS = 20, 260  # areas of the smallest and largest marker, in square points
 ROUND_STYLES = {"feedback": "o-", "none": "o:", "frozen": "o-", "gain": "o-"}
 SHIFT = 0.08  # of a round, so that intervals do not cover each other
-VERDICT_COLORS = {
-    CONSISTENT: "#009E73",
-    DIFFERENT: "#E69F00",
-    IMPOSSIBLE: "#D55E00",
-    UNKNOWN: "0.75",
-}
+VERDICT_COLORS = {CONSISTENT: RIGHT, DIFFERENT: "#E69F00", IMPOSSIBLE: WRONG, UNKNOWN: "0.75"}
 NARROW = 0.03  # share of a bar that holds no label
 
 
@@ -164,7 +159,7 @@ def draw_histograms(ax: "Axes", groups: Mapping[str, np.ndarray], *, label: str,
 def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     """Draw measured quantities as bars with their 95 % intervals, groups side by side.
 
-    `groups`: group to metric to `{"value", "ci95"}`, from `mean_with_ci`; no whisker without "ci95".
+    `groups`: group to metric to `{"value", "ci95"}`, from `mean_with_ci`; no "ci95", no whisker.
     """
     metrics = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / len(groups)

@@ -61,7 +61,7 @@ def mark_region(image: np.ndarray, outline: Outline | None, side: int) -> np.nda
 
 
 def _fit_outline(outline: Outline, size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
-    """Return a mask or box of an image of `size` as a mask of its thumbnail of `small`, (h, w) each.
+    """Return a mask or box of an image of `size` as a mask of its thumbnail of `small` (h, w).
 
     ValueError if it is neither a (H, W) bool mask like its image nor a (4,) box.
     """
@@ -167,12 +167,12 @@ class ResultGrid(anywidget.AnyWidget):
         titles
             Plain text under each, such as its score; none, or one an image.
         outlines
-            For each image what matched: a mask (H, W) bool, a box (4,) XYXY in pixels, several in the
-            colours of the picker's objects (None keeps a colour unused), or None.
+            For each image what matched: a mask (H, W) bool, a box (4,) XYXY in pixels, several in
+            the colours of the picker's objects (None keeps a colour unused), or None.
         frames
             For each image a colour such as "#009E73", or None.
         liked
-            For each image whether it is liked, None if not said yet; without it there are no thumbs.
+            For each image whether it is liked, None if not said; without it there are no thumbs.
 
         Raises
         ------

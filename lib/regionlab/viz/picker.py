@@ -81,8 +81,8 @@ class RegionPicker(anywidget.AnyWidget):
     """An image on which boxes, points and words pick objects (S0, section 3).
 
     Drag a box, click inside the object, right-click outside of it, or type words. Coordinates are
-    pixels of the image, x right and y down, to a hundredth, however large it is shown. A mask depends
-    on its object's prompt alone, so a saved selection gives the same masks again. ImageError or
+    pixels of the image, x right and y down, to a hundredth, however large it is shown. A mask
+    depends on its object's prompt alone: a saved selection gives the same masks. ImageError or
     ValueError if there is no (H, W, 3) uint8 image.
 
     Parameters
