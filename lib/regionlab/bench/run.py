@@ -31,7 +31,6 @@ ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "regions": _late("searching", "measure_region_encoding"),
     "combiner": _late("indexing", "measure_combiner"),
     "search": _late("searching", "measure_search"),
-    "rerank": _late("rerank", "measure_rerank"),
     "service": _late("serving", "measure_service"),
 }
 

@@ -23,9 +23,8 @@ from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.models.segmenter import EmptyMaskError, Region, Segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.runs.record import describe_device
-from regionlab.search.autotune import recommend
-from regionlab.search.engines import build_engine
-from regionlab.search.exact import ExactEngine
+from regionlab.search.engine import ExactEngine
+from regionlab.search.engines import build_engine, recommend
 from regionlab.search.query import Query, part_from_region
 from regionlab.search.regions import search_regions
 from regionlab.studies.sampling import prompt_for_object, sample_objects
