@@ -366,12 +366,7 @@ def _sample_prompts(
 
 
 def _time_prompt(
-    index: Index,
-    segmenter: Segmenter,
-    encoder: Encoder,
-    image: np.ndarray,
-    prompt: Prompt,
-    k: int,
+    index: Index, segmenter: Segmenter, encoder: Encoder, image: np.ndarray, prompt: Prompt, k: int
 ) -> dict[str, Any]:
     """Return the seconds of each step, and whether there was a mask."""
     times = [time.perf_counter()]

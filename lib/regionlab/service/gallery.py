@@ -17,7 +17,13 @@ from regionlab.service.limits import Limits
 from regionlab.service.work import DecodeError, Decoders, Told
 from regionlab.viz.images import encode_image
 
-OUTLINE_SIDE = 256  # steps along the longer side of a picture that an outline follows
+UPLOAD = "upload-"  # ids of files that were sent begin so
+HEADER_SECONDS = 1.0  # of a processor, to read an image's header
+HEADER_COST = 8  # of each byte, beside that of a pixel: some headers are as long as the file
+THUMBNAIL = 320  # pixels of the longer side, where the page shows many
+KEPT_SIDE = 512  # thumbnails up to this size are kept in memory
+KEPT = 1024  # how many
+OUTLINE_SIDE = 256  # steps along the longer side of an image that an outline follows
 
 
 def mask_to_path(mask: np.ndarray, *, side: int = OUTLINE_SIDE) -> str:
@@ -43,11 +49,6 @@ def _drop_straight(line: np.ndarray) -> np.ndarray:
 
 def _line_to_path(points: np.ndarray) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z"
-
-
-UPLOAD = "upload-"  # ids of files that were sent begin so
-HEADER_SECONDS = 1.0  # of a processor, to read a picture's header
-HEADER_COST = 8  # of each byte, beside that of a pixel: some headers are as long as the file
 
 
 def name_upload(data: bytes) -> str:
@@ -100,11 +101,6 @@ async def _ask(decoders: Decoders, job: str, data: bytes, cost: float, seconds: 
 
 def _unreadable(reason: str) -> HTTPException:
     return HTTPException(422, f"the image cannot be read: {reason}")
-
-
-THUMBNAIL = 320  # pixels of the longer side, where the page shows many
-KEPT_SIDE = 512  # thumbnails up to this size are kept in memory
-KEPT = 1024  # how many
 
 
 class Gallery:

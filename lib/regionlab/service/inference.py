@@ -34,6 +34,9 @@ from regionlab.service.limits import Limits
 from regionlab.service.sessions import CachedRegion, Picture, Visitor, Visitors
 from regionlab.service.work import ByteBudget, Decoders, call
 
+WORKERS = 4  # threads that search
+SHOWERS = 2  # threads that read and shrink images of the collection
+
 
 class Batcher:
     """Calls a function with several items at once: all that wait when it is free again.
@@ -112,10 +115,6 @@ def _settle(future: asyncio.Future, result: Any) -> None:
         future.set_exception(result)
     else:
         future.set_result(result)
-
-
-WORKERS = 4  # threads that search
-SHOWERS = 2  # threads that read and shrink pictures of the collection
 
 
 class ModelRunner:

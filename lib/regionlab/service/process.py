@@ -23,11 +23,16 @@ from regionlab.index.index import Index
 from regionlab.runs.record import PRIVATE, new_record, redact_paths
 from regionlab.util import paths
 from regionlab.util.files import write_json
-from regionlab.util.paths import FIGURES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+SIZE = {"width": 1280, "height": 820}  # CSS pixels
+CAPTION = (
+    "The page of `make serve` on Toybox: a box on an image of the collection, the mask that SAM "
+    "finds in it, and the images whose regions are most like it, each with its score."
+)
 START_SECONDS = 300  # until the service must answer
 
 
@@ -82,10 +87,7 @@ def prepare_index(images: int) -> Index:
     """Return the index of so many Toybox images with regions, built where it is not there."""
     from regionlab.index.build import build_index
     from regionlab.index.regions import add_regions
-    from regionlab.models.registry import (
-        load_encoder,  # late: an index that is there needs no torch
-        load_segmenter,
-    )
+    from regionlab.models.registry import load_encoder, load_segmenter
     from toybox import load_toybox
     from toybox.disk import SIZES
 
@@ -103,14 +105,6 @@ def find_box(index: Index, row: int) -> list[float]:
     if not len(things):
         return [0.0, 0.0, float(image["width"]), float(image["height"])]
     return things.loc[things["area"].idxmax(), ["x0", "y0", "x1", "y1"]].astype(float).tolist()
-
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-SIZE = {"width": 1280, "height": 820}  # CSS pixels
-CAPTION = (
-    "The page of `make serve` on Toybox: a box on an image of the collection, the mask that SAM "
-    "finds in it, and the images whose regions are most like it, each with its score."
-)
 
 
 def take_screenshot(file: Path, index: Index, *, number: int = 0) -> None:
@@ -158,7 +152,7 @@ def _draw_box(page: "Page", box: Sequence[float], image) -> None:
 def main() -> int:
     """Draw the image with its record beside it; return 0, or 2 if it cannot be."""
     record = new_record("page", run="page", profile="page", parameters={"number": 10})
-    file = FIGURES / "page.png"
+    file = paths.FIGURES / "page.png"
     try:
         take_screenshot(file, prepare_index(1000), **record["parameters"])
     except (ImportError, RuntimeError, OSError) as e:

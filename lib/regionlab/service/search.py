@@ -20,6 +20,8 @@ from regionlab.service.sessions import CachedRegion, Picture, Visitor
 from regionlab.viz.images import encode_mask, object_color
 from regionlab.viz.picker import MASK_SIDE
 
+WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
+
 
 async def answer_masks(engine: ModelRunner, visitor: Visitor, form: ImageForm) -> dict[str, Any]:
     """Return the mask of each prompt, as `forms.MaskAnswer` has it, or why there is none.
@@ -49,9 +51,6 @@ def _describe_mask(found: list[CachedRegion] | str, color: str) -> dict[str, Any
         "rle": mask_to_rle(mask),
         "png": b64encode(encode_mask(mask, color, MASK_SIDE)).decode(),
     }
-
-
-WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 class _Stopwatch:

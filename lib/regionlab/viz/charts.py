@@ -171,7 +171,13 @@ def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     ax.set_xticks(range(len(metrics)), show_names(metrics))
     ax.set_ylim(0, 1)
     ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return _finish(ax)
+
+
+def _finish(ax: "Axes") -> "Axes":
+    """Put the legend beside the axes, each label once, and let no text be markup."""
+    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(entries.values(), entries, loc="upper left", bbox_to_anchor=(1, 1))
     return write_plainly(ax)
 
 
@@ -220,13 +226,11 @@ def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tu
             ax.plot(published[step], [place, place], color="0.75", linewidth=6, label="published")
         ax.plot(here[step], place, "o", color="C0", label="here")
         ax.annotate(f"{here[step]:.3g} ms", (here[step], place), (0, 6), textcoords="offset points")
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_yticks(range(len(steps)), show_names(steps))
     ax.set_ylim(len(steps) - 0.5, -0.7)
     ax.set_xscale("log")
     ax.set_xlabel("milliseconds, logarithmic")
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_train_and_test(
@@ -257,8 +261,7 @@ def draw_train_and_test(
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("accuracy")
     ax.grid(axis="x")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_gammas(
@@ -282,8 +285,7 @@ def draw_gammas(
     ax.set_xscale("log")
     ax.set(xlabel="γ, logarithmic", ylabel="accuracy", ylim=(0, 1.02))
     ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_confusion(ax: "Axes", confusion: pd.DataFrame):
@@ -339,8 +341,7 @@ def draw_tradeoff(
     ax.set_xscale("log")
     ax.set(xlabel="milliseconds a query, logarithmic", ylabel="recall, worst kind of query")
     ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def _take_front(curve: pd.DataFrame) -> pd.DataFrame:
@@ -414,9 +415,7 @@ def draw_ratings(
     ax.set_xticks(list(SCALE), [f"{rating}\n{word}" for rating, word in SCALE.items()])
     ax.set_xlabel("mean rating")
     ax.grid(axis="x")
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_counts(ax: "Axes", counts: "pd.DataFrame"):
@@ -431,8 +430,7 @@ def draw_counts(ax: "Axes", counts: "pd.DataFrame"):
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of ratings")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_verdicts(ax: "Axes", audited: pd.DataFrame):
@@ -476,5 +474,4 @@ def draw_dumbbells(ax: "Axes", measured: pd.DataFrame):
     ax.set_yticks(places, [", ".join(parts) for parts in names], fontsize=6.5)
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.grid(axis="x")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)

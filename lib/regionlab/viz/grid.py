@@ -123,14 +123,12 @@ class ResultGrid(anywidget.AnyWidget):
         images: Iterable[np.ndarray | Path | str] = (),
         titles: Iterable[str] = (),
         *,
-        outlines: "Sequence[Outline | Sequence[Outline] | None] | None" = None,
-        frames: Sequence[str | None] | None = None,
-        liked: Sequence[bool | None] | None = None,
         columns: int = 5,
         thumb: int = 160,
+        **shown: Any,
     ):
         super().__init__(columns=columns, thumb=thumb)
-        self.show(images, titles, outlines=outlines, frames=frames, liked=liked)
+        self.show(images, titles, **shown)
 
     @classmethod
     def from_ranking(cls, ranking: "RegionRanking", query: int = 0, **options) -> "ResultGrid":
@@ -299,10 +297,7 @@ class LiveResults(VBox):
     """
 
     def __init__(
-        self,
-        picker: RegionPicker,
-        ask: "Callable[[list[Region]], FeedbackSession]",
-        **options: Any,
+        self, picker: RegionPicker, ask: "Callable[[list[Region]], FeedbackSession]", **options: Any
     ):
         super().__init__()
         self.grid: FeedbackGrid | None = None
