@@ -11,7 +11,7 @@ import pytest
 
 from regionlab.bench.indexing import write_pictures
 from regionlab.data.collection import load_folder
-from regionlab.data.images import list_images
+from regionlab.data.listing import list_images
 from regionlab.index.build import build_index
 from regionlab.models.registry import load_encoder
 
