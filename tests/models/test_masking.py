@@ -196,7 +196,7 @@ def test_the_whole_image_needs_no_model(segmenter, encoded):
 
 
 def test_words_are_asked_elsewhere(segmenter):
-    with pytest.raises(TypeError, match="Text.*'a star'.* is found by words.find_words"):
+    with pytest.raises(TypeError, match="Text.*'a star'.* is found by grounding.find_words"):
         segmenter.segment(make_image(), Text("a star"))
 
 
