@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.data.collection import Collection
-from regionlab.data.masks import mask_to_box
+from regionlab.data.masks import mask_to_box, mask_to_rle
 from regionlab.data.prompts import Box, Points, Prompt, Text
 from regionlab.models.encoder import Encoder
 from regionlab.models.segmenter import EmptyMaskError, Region, Segmenter
@@ -474,6 +474,7 @@ def query_regions(
         masks = [np.ones((height, width), bool) if r is None else r.mask for r in parts]
         vectors = encode_regions(encoder, image, masks, encoding=encoding)
         boxes = [mask_to_box(mask) / (width, height, width, height) for mask in masks]
-        made = zip(vectors, boxes, strict=True)
-        queries.append(Query([Part(v, box, size=(height, width)) for v, box in made]))
+        made = zip(vectors, boxes, map(mask_to_rle, masks), strict=True)
+        size = height, width
+        queries.append(Query([Part(v, box, size=size, rle=rle) for v, box, rle in made]))
     return queries
