@@ -50,14 +50,15 @@ app: .venv/.stamp ## show notebook 03 as an application to one user of this mach
 	$(VENV) -m voila notebooks/03_search_by_region.ipynb --Voila.ip=127.0.0.1 $(CULL) $(ARGS)
 
 train: .venv/.stamp ## train the Toybox models
-	$(VENV) -m toybox.train $(ARGS)
+	$(VENV) -m regionlab.cli train $(ARGS)
 
 bench: .venv/.stamp ## measure speed and write figures/bench.json
 	$(VENV) -m regionlab.cli bench $(ARGS)
 
-lint: .venv/.stamp ## check style and format, and that notebooks are stripped
+lint: .venv/.stamp ## check style, format and imports, and that notebooks are stripped
 	$(VENV) -m ruff check
 	$(VENV) -m ruff format --check
+	$(VENV) -c 'from importlinter.cli import lint_imports_command as lint; lint()'
 	$(if $(wildcard notebooks/*.ipynb),$(VENV) -m nbstripout --verify --keep-id notebooks/*.ipynb)
 
 lock: ## renew requirements.lock from pyproject.toml (ARGS=--upgrade for newer versions)

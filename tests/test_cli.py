@@ -14,14 +14,19 @@ from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
+from regionlab.models import registry
 from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.util.errors import InputError, RegionlabError
+from regionlab.util.paths import DATA
 from small_pictures import write_picture
 
 FEW = MaskGeneratorConfig(
     2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3
 )
-COMMANDS = {"index", "update", "verify", "copy", "search", "serve", "run", "bench"}
+COMMANDS = {
+    "index", "update", "verify", "copy", "search", "serve", "run", "bench", "models", "train",
+    "compose train", "compose evaluate", "compose submit",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -145,13 +150,19 @@ def test_a_folder_is_indexed_and_brought_up_to_date(encoder_file, tmp_path, caps
     assert len(open_index(tmp_path / "index")) == 3
 
 
-def test_regions_are_made_with_the_images(encoder_file, tmp_path, capsys):
+def test_regions_are_made_with_the_images(encoder_file, tmp_path, monkeypatch):
     write_picture(tmp_path / "photos" / "0.png", 0)
     made = ["index", tmp_path / "photos", "--out", tmp_path / "index", "--encoder"]
     made += [f"toyclip/{encoder_file}", "--segmenter", "toysam/untrained", "--regions", "erase"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules["regionlab.models.registry"].EVERYTHING, "toysam", FEW)
-        assert main(made) == 0
+    load = registry.load_segmenter
+
+    def load_quick(*names, **options):
+        segmenter = load(*names, **options)
+        segmenter.everything = FEW
+        return segmenter
+
+    monkeypatch.setattr(registry, "load_segmenter", load_quick)
+    assert main(made) == 0
     index = open_index(tmp_path / "index")
     assert index.manifest["regions"]["encoding"] == "erase" and len(index.regions) == 3
 
@@ -177,12 +188,60 @@ def test_an_index_of_other_images_is_not_brought_up_to_date_by_a_guess(folder, c
     assert "say so by --dataset" in refuse(capsys, "update", folder)
 
 
+# Models, compose
+
+
+def test_models_say_where_their_weights_go_and_whether_they_are_there(capsys):
+    assert main(["models"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["encoder", "toyclip", "there", str(DATA / "toybox/toyclip.safetensors")] in lines
+    assert ["vit_b", "absent"] in [line[1:3] for line in lines] or (DATA / "weights").exists()
+    assert main(["models", "vit-b-32/openai"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.split()[:2] == ["encoder", "ViT-B-32/openai"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["tune"], ["train"], ["train", "--data", "mnist"], ["evaluate", "--data", "cirr", "--x"],
+     ["train", "--data", "cirr", "--gallery", "union"],
+     ["evaluate", "--data", "cirr", "--weight", "much"]],
+)  # fmt: skip
+def test_compose_refuses_what_it_does_not_know(arguments, capsys):
+    assert main(["compose", *arguments]) == 2
+    assert "Usage: regionlab compose" in "".join(capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["evaluate", "--data", "cirr"], "cirr needs root, the folder"),
+        (["evaluate", "--data", "toybox", "--composer", "median"], "'median'"),
+        (["train", "--data", "toybox", "--text", "epochs"], "KEY=VALUE, got 'epochs'"),
+        (["train", "--data", "toybox", "--text", "epoch=3"], "unknown setting 'epoch'; known: "),
+        (["train", "--data", "toybox", "--stage", "last"], "'last'"),
+        (["submit", "--data", "fashioniq"], "of CIRR only, not of fashioniq"),
+    ],
+)
+def test_what_cannot_be_composed_is_told_in_a_sentence(capsys, arguments, sentence):
+    assert sentence in refuse(capsys, "compose", *arguments)
+
+
+def test_an_interrupted_training_says_how_to_go_on(monkeypatch, capsys):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("regionlab.compose.stages.train_stages", interrupt)
+    assert main(["compose", "train", "--data", "toybox"]) == 130
+    assert "the same command goes on from the last epoch" in capsys.readouterr().err
+
+
 # What all have in common
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_each_command_has_help_with_an_example(command, capsys):
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     assert f"Example: regionlab {command}" in capsys.readouterr().out
 
 
@@ -194,7 +253,9 @@ def test_help_names_every_command_and_needs_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} >= COMMANDS
+    assert {line.split()[0] for line in done.stdout.splitlines() if line.strip()} >= {
+        command.split()[0] for command in COMMANDS
+    }
 
 
 def test_the_module_runs_as_the_command():

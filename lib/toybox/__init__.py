@@ -5,6 +5,7 @@ from pathlib import Path
 
 from regionlab.data.coco import load_coco
 from regionlab.data.collection import Collection, load_class_folders
+from regionlab.util.errors import InputError
 from toybox.disk import PER_CLASS, ROOT, SIZES, write_class_folders, write_split
 
 
@@ -30,12 +31,12 @@ def load_toybox(
 
     Raises
     ------
-    ValueError
+    InputError
         If the split is unknown or `count` is not positive.
     """
     sizes = {**SIZES, "classes": PER_CLASS}
     if split not in sizes:
-        raise ValueError(f"unknown Toybox split {split!r}; on disk are: {', '.join(sizes)}")
+        raise InputError(f"unknown Toybox split {split!r}; on disk are: {', '.join(sizes)}")
     folder, size = Path(root), sizes[split] if count is None else count
     if folder == ROOT and (seed, size) != (0, sizes[split]):
         folder = ROOT / f"seed{seed}-{size}"

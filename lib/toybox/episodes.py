@@ -5,16 +5,15 @@ Each film lists what happens when, so that a search over its frames can be judge
 
 import csv
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from regionlab.util.errors import InputError
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA, expand
-from regionlab.util.progress import progress
-from toybox.disk import is_written
+from toybox.disk import in_parallel, is_written, make_empty
 from toybox.render import render_scene
 from toybox.world import GROUNDS, SIDE, Scene, Thing
 
@@ -119,17 +118,11 @@ def sample_episode(seed: int, number: int, seconds: float) -> list[Shot]:
     while start < seconds:
         last = shots[-1].action if shots else None
         end = round(start + rng.uniform(*SPAN), 1)
-        shots.append(
-            Shot(
-                start=start,
-                end=min(end, seconds),
-                action=str(rng.choice([name for name in ACTIONS if name != last])),
-                cast=tuple(str(name) for name in rng.permutation(list(CHARACTERS))[:2]),
-                ground=str(rng.choice(grounds)),
-                light=float(rng.uniform(0, 2 * np.pi)),
-                way=tuple(rng.random(4).tolist()),
-            )
-        )
+        action = str(rng.choice([name for name in ACTIONS if name != last]))
+        cast = tuple(str(name) for name in rng.permutation(list(CHARACTERS))[:2])
+        ground, light = str(rng.choice(grounds)), float(rng.uniform(0, 2 * np.pi))
+        way = tuple(rng.random(4).tolist())
+        shots.append(Shot(start, min(end, seconds), action, cast, ground, light, way))
         start = end
     return shots
 
@@ -140,9 +133,8 @@ def place_things(shot: Shot, second: float) -> Scene:
     things = []
     for name, (x, y, angle) in zip(shot.cast, places, strict=True):
         shape, color, texture, radius = CHARACTERS[name]
-        things.append(
-            Thing(shape, color, texture, "medium", float(x), float(y), radius, float(angle))
-        )
+        place = (float(x), float(y), radius, float(angle))
+        things.append(Thing(shape, color, texture, "medium", *place))
     return Scene(shot.ground, shot.light, tuple(things))
 
 
@@ -158,32 +150,14 @@ def render_episode(shots: list[Shot]) -> Iterator[np.ndarray]:
 def write_episodes(
     root: Path | str = EPISODES, *, count: int = 6, seconds: float = 120.0, seed: int = 0
 ) -> Path:
-    """Write films and what happens in them, unless they lie there already.
+    """Write films of `seconds` and what happens in them, unless they lie there already.
 
-    Parameters
-    ----------
-    root
-        Gets `episode_1.mp4` and so on, and `labels.csv` with a row a shot: `episode`, `start`,
-        `end` (seconds), `label` (the action), `characters` and `ground`.
-    count
-        How many films.
-    seconds
-        Length of each.
-    seed
-        Which films.
-
-    Returns
-    -------
-    Path
-        `root`, for `data.video.load_video`.
-
-    Raises
-    ------
-    ValueError
-        If `count` or `seconds` is not positive, or other data lies in `root`.
+    `root`, which is returned for `load_video`, gets `episode_1.mp4` and so on, and `labels.csv`
+    with a row a shot: `episode`, `start`, `end` (seconds), `label` (the action), `characters` and
+    `ground`. Raises InputError if `count` or `seconds` is not positive, or other data lies in it.
     """
     if count < 1 or not seconds >= 1 / RATE:
-        raise ValueError(f"films need count and seconds above 0, got {count} and {seconds}")
+        raise InputError(f"films need count and seconds above 0, got {count} and {seconds}")
     root = expand(root)
     ours = {"description": "Toybox episodes", "version": VERSION}
     info = ours | {"seed": seed, "count": count, "seconds": seconds}
@@ -191,15 +165,13 @@ def write_episodes(
     if is_written(marker, info):
         return root
     if root.exists() and not marker.exists() and any(root.iterdir()):
-        raise ValueError(f"{root} holds other files: choose another folder")
+        raise InputError(f"{root} holds other files: choose another folder")
     root.mkdir(parents=True, exist_ok=True)
     write_json(marker, {"info": ours})  # from here on it is ours, but not complete
-    for leftover in root.glob("episode_*.mp4"):
-        leftover.unlink()
+    make_empty(root, "episode_*.mp4")
     films = {f"episode_{i + 1}": sample_episode(seed, i, seconds) for i in range(count)}
     jobs = [(root / f"{name}.mp4", shots) for name, shots in films.items()]
-    with ProcessPoolExecutor() as workers:
-        list(progress(workers.map(_write_film, jobs), "toybox films", len(jobs)))
+    list(in_parallel(_write_film, jobs, "toybox films"))
     _write_labels(root / "labels.csv", films)
     write_json(marker, {"info": info})
     return root

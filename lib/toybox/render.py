@@ -1,7 +1,5 @@
 """Draw a Toybox scene: ground, light, shadows, things, and the visible mask of each thing."""
 
-from functools import cache
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
@@ -11,22 +9,10 @@ SUPERSAMPLING = 4
 
 
 def render_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Draw the scene and say which pixels show which thing.
+    """Draw the scene, the grain of its ground by `rng`, and say which pixels show which thing.
 
-    Parameters
-    ----------
-    scene
-        Things from back to front.
-    rng
-        Supplies the grain of the ground.
-
-    Returns
-    -------
-    image
-        (256, 256, 3) uint8 RGB.
-    masks
-        One (256, 256) bool array a thing, in the order of `scene.things`: the pixels where
-        it is seen, so the masks never overlap.
+    Returns the image, (256, 256, 3) uint8 RGB, and one (256, 256) bool mask a thing, in the order
+    of `scene.things`: the pixels where it is seen, so that masks never overlap.
     """
     canvas = GROUND_PAINTERS[scene.ground](rng) * _light_field(scene.light)[..., None]
     owner = np.full((SIDE, SIDE), -1)
@@ -41,27 +27,12 @@ def render_scene(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, li
     return image, [owner == number for number in range(len(scene.things))]
 
 
-# Outlines: rings of (x, y) vertices in the unit disc; a second ring cuts a hole
-
-
-@cache
-def outline(shape: str) -> tuple[np.ndarray, ...]:
-    """Return the outline of a shape as rings of (n, 2) unit coordinates, y pointing down."""
-    return OUTLINES[shape]()
+# Outlines: rings of (n, 2) vertices in the unit disc, y down; a second ring cuts a hole
 
 
 def _polar(radius, n=72, start=0.0):
     angle = start + np.linspace(0, 2 * np.pi, n, endpoint=False)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-
-
-def _star():
-    return _polar(np.where(np.arange(10) % 2, 0.42, 1.0), 10, -np.pi / 2)
-
-
-def _flower():
-    angle = np.linspace(0, 2 * np.pi, 72, endpoint=False)
-    return _polar(0.72 + 0.28 * np.cos(5 * angle))
 
 
 def _heart():
@@ -88,26 +59,24 @@ def _cross(arm=0.34):
     return np.array(points + [(-x, -y) for x, y in points])
 
 
-ARROW = [
-    (0, -1), (0.85, -0.1), (0.36, -0.1), (0.36, 0.95), (-0.36, 0.95), (-0.36, -0.1), (-0.85, -0.1),
-]  # fmt: skip
-BOLT = [
-    (0.3, -1), (-0.75, 0.2), (-0.16, 0.2), (-0.42, 1), (0.75, -0.32), (0.12, -0.32), (0.78, -1),
-]  # fmt: skip
+ARROW = ((0, -1), (0.85, -0.1), (0.36, -0.1), (0.36, 0.95), (-0.36, 0.95), (-0.36, -0.1),
+         (-0.85, -0.1))  # fmt: skip
+BOLT = ((0.3, -1), (-0.75, 0.2), (-0.16, 0.2), (-0.42, 1), (0.75, -0.32), (0.12, -0.32),
+        (0.78, -1))  # fmt: skip
 
 OUTLINES = {
-    "circle": lambda: (_polar(0.92),),
-    "square": lambda: (_polar(1.12, 4, np.pi / 4),),
-    "triangle": lambda: (_polar(1.08, 3, -np.pi / 2) + [0, 0.18],),
-    "star": lambda: (_star(),),
-    "heart": lambda: (_heart(),),
-    "ring": lambda: (_polar(0.98), _polar(0.52)),
-    "cross": lambda: (_cross(),),
-    "crescent": lambda: (_crescent(),),
-    "diamond": lambda: (np.array([(0, -1), (0.62, 0), (0, 1), (-0.62, 0)]),),
-    "arrow": lambda: (np.array(ARROW),),
-    "flower": lambda: (_flower(),),
-    "bolt": lambda: (np.array(BOLT),),
+    "circle": (_polar(0.92),),
+    "square": (_polar(1.12, 4, np.pi / 4),),
+    "triangle": (_polar(1.08, 3, -np.pi / 2) + [0, 0.18],),
+    "star": (_polar(np.where(np.arange(10) % 2, 0.42, 1.0), 10, -np.pi / 2),),
+    "heart": (_heart(),),
+    "ring": (_polar(0.98), _polar(0.52)),
+    "cross": (_cross(),),
+    "crescent": (_crescent(),),
+    "diamond": (np.array([(0, -1), (0.62, 0), (0, 1), (-0.62, 0)]),),
+    "arrow": (np.array(ARROW),),
+    "flower": (_polar(0.72 + 0.28 * np.cos(5 * np.linspace(0, 2 * np.pi, 72, endpoint=False))),),
+    "bolt": (np.array(BOLT),),
 }
 
 
@@ -123,7 +92,7 @@ def _thing_alpha(thing: Thing) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     drawing = Image.new("L", ((x1 - x0) * scale, (y1 - y0) * scale))
     pen = ImageDraw.Draw(drawing)
     turn = _rotation(thing.angle) * thing.radius
-    for ring, ink in zip(outline(thing.shape), (255, 0), strict=False):
+    for ring, ink in zip(OUTLINES[thing.shape], (255, 0), strict=False):
         vertices = (ring @ turn.T + [thing.x - x0, thing.y - y0]) * scale
         pen.polygon([tuple(v) for v in vertices], fill=ink)
     alpha = np.asarray(drawing.reduce(scale), np.float32) / 255
@@ -222,28 +191,24 @@ def _water(rng):
     bend = 26 * _noise(rng, 7, 4)
     waves = 0.5 + 0.5 * np.sin((ROW + bend) * 2 * np.pi / 24)
     glitter = np.clip(3 * _noise(rng, 90, 32) - 2.1, 0, 1)
-    return _mix(
-        (18, 74, 112), (96, 168, 190), 0.6 * waves**2 + 0.25 * _noise(rng, 12, 12) + glitter
-    )
+    amount = 0.6 * waves**2 + 0.25 * _noise(rng, 12, 12) + glitter
+    return _mix((18, 74, 112), (96, 168, 190), amount)
 
 
 def _snow(rng):
-    return _mix(
-        (196, 208, 224), (248, 250, 253), 0.7 * _noise(rng, 7, 7) + 0.3 * _noise(rng, 128, 128)
-    )
+    drifts = 0.7 * _noise(rng, 7, 7) + 0.3 * _noise(rng, 128, 128)
+    return _mix((196, 208, 224), (248, 250, 253), drifts)
 
 
 def _brick(rng, height=22, width=46):
     course = (ROW + rng.integers(height)) // height
     along = COLUMN + width / 2 * (course % 2) + rng.integers(width)
     mortar = ((ROW + 0 * COLUMN - (course * height)) % height < 3) | (along % width < 3)
-    tone = rng.random((64, 64), dtype=np.float32)[
-        course.astype(int) % 64, (along // width).astype(int) % 64
-    ]
+    tones = rng.random((64, 64), dtype=np.float32)
+    tone = tones[course.astype(int) % 64, (along // width).astype(int) % 64]
     stone = _mix((122, 52, 40), (168, 92, 68), 0.6 * tone + 0.4 * _noise(rng, 128, 128))
-    return np.where(
-        mortar[..., None], _mix((176, 168, 158), (198, 190, 180), _noise(rng, 256, 256)), stone
-    )
+    lime = _mix((176, 168, 158), (198, 190, 180), _noise(rng, 256, 256))
+    return np.where(mortar[..., None], lime, stone)
 
 
 def _wood(rng, width=43):
@@ -251,19 +216,16 @@ def _wood(rng, width=43):
     seam = ((COLUMN + 0 * ROW - board * width) % width) < 2
     tone = rng.random(16, dtype=np.float32)[board.astype(int) % 16]
     grain = 0.5 + 0.5 * np.sin((COLUMN + 14 * _noise(rng, 6, 24)) * 2 * np.pi / 9)
-    planks = _mix(
-        (92, 58, 32), (172, 122, 76), 0.35 * tone + 0.3 * grain + 0.35 * _noise(rng, 24, 200)
-    )
-    return planks * np.where(seam, 0.45, 1.0)[..., None]
+    amount = 0.35 * tone + 0.3 * grain + 0.35 * _noise(rng, 24, 200)
+    return _mix((92, 58, 32), (172, 122, 76), amount) * np.where(seam, 0.45, 1.0)[..., None]
 
 
 def _tile(rng, side=37):
     shift = rng.integers(side, size=2)
     row, column = (ROW + shift[0]) // side, (COLUMN + shift[1]) // side
     grout = ((ROW + shift[0]) % side < 3) | ((COLUMN + shift[1]) % side < 3)
-    slab = _mix(
-        (150, 176, 176), (186, 206, 204), 0.6 * ((row + column) % 2) + 0.4 * _noise(rng, 64, 64)
-    )
+    amount = 0.6 * ((row + column) % 2) + 0.4 * _noise(rng, 64, 64)
+    slab = _mix((150, 176, 176), (186, 206, 204), amount)
     return np.where(grout[..., None], np.float32(0.36), slab)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from regionlab.bench import combiner as bench_combiner
 from regionlab.bench import run as bench
-from regionlab.bench.combiner import measure_combiner, sample_lessons
+from regionlab.bench.combiner import measure_combiner, sample_triplets
 from regionlab.models.encoder import Encoder
 
 KEYS = {"value", "range", "n"}
@@ -72,7 +72,7 @@ def test_an_epoch_is_compared_with_one_that_encodes_each_triplet_anew(encoder_fi
 
 
 def test_random_features_are_as_long_as_those_of_clip():
-    training_set = sample_lessons(100, 64, np.random.default_rng(0))
+    training_set = sample_triplets(100, 64, np.random.default_rng(0))
     assert len(training_set) == 100
     assert training_set.texts.shape == (100, 4, 64)
     for features in (training_set.references, training_set.targets, training_set.texts):

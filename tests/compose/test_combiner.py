@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from regionlab.compose.combiner import Combiner, CombinerSize
-from regionlab.compose.tuning import CombinerLessons, CombinerRecipe, create_combiner, take_epoch
+from regionlab.compose.training import CombinerRecipe, EncodedTriplets, create_combiner, take_epoch
 
 D = 6
 RECIPE = CombinerRecipe(batch=8, learning_rate=1e-3, projection=2, hidden=3)
@@ -130,24 +130,24 @@ def test_the_seed_decides_the_first_weights_and_leaves_other_numbers_alone():
     assert not torch.equal(first.combine[1].weight, other.combine[1].weight)
 
 
-def sample_lessons(count=64, forms=3, d=D):
+def sample_triplets(count=64, forms=3, d=D):
     """Draw triplets whose target is the sum of reference and any wording."""
     rng = np.random.default_rng(0)
     images, texts = (rng.normal(0, 3, (count, d)).astype(np.float32) for _ in range(2))
     wordings = np.repeat(texts[:, None], forms, 1)
-    return CombinerLessons(*map(torch.from_numpy, (images, images + 3 * texts, wordings)))
+    return EncodedTriplets(*map(torch.from_numpy, (images, images + 3 * texts, wordings)))
 
 
 def test_an_epoch_after_the_other_lowers_the_loss(combiner):
     optimizer = torch.optim.Adam(combiner.parameters(), lr=3e-3)
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
-    losses = [take_epoch(combiner, optimizer, sample_lessons(), 16, rng) for _ in range(30)]
+    losses = [take_epoch(combiner, optimizer, sample_triplets(), 16, rng) for _ in range(30)]
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:3])
 
 
 def test_an_epoch_uses_every_wording_of_a_triplet(combiner):
-    training_set = sample_lessons(count=8, forms=3)
+    training_set = sample_triplets(count=8, forms=3)
     training_set.texts.requires_grad_(True)
     optimizer = torch.optim.Adam(combiner.parameters())
     rng = np.random.default_rng(0)

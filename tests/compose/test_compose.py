@@ -11,7 +11,7 @@ from regionlab.compose import composers as fusions
 from regionlab.compose.combiner import CombinerSize
 from regionlab.compose.composers import COMPOSERS, Composer, check_texts, create_composer
 from regionlab.compose.files import COMBINERS, TEXT, TrainedParts, write_combiner, write_text
-from regionlab.compose.tuning import CombinerRecipe, create_combiner
+from regionlab.compose.training import CombinerRecipe, create_combiner
 from regionlab.models.registry import load_encoder
 from regionlab.models.text_tower import TextFeatures, text_parameters
 from regionlab.models.weights import WeightsError
@@ -36,15 +36,15 @@ def test_the_sum_is_of_the_features_as_they_are():
 def test_image_and_text_alone():
     images, texts = np.array([[3.0, 0]]), np.array([[0, 4.0]])
     assert fusions.image_only(images, texts) is images
-    assert fusions.take_text(images, texts) is texts
+    assert fusions.text_only(images, texts) is texts
 
 
 def test_the_weighted_sum_is_of_unit_vectors():
-    found = fusions.weigh(np.array([[3.0, 0]]), np.array([[0, 40.0]]), weight=1 / 4)
+    found = fusions.weighted_sum(np.array([[3.0, 0]]), np.array([[0, 40.0]]), weight=1 / 4)
     np.testing.assert_allclose(found, [[3 / 4, 1 / 4]])
 
 
-@pytest.mark.parametrize("fusion", [fusions.weigh, fusions.slerp])
+@pytest.mark.parametrize("fusion", [fusions.weighted_sum, fusions.slerp])
 def test_weight_0_is_the_image_and_weight_1_the_text(fusion):
     rng = np.random.default_rng(0)
     images, texts = rng.normal(0, 3, (2, 5, 4))
@@ -283,9 +283,7 @@ def test_a_length_is_positive(encoder, length):
 
 @pytest.mark.parametrize("name", ["fine_tuned_sum", "combiner", "fine_tuned_combiner"])
 def test_parts_that_are_missing_say_what_to_do(encoder, tmp_path, name):
-    with pytest.raises(
-        WeightsError, match="there is no .*composed_.*regionlab.compose.composers train"
-    ):
+    with pytest.raises(WeightsError, match="there is no .*composed_.*regionlab compose train"):
         create_composer(name, encoder, folder=tmp_path)
 
 

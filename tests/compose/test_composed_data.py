@@ -7,13 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.compose import features as composed_data
-from regionlab.compose.features import (
-    ComposedFeatures,
-    encode_triplets,
-    list_wordings,
-    make_lessons,
-)
+from regionlab.compose import benchmark as composed_data
+from regionlab.compose.benchmark import ComposedFeatures, encode_triplets
+from regionlab.compose.training import list_wordings, make_training_set
 from regionlab.data.triplets import Triplets, join_captions, make_queries
 from regionlab.models.registry import load_encoder
 
@@ -206,7 +202,7 @@ def test_lessons_join_categories_and_make_wordings_equally_many():
         make_features([(0, 3, ("is red", "no sleeves")), (2, 1, ("is blue",))], a),
         make_features([(1, 0, ("has dots",))], b),
     ]
-    training_set = make_lessons(sets)
+    training_set = make_training_set(sets)
     np.testing.assert_array_equal(training_set.references, [a[0], a[2], b[1]])
     np.testing.assert_array_equal(training_set.targets, [a[3], a[1], b[0]])
     assert [len(w) for w in training_set.wordings] == [4, 4, 4]
@@ -219,4 +215,4 @@ def test_lessons_join_categories_and_make_wordings_equally_many():
 def test_nothing_is_learnt_from_hidden_targets():
     features = make_features([(0, 1, ("is red",)), (1, None, ("is blue",))], np.eye(3))
     with pytest.raises(ValueError, match="from some train: targets are hidden"):
-        make_lessons([features])
+        make_training_set([features])

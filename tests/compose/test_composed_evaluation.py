@@ -8,17 +8,25 @@ import numpy as np
 import pytest
 
 from regionlab.compose.protocols import (
-    average_categories,
-    compare_categories,
-    measure_cirr,
-    measure_fashioniq,
-    score_cirr,
-    score_fashioniq,
-    summarise_measures,
+    CirrProtocol,
+    FashionIqProtocol,
+    rank_gallery,
+    rank_subsets,
+    rank_targets,
     write_cirr_submission,
 )
-from regionlab.compose.ranking import rank_gallery, rank_subsets, rank_targets
 from regionlab.data.triplets import Triplets, make_queries
+
+average_categories, compare_categories = FashionIqProtocol().summarise, FashionIqProtocol().compare
+score_fashioniq = FashionIqProtocol().score
+
+
+def measure_cirr(*arrays, **options):
+    return CirrProtocol(**options).measure(*arrays)
+
+
+def measure_fashioniq(*arrays, **options):
+    return FashionIqProtocol(**options).measure(*arrays)
 
 
 def name_image(row):
@@ -267,7 +275,7 @@ def test_the_interval_of_a_difference_is_that_of_the_differences_average():
     misses = {c: {"hit@10": 1 - m["hit@10"]} for c, m in hits.items()}
     found = compare_categories(hits, misses, "hit@10", seed=0, groups=labels)
     doubled = average_categories(hits, seed=0, groups=labels)["hit@10"]
-    assert found["difference"] == pytest.approx(2 * doubled["value"] - 1)
+    assert found["value"] == pytest.approx(2 * doubled["value"] - 1)
     assert found["ci95"] == pytest.approx([2 * end - 1 for end in doubled["ci95"]])
 
 
@@ -301,11 +309,11 @@ def test_fashioniq_models_are_selected_by_both_cuts():
 
 def test_cirr_models_are_selected_by_the_leaderboards_average():
     measured = {"hit@5": np.array([1.0, 1, 0, 0]), "subset_hit@1": np.array([1.0, 0, 0, 0])}
-    assert score_cirr(measured) == (2 / 4 + 1 / 4) / 2
+    assert CirrProtocol().score({"": measured}) == (2 / 4 + 1 / 4) / 2
 
 
 def test_a_summary_has_value_interval_and_count():
-    summary = summarise_measures(MEASURED["dress"], seed=0)
+    summary = CirrProtocol().summarise({"": MEASURED["dress"]}, seed=0)
     assert list(summary) == ["hit@10", "hit@50"]
     assert summary["hit@50"]["value"] == 2 / 4 and summary["hit@50"]["n"] == 4
 

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import same_color
 from PIL import Image
 
-from regionlab.compose.features import ComposedFeatures
+from regionlab.compose.benchmark import ComposedFeatures
 from regionlab.compose.regions import holds_changes, sample_changes, search_changed_regions
 from regionlab.data.collection import Collection
 from regionlab.data.registry import load_collection

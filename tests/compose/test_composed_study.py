@@ -10,33 +10,28 @@ from PIL import Image
 from regionlab.compose import composers as fusions
 from regionlab.compose.benchmark import (
     Benchmark,
+    ComposedFeatures,
+    find_groups,
     fit_weight,
     load_benchmark,
     load_kinds,
     study_ladder,
 )
 from regionlab.compose.composers import COMPOSERS, create_composer
-from regionlab.compose.features import ComposedFeatures, find_groups
 from regionlab.compose.files import TEXT, TrainedParts
-from regionlab.compose.protocols import (
-    measure_cirr,
-    measure_fashioniq,
-    score_cirr,
-    score_fashioniq,
-    summarise_measures,
-)
-from regionlab.compose.stages import Stages
-from regionlab.compose.tuning import CombinerRecipe, TextRecipe
+from regionlab.compose.protocols import CirrProtocol, FashionIqProtocol
+from regionlab.compose.stages import Setup
+from regionlab.compose.training import CombinerRecipe, TextRecipe
 from regionlab.data.triplets import Triplets, make_queries
 from regionlab.metrics.stats import compare_paired, mean_with_ci
 from regionlab.models.registry import load_encoder
 from regionlab.models.text_tower import TextFeatures
 from regionlab.models.weights import WeightsError
-from toybox import train as train_composed
-from toybox import triplets as triplets_on_disk
-from toybox.train import train_model
+from toybox import disk as triplets_on_disk
+from toybox.train import STAGES, train_composed, train_model
 
 N = 24
+CIRR, UNION = CirrProtocol(), FashionIqProtocol("union")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,14 +99,14 @@ def draw_composed_vectors(part, seed=0):
 
 @pytest.fixture
 def cirr():
-    return Benchmark("cirr", {"": draw_features(0)})
+    return Benchmark(CIRR, {"": draw_features(0)})
 
 
 @pytest.fixture
 def fashioniq():
     sets = {c: draw_features(i, q=8 + 4 * i, subset=False, category=c)
             for i, c in enumerate(("dress", "shirt"))}  # fmt: skip
-    return Benchmark("fashioniq", sets, "union")
+    return Benchmark(UNION, sets)
 
 
 def test_a_benchmark_says_what_it_is(cirr, fashioniq):
@@ -126,33 +121,35 @@ def test_failures_of_shared_images_are_listed_once(cirr):
     lost = [("a", "missing"), ("b", "cut short")]
     sets = {"x": ComposedFeatures(part.triplets, part.vectors, lost),
             "y": ComposedFeatures(part.triplets, part.vectors, lost[:1])}  # fmt: skip
-    assert Benchmark("fashioniq", sets).failures == lost
+    assert Benchmark(FashionIqProtocol(), sets).failures == lost
 
 
 def test_cirr_is_measured_by_its_protocol(cirr):
     composed = draw_composed_vectors(cirr.sets[""])
     part = cirr.sets[""]
     measured = cirr.measure({"": composed})
-    expected = measure_cirr(composed, part.gallery, part.triplets)
+    expected = CIRR.measure(composed, part.gallery, part.triplets)
     assert set(measured[""]) == set(expected)
     for name, hits in expected.items():
         np.testing.assert_array_equal(measured[""][name], hits)
-    assert cirr.score(measured) == score_cirr(expected)
-    groups = {"groups": find_groups(part.triplets)}
-    assert cirr.summarise(measured, seed=0) == summarise_measures(expected, seed=0, **groups)
+    assert cirr.score(measured) == CIRR.score({"": expected})
+    groups = find_groups(part.triplets)
+    assert cirr.summarise(measured, seed=0) == {
+        name: mean_with_ci(hits, seed=0, groups=groups) for name, hits in expected.items()
+    }
 
 
 def test_fashioniq_is_measured_by_its_protocol_in_the_gallery_that_was_chosen(fashioniq):
     composed = {c: draw_composed_vectors(part) for c, part in fashioniq.sets.items()}
     measured = fashioniq.measure(composed)
     expected = {
-        c: measure_fashioniq(composed[c], part.gallery, part.triplets, gallery="union")
+        c: UNION.measure(composed[c], part.gallery, part.triplets)
         for c, part in fashioniq.sets.items()
     }
     for category, metrics in expected.items():
         for name, hits in metrics.items():
             np.testing.assert_array_equal(measured[category][name], hits)
-    assert fashioniq.score(measured) == score_fashioniq(expected)
+    assert fashioniq.score(measured) == UNION.score(expected)
     means = [metrics["hit@10"].mean() for metrics in expected.values()]
     assert fashioniq.summarise(measured, seed=0)["hit@10"]["value"] == pytest.approx(np.mean(means))
 
@@ -172,12 +169,12 @@ def test_differences_are_over_the_same_queries(cirr, fashioniq):
     rng = np.random.default_rng(0)
     a, b = ({"": {"hit@1": rng.integers(0, 2, 12).astype(float)}} for _ in range(2))
     found = cirr.compare(a, b, "hit@1", seed=0)
-    assert found["difference"] == pytest.approx((a[""]["hit@1"] - b[""]["hit@1"]).mean())
+    assert found["value"] == pytest.approx((a[""]["hit@1"] - b[""]["hit@1"]).mean())
     sizes = {c: len(part.triplets) for c, part in fashioniq.sets.items()}
     a = {c: {"hit@10": np.ones(n)} for c, n in sizes.items()}
     b = {c: {"hit@10": np.arange(n) % 2.0} for c, n in sizes.items()}
     found = fashioniq.compare(a, b, "hit@10", seed=0)
-    assert found["difference"] == pytest.approx(1 / 2)
+    assert found["value"] == pytest.approx(1 / 2)
     assert found["ci95"][0] > 0
     assert found["n"] == 20
 
@@ -185,7 +182,7 @@ def test_differences_are_over_the_same_queries(cirr, fashioniq):
 def test_intervals_of_cirr_draw_whole_subsets():
     members = [("a", "b", "target"), ("c", "d", "target"), ("e", "f", "target")]
     triplets = make_queries_about(list("abcdef"), [members[i // 2] for i in range(6)])
-    benchmark = Benchmark("cirr", {"": ComposedFeatures(triplets, np.zeros((7, 2)), [])})
+    benchmark = Benchmark(CIRR, {"": ComposedFeatures(triplets, np.zeros((7, 2)), [])})
     hits, others = np.array([1, 1, 0, 0, 1, 0.0]), np.zeros(6)
     of_subset = {"seed": 0, "groups": [0, 0, 1, 1, 2, 2]}
     found = benchmark.summarise({"": {"hit@1": hits}}, seed=0)["hit@1"]
@@ -204,7 +201,7 @@ def slow_scores(name, encoder, benchmark, weights):
     scores = []
     for weight in weights:
         composed = unit(fusion(part.references, texts, weight=weight))
-        scores.append(score_cirr(measure_cirr(composed, part.gallery, part.triplets)))
+        scores.append(CIRR.score({"": CIRR.measure(composed, part.gallery, part.triplets)}))
     return scores
 
 
@@ -237,7 +234,7 @@ def test_the_ladder_is_composed_and_measured_rung_by_rung(encoder, cirr, tmp_pat
     assert set(study.summarise(seed=0)["sum"]) == set(study.measured["sum"][""])
     found = study.compare("sum", "image", "hit@5", seed=0)
     hits = [study.measured[name][""]["hit@5"].mean() for name in ("sum", "image")]
-    assert found["difference"] == pytest.approx(hits[0] - hits[1])
+    assert found["value"] == pytest.approx(hits[0] - hits[1])
 
 
 # From files
@@ -262,7 +259,7 @@ def write_fashioniq(root):
 def test_categories_of_the_same_images_in_another_order_keep_their_rows(encoder, tmp_path):
     write_fashioniq(tmp_path)
     benchmark = load_benchmark(encoder, "fashioniq", tmp_path, gallery="union")
-    assert (benchmark.layout, benchmark.gallery) == ("fashioniq", "union")
+    assert benchmark.protocol == UNION
     dress, shirt = (benchmark.sets[c] for c in ("dress", "shirt"))
     np.testing.assert_allclose(dress.vectors, shirt.vectors[::-1], atol=1e-5)
     expected = encoder.encode_images(tmp_path / "images" / "i0.png", unit=False)
@@ -333,13 +330,13 @@ SMALL = {
 
 
 @pytest.fixture
-def stages(toybox, tmp_path):
-    return Stages("toyclip", "toybox", folder=tmp_path, padding="none", layout="cirr")
+def setup(toybox, tmp_path):
+    return Setup("toyclip", "toybox", folder=tmp_path, padding="none", layout="cirr")
 
 
-def test_both_stages_are_chosen_by_the_protocols_own_score(stages, toyclip, tmp_path):
+def test_both_stages_are_chosen_by_the_protocols_own_score(setup, toyclip, tmp_path):
     for stage in ("text", "fine_tuned_combiner"):
-        found = stages.train(stage, SMALL[stage.rsplit("_", 1)[-1]])
+        found = setup.train(stage, SMALL[stage.rsplit("_", 1)[-1]])
         best = max(found["validation"], key=lambda v: v["score"])
         assert found["best_score"] == best["score"]
         expected = (best["hit@5"] + best["subset_hit@1"]) / 2
@@ -350,35 +347,36 @@ def test_both_stages_are_chosen_by_the_protocols_own_score(stages, toyclip, tmp_
     assert score == pytest.approx(found["best_score"], abs=0.1)  # but for precision
 
 
-def test_lessons_have_two_captions_a_triplet_and_exams_one(stages):
-    assert len(stages.training_set) == 24
-    assert {len(forms) for forms in stages.training_set.wordings} == {4}
-    assert stages.validation_set.layout == "cirr"
-    lengths = np.linalg.norm(stages.training_set.references, axis=1)
-    assert stages.training_set.image_length == pytest.approx(lengths.mean(), rel=0.05)
+def test_training_has_two_captions_a_triplet_and_validation_one(setup):
+    assert len(setup.training_set) == 24
+    assert {len(forms) for forms in setup.training_set.wordings} == {4}
+    assert setup.validation_set.protocol.name == "cirr"
+    lengths = np.linalg.norm(setup.training_set.references, axis=1)
+    assert setup.training_set.image_length == pytest.approx(lengths.mean(), rel=0.05)
 
 
-def test_the_second_stage_on_tuned_texts_needs_the_first(stages):
+def test_the_second_stage_on_tuned_texts_needs_the_first(setup):
     with pytest.raises(WeightsError, match="there is no .*composed_text.safetensors"):
-        stages.train("fine_tuned_combiner", SMALL["combiner"])
+        setup.train("fine_tuned_combiner", SMALL["combiner"])
 
 
-def test_an_unknown_stage_is_refused(stages):
+def test_an_unknown_stage_is_refused(setup):
     with pytest.raises(ValueError, match="stage must be one of 'text', 'combiner', 'fine_tuned_c"):
-        stages.train("sum", SMALL["combiner"])
+        setup.train("sum", SMALL["combiner"])
 
 
 def test_training_of_other_triplets_starts_over(toybox, tmp_path, capsys):
     for groups, starts_over in ((4, False), (4, False), (3, True)):
-        stages = Stages("toyclip", "toybox", folder=tmp_path, padding="none", groups=groups)
-        stages.train("combiner", SMALL["combiner"])
+        setup = Setup("toyclip", "toybox", folder=tmp_path, padding="none", groups=groups)
+        setup.train("combiner", SMALL["combiner"])
         assert ("training starts over" in capsys.readouterr().out) == starts_over
 
 
 def test_toyboxs_parts_are_trained_in_their_order(toybox, toyclip, tmp_path):
-    for name in train_composed.PARTS:
-        found = train_composed.train(name, cache=tmp_path / "cache", folder=tmp_path, steps=1)
-        assert (found["step"], found["epochs"], found["recipe"]["groups"]) == (1, 1, 4)
+    for name in STAGES:
+        weights = tmp_path / f"{name}.safetensors"
+        found = train_composed(name, {"steps": 1}, tmp_path / "cache", weights)
+        assert (found["step"], found["epoch"], found["recipe"]["groups"]) == (1, 1, 4)
         assert (tmp_path / f"{name}.safetensors").stat().st_size < 3e6
         assert (tmp_path / "cache" / "checkpoints" / f"{name}.pt").is_file()
     parts = TrainedParts(toyclip, tmp_path)

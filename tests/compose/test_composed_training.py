@@ -10,12 +10,15 @@ import pytest
 import torch
 
 from regionlab.compose.combiner import Combiner
-from regionlab.compose.training import Lessons, contrastive_loss, run_epochs, sample_batches
-from regionlab.compose.tuning import (
+from regionlab.compose.training import (
     CombinerRecipe,
     TextRecipe,
+    TrainingSet,
     choose_parameters,
-    encode_lessons,
+    contrastive_loss,
+    encode_wordings,
+    run_epochs,
+    sample_batches,
     train_combiner,
     tune_text,
 )
@@ -33,11 +36,11 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def sample_lessons(d=192, count=10, forms=2, seed=0):
+def sample_training_set(d=192, count=10, forms=2, seed=0):
     rng = np.random.default_rng(seed)
     images = rng.normal(0, 0.5, (2, count, d)).astype(np.float32)
     wordings = [tuple(f"{WORDS[(i + f) % 5]} {i}" for f in range(forms)) for i in range(count)]
-    return Lessons(*images, wordings, 1.5)
+    return TrainingSet(*images, wordings, 1.5)
 
 
 # The loss
@@ -92,24 +95,24 @@ def test_fewer_triplets_than_a_batch_are_refused():
         sample_batches(3, 4, np.random.default_rng(0))
 
 
-# Lessons and recipes
+# Training sets and recipes
 
 
-def test_lessons_must_be_of_the_same_triplets():
+def test_a_training_set_must_be_of_the_same_triplets():
     with pytest.raises(ValueError, match=r"\(2, 3\) references, \(3, 3\) targets and 2 wordings"):
-        Lessons(np.zeros((2, 3)), np.zeros((3, 3)), [("a",)] * 2, 1.0)
+        TrainingSet(np.zeros((2, 3)), np.zeros((3, 3)), [("a",)] * 2, 1.0)
     with pytest.raises(ValueError, match="and 1 wordings are not of the same triplets"):
-        Lessons(np.zeros((2, 3)), np.zeros((2, 3)), [("a",)], 1.0)
+        TrainingSet(np.zeros((2, 3)), np.zeros((2, 3)), [("a",)], 1.0)
 
 
-def test_all_lessons_have_the_same_number_of_wordings():
+def test_all_triplets_have_the_same_number_of_wordings():
     with pytest.raises(ValueError, match="same number of wordings"):
-        Lessons(np.zeros((2, 3)), np.zeros((2, 3)), [("a",), ("a", "b")], 1.0)
+        TrainingSet(np.zeros((2, 3)), np.zeros((2, 3)), [("a",), ("a", "b")], 1.0)
 
 
 def test_a_digest_tells_features_words_and_what_is_said_apart():
     def digest(change=lambda training_set: None, *about):
-        training_set = sample_lessons(d=3)
+        training_set = sample_training_set(d=3)
         change(training_set)
         return training_set.digest(*about)
 
@@ -158,9 +161,9 @@ class Script:
 class Run:
     """A run whose weight is the number of the epoch, and whose scores are given."""
 
-    def __init__(self, folder, scores, *, losses=(), training_set="lessons", **recipe):
+    def __init__(self, folder, scores, *, losses=(), data="these", **recipe):
         self.folder, self.scores, self.losses = folder, list(scores), list(losses)
-        self.training_set, self.recipe = training_set, Script(**recipe)
+        self.data, self.recipe = data, Script(**recipe)
         self.model = torch.nn.Linear(1, 1, bias=False)
         torch.nn.init.zeros_(self.model.weight)
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=1.0)
@@ -169,7 +172,7 @@ class Run:
     def start(self):
         return run_epochs(
             self.model, self.optimizer, self.recipe, name="part", folder=self.folder,
-            training_set=self.training_set, take_epoch=self.take_epoch, validate=self.validate,
+            data=self.data, take_epoch=self.take_epoch, validate=self.validate,
         )  # fmt: skip
 
     def take_epoch(self, rng):
@@ -190,7 +193,7 @@ def test_the_model_is_left_with_the_weights_of_the_best_validation(tmp_path):
     found = run.start()
     assert (found["best_epoch"], found["best_score"]) == (2, 0.3)  # the first of equals
     assert run.model.weight.item() == 2
-    assert found["epochs"] == 6
+    assert found["epoch"] == 6
     assert [v["score"] for v in found["validation"]] == [0.1, 0.3, 0.2, 0.3, 0.2, 0.1]
     assert found["validation"][0] == {"epoch": 1, "score": 0.1, "other": 0.12346}
     assert found["curve"][-1] == {"epoch": 6, "loss": 0.5}
@@ -206,7 +209,7 @@ def test_scores_that_are_all_negative_have_a_best_too(tmp_path):
 def test_training_stops_early_once_patience_is_over(tmp_path):
     run = Run(tmp_path, [0.1, 0.5, 0.4, 0.4, 0.4, 0.9], patience=3)
     found = run.start()
-    assert (found["epochs"], found["best_epoch"]) == (5, 2)
+    assert (found["epoch"], found["best_epoch"]) == (5, 2)
     assert run.model.weight.item() == 2
 
 
@@ -260,8 +263,8 @@ def test_a_finished_run_trains_no_more(tmp_path):
     assert again.model.weight.item() == 2
 
 
-@pytest.mark.parametrize("change", [{"lessons": "others"}, {"seed": 1}])
-def test_a_checkpoint_of_other_lessons_or_another_recipe_is_not_taken_up(tmp_path, change, capsys):
+@pytest.mark.parametrize("change", [{"data": "others"}, {"seed": 1}])
+def test_a_checkpoint_of_other_triplets_or_another_recipe_is_not_taken_up(tmp_path, change, capsys):
     Run(tmp_path, [0.1] * 6).start()
     assert capsys.readouterr().out == ""
     run = Run(tmp_path, [0.1] * 6, **change)
@@ -325,7 +328,7 @@ def kill():
 
 
 def measure_combiner(combiner: Combiner):
-    training_set = sample_lessons(seed=1)
+    training_set = sample_training_set(seed=1)
     found = combiner.compose(training_set.references, training_set.targets)
     return {"score": float((found * training_set.targets).sum(1).mean())}
 
@@ -334,7 +337,7 @@ def stage_two(encoder, folder, measure=measure_combiner, *, texts="", **changes)
     recipe = {"epochs": 4, "batch": 4, "projection": 1, "hidden": 1, "learning_rate": 1e-3,
               "validate_every": 1}  # fmt: skip
     return train_combiner(
-        encoder, TextFeatures(encoder).encode_texts, sample_lessons(),
+        encoder, TextFeatures(encoder).encode_texts, sample_training_set(),
         CombinerRecipe(**recipe | changes),
         folder=folder, weights=folder / "combiner.safetensors", measure=measure, texts=texts,
     )  # fmt: skip
@@ -369,7 +372,7 @@ def test_stage_two_killed_ends_with_the_same_bits(encoder, tmp_path, combiner_ru
         finally:
             os._exit(1)
     assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
-    assert read_checkpoint(tmp_path, "combiner")["state"]["epochs"] == 1
+    assert read_checkpoint(tmp_path, "combiner")["state"]["epoch"] == 1
     assert_ends_alike(tmp_path, stage_two(encoder, tmp_path), *combiner_run, "combiner")
 
 
@@ -386,9 +389,9 @@ def test_a_combiner_for_another_tuned_text_encoder_is_trained_anew(encoder, tmp_
     assert "training starts over" in capsys.readouterr().out
 
 
-def test_lessons_are_encoded_wording_by_wording(encoder):
-    training_set, encode = sample_lessons(count=3), TextFeatures(encoder).encode_texts
-    encoded = encode_lessons(training_set, encode, encoder.device)
+def test_triplets_are_encoded_wording_by_wording(encoder):
+    training_set, encode = sample_training_set(count=3), TextFeatures(encoder).encode_texts
+    encoded = encode_wordings(training_set, encode, encoder.device)
     assert encoded.texts.shape == (3, 2, encoder.dim)
     expected = [[encode([text])[0] for text in forms] for forms in training_set.wordings]
     np.testing.assert_allclose(encoded.texts, expected, atol=1e-5)
@@ -411,7 +414,7 @@ def load(encoder_file):
 def stage_one(encoder, folder, measure=measure_texts, **changes):
     recipe = {"epochs": 3, "batch": 4, "learning_rate": 1e-3}
     return tune_text(
-        encoder, sample_lessons(), TextRecipe(**recipe | changes),
+        encoder, sample_training_set(), TextRecipe(**recipe | changes),
         folder=folder, weights=folder / "text.safetensors", measure=measure,
     )  # fmt: skip
 
@@ -423,7 +426,7 @@ def test_stage_one_cut_off_in_validation_ends_with_the_same_bits(load, tmp_path,
     with pytest.raises(KeyboardInterrupt):
         stage_one(load(), tmp_path, stop_in(2, measure_texts, interrupt), **changes)
     cut = read_checkpoint(tmp_path, "text")
-    assert cut["state"]["epochs"] == 1
+    assert cut["state"]["epoch"] == 1
     assert cut["optimizer"]["state"]  # fp16 has found a scale that steps are taken with
     found = stage_one(load(), tmp_path, **changes)
     assert_ends_alike(tmp_path, found, tmp_path / "whole", expected, "text")

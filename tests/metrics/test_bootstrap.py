@@ -64,7 +64,7 @@ def test_same_seed_same_result_whatever_the_batch(monkeypatch):
 def test_difference_is_a_minus_b_over_queries_defined_in_both():
     a, b = np.array([1, np.nan, 1, 0.5]), np.array([0, 0, np.nan, 0.25])
     result = compare_paired(a, b, seed=0)
-    assert result["difference"] == (1 + 0.25) / 2
+    assert result["value"] == (1 + 0.25) / 2
     assert (result["n"], result["n_undefined"]) == (2, 2)
 
 
@@ -91,7 +91,7 @@ def test_p_value_is_the_same_from_either_side():
     a, b = np.random.default_rng(6).random((2, 10))
     forth, back = compare_paired(a, b, seed=0), compare_paired(b, a, seed=0)
     assert forth["p_value"] == pytest.approx(back["p_value"])
-    assert forth["difference"] == -back["difference"]
+    assert forth["value"] == -back["value"]
 
 
 def test_p_values_of_like_methods_are_about_uniform():
@@ -110,7 +110,7 @@ def test_p_value_of_a_clear_difference_is_small_but_never_0():
 
 def test_p_value_of_equal_methods_is_1():
     a = np.random.default_rng(10).random(30)
-    assert compare_paired(a, a, seed=0) == {"difference": 0, "ci95": [0, 0], "p_value": 1, "n": 30}
+    assert compare_paired(a, a, seed=0) == {"value": 0, "ci95": [0, 0], "p_value": 1, "n": 30}
 
 
 @pytest.mark.parametrize(

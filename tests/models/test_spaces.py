@@ -10,18 +10,18 @@ import pytest
 from PIL import Image
 
 from regionlab.compose.composers import create_composer
-from regionlab.compose.ranking import rank_gallery
+from regionlab.compose.protocols import rank_gallery
 from regionlab.compose.regions import search_changed_regions
 from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import Index, open_index
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.encoder import get_encoding, get_space, with_space
 from regionlab.models.registry import load_encoder
 from regionlab.models.segmenter import Region
+from regionlab.models.spaces import get_encoding, get_space, with_space
 from regionlab.regions.encodings import encode_regions
 from regionlab.regions.grounding import score_words
-from regionlab.search.engine import EngineError
+from regionlab.search.exact import EngineError
 from regionlab.search.feedback import FeedbackSession, refine
 from regionlab.search.images import get_engine, search_image, search_text, search_vectors
 from regionlab.search.query import Part, Query, part_from_region, part_from_words
@@ -178,9 +178,9 @@ def test_searches_by_another_model_are_refused(index, stranger):
         lambda: search_vectors(index, texts),
         lambda: search_vectors(index, np.concatenate([texts, texts])),
         lambda: search_vectors(index, np.asarray(texts), space=stranger.space),
-        lambda: search_regions(index, Query([words]), against="images"),
-        lambda: search_regions(index, Query([Part(texts[0])]), against="images"),
-        lambda: FeedbackSession(index, Query([words]), {"against": "images"}),
+        lambda: search_regions(index, Query([words]), target="images"),
+        lambda: search_regions(index, Query([Part(texts[0])]), target="images"),
+        lambda: FeedbackSession(index, Query([words]), {"target": "images"}),
     ]
     for search in searches:
         with pytest.raises(IndexFolderError, match=f"space {index.manifest['space']}") as error:
@@ -192,7 +192,7 @@ def test_vectors_of_one_index_are_not_looked_for_in_another(index, strange_index
     with pytest.raises(IndexFolderError, match="the query vectors are of the space"):
         search_vectors(strange_index, index.vectors[:2])
     with pytest.raises(IndexFolderError, match="space another"):
-        search_regions(strange_index, Query([Part(index.vectors[0])]), against="images")
+        search_regions(strange_index, Query([Part(index.vectors[0])]), target="images")
 
 
 def test_an_engine_is_asked_in_its_own_space(index, encoder, stranger):
@@ -231,8 +231,8 @@ def make_regions(encoding, space="one"):
     "options",
     [
         {},
-        {"against": "both"},
-        {"against": "images", "rol": Rol(1, 1, region="similar")},
+        {"target": "both"},
+        {"target": "images", "rol": Rol(1, 1, region="similar")},
     ],
     ids=str,
 )
@@ -255,7 +255,7 @@ def test_whole_images_and_words_are_compared_with_regions_of_any_encoding(encodi
 
 def test_regions_of_any_encoding_are_compared_with_whole_images():
     for part in (Part(CROP[1]), Part(BLUR[1])):
-        assert search_regions(make_regions("blur"), Query([part]), against="images").rows[0, 0] == 1
+        assert search_regions(make_regions("blur"), Query([part]), target="images").rows[0, 0] == 1
 
 
 def test_regions_encoded_anew_count_as_what_they_are():

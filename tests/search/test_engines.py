@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.models.encoder import with_space
-from regionlab.search import engine as engine_base
+from regionlab.models.spaces import with_space
 from regionlab.search import exact as engine_exact
-from regionlab.search.engine import EngineError
+from regionlab.search.engine import ExactEngine
 from regionlab.search.engines import build_engine, open_engine
-from regionlab.search.exact import ExactEngine
+from regionlab.search.exact import EngineError
 
 
 def unit(vectors):
@@ -102,7 +101,7 @@ def test_blocks_change_not_one_bit(block):
 @pytest.fixture
 def small_pieces(monkeypatch):
     monkeypatch.setattr(engine_exact, "SCORES", 128)
-    monkeypatch.setattr(engine_base, "GATHERED", 7)
+    monkeypatch.setattr(engine_exact, "GATHERED", 7)
 
 
 @pytest.mark.parametrize("q", [1, 2, 3, 4, 9, 200])
@@ -159,7 +158,7 @@ def test_a_query_that_is_not_finite_is_refused(value, k):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("k", [1, 300])
-@pytest.mark.parametrize("where", [None, {"label": {"$ne": "owl"}}], ids=str)
+@pytest.mark.parametrize("where", [None, "label != 'owl'"], ids=str)
 def test_a_row_that_is_not_finite_is_named(value, k, where):
     gallery = SIGNS.copy()
     gallery[[70, 211], 3] = value
@@ -190,7 +189,7 @@ TABLE = pd.DataFrame({"label": np.array(["cat", "dog", "owl"])[np.arange(300) % 
 def test_only_matching_rows_are_found(k, block):
     exclude = np.array([1, -1, 4, 0, 7])  # 1, 4 and 7 are dogs
     engine = ExactEngine(SIGNS, table=TABLE, block=block)
-    rows, scores = engine.search(SIGNS[:5], k, exclude=exclude, where={"label": "dog"})
+    rows, scores = engine.search(SIGNS[:5], k, exclude=exclude, where="label == 'dog'")
     keep = (TABLE["label"] == "dog").to_numpy()
     expected_rows, expected_scores = rank_slowly(SIGNS, SIGNS[:5], k, exclude, keep)
     np.testing.assert_array_equal(rows, expected_rows)
@@ -198,13 +197,13 @@ def test_only_matching_rows_are_found(k, block):
 
 
 def test_a_filter_that_nothing_matches_finds_nothing():
-    rows, scores = ExactEngine(SIGNS, table=TABLE).search(SIGNS[:2], 3, where={"label": "cow"})
+    rows, scores = ExactEngine(SIGNS, table=TABLE).search(SIGNS[:2], 3, where="label == 'cow'")
     assert (rows == -1).all() and (scores == -np.inf).all()
 
 
 def test_a_filter_needs_a_table():
     with pytest.raises(ValueError, match="no table to filter by"):
-        ExactEngine(SIGNS).search(SIGNS[:2], 3, where={"label": "cow"})
+        ExactEngine(SIGNS).search(SIGNS[:2], 3, where="label == 'cow'")
     with pytest.raises(ValueError, match="a table of 300 rows for 2 vectors"):
         ExactEngine(SIGNS[:2], table=TABLE)
 
@@ -270,7 +269,7 @@ def test_exact_is_built_and_opened_by_name():
         engine = make("exact", SIGNS, table=TABLE)
         assert repr(engine) == "<ExactEngine exact: 300 x 4>"
         assert engine.bytes == 300 * 4 * 4
-        assert engine.search(SIGNS[:1], 1, where={"label": "owl"})[0] % 3 == 2
+        assert engine.search(SIGNS[:1], 1, where="label == 'owl'")[0] % 3 == 2
 
 
 @pytest.mark.parametrize("name", ["", "exakt", "exact:1", "faiss", "faiss:", "chroma:", "EXACT"])

@@ -5,9 +5,8 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from regionlab.search.autotune import _choose, recommend
-from regionlab.search.engines import build_engine
-from regionlab.search.exact import ExactEngine
+from regionlab.search.engine import ExactEngine
+from regionlab.search.engines import _choose, build_engine, recommend
 from regionlab.viz.charts import describe_bytes, draw_tradeoff
 
 N, D = 3000, 16

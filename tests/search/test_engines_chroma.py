@@ -15,9 +15,9 @@ import pytest
 
 from regionlab.search import chroma as engine_chroma
 from regionlab.search import engine as engine_base
-from regionlab.search.engine import EngineError
+from regionlab.search.engine import ExactEngine
 from regionlab.search.engines import build_engine, open_engine
-from regionlab.search.exact import ExactEngine
+from regionlab.search.exact import EngineError
 
 N, D = 10_000, 24
 
@@ -109,16 +109,16 @@ def test_all_engines_return_the_same_rows_and_scores(engines):
 
 
 WHERES = [
-    {"label": "owl"},
-    {"label": {"$ne": "owl"}},
-    {"label": {"$in": ["cat", "dog"]}},
-    {"label": {"$nin": ["cat", "dog"]}},
-    {"width": {"$gte": 600}},
-    {"width": {"$lt": 3}},
-    {"quality": {"$gt": 0.5}},
-    {"quality": {"$lte": 0.001}},
-    {"$and": [{"label": "cat"}, {"$or": [{"width": 0}, {"width": {"$gt": 500}}]}]},
-    {"label": "cow"},
+    "label == 'owl'",
+    "label != 'owl'",
+    "label in ['cat', 'dog']",
+    "label not in ['cat', 'dog']",
+    "width >= 600",
+    "width < 3",
+    "quality > 0.5",
+    "quality <= 0.001",
+    "label == 'cat' and (width == 0 or width > 500)",
+    "label == 'cow'",
 ]
 
 
@@ -166,7 +166,7 @@ def test_a_row_that_is_not_finite_is_named_before_it_is_sent(tmp_path):
 def test_a_number_too_large_for_chroma_is_not_sent_and_still_filters(tmp_path):
     table = pd.DataFrame({"n": np.array([2**70, 5] * 150, object)})
     engine = build_engine("chroma", SMALL, folder=tmp_path, table=table)
-    assert engine.search(SMALL[:1], 300, where={"n": 2**70})[0][0, :150].min() >= 0
+    assert engine.search(SMALL[:1], 300, where=f"n == {2**70}")[0][0, :150].min() >= 0
     kept = engine.collection.get(ids=["0", "1"], include=["metadatas"])["metadatas"]
     assert kept == [None, {"n": 5}]
 
@@ -174,7 +174,7 @@ def test_a_number_too_large_for_chroma_is_not_sent_and_still_filters(tmp_path):
 @pytest.mark.parametrize("kind", ["folder", "server"])
 def test_a_misspelt_column_is_named(engines, kind):
     with pytest.raises(ValueError, match="no column 'labl' to filter by; known: label, width"):
-        engines[kind].search(QUERIES, 3, where={"labl": "cat"})
+        engines[kind].search(QUERIES, 3, where="labl == 'cat'")
 
 
 def test_all_of_a_small_gallery_can_be_asked_for(place):
@@ -394,7 +394,7 @@ def test_a_changed_table_is_another_collection(tmp_path):
     with pytest.raises(EngineError, match="no collection"):
         open_engine("chroma", SMALL, folder=tmp_path, table=table)
     engine = build_engine("chroma", SMALL, folder=tmp_path, table=table)
-    assert engine.search(QUERIES[:1], 2, where={"label": "cow"})[0].tolist() == [[0, -1]]
+    assert engine.search(QUERIES[:1], 2, where="label == 'cow'")[0].tolist() == [[0, -1]]
 
 
 def test_a_folder_that_was_deleted_is_built_again_in_the_same_process(tmp_path):

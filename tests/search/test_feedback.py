@@ -186,7 +186,7 @@ def test_each_part_learns_from_a_region_of_its_own():
 
 def test_against_images_the_whole_image_speaks():
     index = make_index([[X], [X]], images=[X, Y])
-    session = FeedbackSession(index, Query([Part(X)]), {"against": "images"}).judge("1", True)
+    session = FeedbackSession(index, Query([Part(X)]), {"target": "images"}).judge("1", True)
     assert session.refine_query().vectors[0] == pytest.approx(unit(X + Y))
 
 
@@ -246,7 +246,7 @@ def test_the_logistic_head_is_not_shown_judged_images_as_the_rest(world):
         ({"method": "magic"}, ValueError, "unknown method 'magic'"),
         ({"settings": {"C": 1}}, ValueError, "rocchio has no setting 'C'"),
         ({"settings": {"beta": -1}}, ValueError, "beta must be 0 or more"),
-        ({"search": {"against": "dreams"}}, ValueError, "against must be one of"),
+        ({"search": {"target": "dreams"}}, ValueError, "target must be one of"),
         ({"exclude": 40}, ValueError, "exclude must be"),
     ],
 )

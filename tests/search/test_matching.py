@@ -5,9 +5,9 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from regionlab.search import scoring as matching
+from regionlab.search import scoring
 from regionlab.search.query import Part, Query, make_query_vectors
-from regionlab.search.scoring import UNMATCHED, choose_regions, match_images, match_parts
+from regionlab.search.scoring import UNMATCHED, choose_regions, match_parts
 
 X = np.array([1.0, 0.0])
 
@@ -58,67 +58,42 @@ def draw_images(seed, m, *, levels=None, images=150, most=8):
 @pytest.mark.parametrize("seed", range(4))
 def test_many_images_are_matched_as_one_by_one_ties_included(seed, m, levels):
     similarity, counts, weights = draw_images(seed, m, levels=levels)
-    found = match_images(similarity, counts, weights)
+    vectors = make_query_vectors(Query([Part(X, weight=w) for w in weights]), "match")
+    best, chosen = choose_regions(similarity, counts, vectors)
     for image, count in enumerate(counts):
-        alone = match_parts(similarity[:, image, :count], weights)
-        assert found[:, image].tolist() == alone.tolist()
+        held = similarity[:, image, :count]
+        own = held.argmax(axis=1) if count else np.full(m, -1)
+        if count and len(set(own)) < m:
+            own = match_parts(held, vectors.weights)
+        assert chosen[:, image].tolist() == own.tolist()
+        if count <= 4 and m <= 3:
+            value = vectors.weights @ best[:, image].astype(float)
+            np.testing.assert_allclose(value, match_slowly(held, vectors.weights), atol=1e-6)
 
 
-@pytest.fixture
-def assigned(monkeypatch):
-    """What has been assigned by itself."""
-    calls, original = [], matching.match_parts
-
-    def watch(similarity, weights):
-        calls.append(similarity.tolist())
-        return original(similarity, weights)
-
-    monkeypatch.setattr(matching, "match_parts", watch)
-    return calls
-
-
-@pytest.mark.parametrize("m", [2, 3])
-def test_two_and_three_parts_are_assigned_by_themselves_only_where_they_must(m, assigned):
-    similarity, counts, weights = draw_images(1, m)
-    match_images(similarity, counts, weights)
-    assert len(assigned) == (counts < m).sum()
-
-
-def test_ways_that_are_equal_are_left_to_the_assignment(assigned):
-    # Both want region 0; whoever has to do without finds the same.
-    equal = np.float32([[[0.9, 0.5, 0.1]], [[0.9, 0.5, 0.1]]])
-    match_images(equal, np.array([3]), np.ones(2))
-    assert len(assigned) == 1
-    # The second part gives way, to one of two regions that are equally good.
-    match_images(np.float32([[[0.9, 0, 0]], [[0.8, 0.7, 0.7]]]), np.array([3]), np.ones(2))
-    assert len(assigned) == 2
-    match_images(np.float32([[[0.9, 0, 0]], [[0.8, 0.7, 0.6]]]), np.array([3]), np.ones(2))
-    assert len(assigned) == 2
-
-
-# What a query's probes get
+# What the vectors of a query get
 
 
 def choose(parts, similarity, counts):
-    probes = make_query_vectors(Query(parts), "match")
-    return choose_regions(np.float32(similarity), np.array(counts), probes)
+    vectors = make_query_vectors(Query(parts), "match")
+    return choose_regions(np.float32(similarity), np.array(counts), vectors)
 
 
 def test_where_the_best_regions_differ_there_is_nothing_to_match(monkeypatch):
-    monkeypatch.setattr(matching, "match_images", None)
+    monkeypatch.setattr(scoring, "match_parts", None)
     best, chosen = choose([Part(X)] * 2, [[[0.1, 0.9]], [[0.7, 0.3]]], [2])
     np.testing.assert_allclose(best, [[0.9], [0.7]])
     assert chosen.tolist() == [[1], [0]]
 
 
 def test_only_images_where_wanted_parts_share_their_best_region_are_matched(monkeypatch):
-    asked, original = [], matching.match_images
+    asked, original = [], scoring.match_parts
 
-    def watch(similarity, counts, weights):
-        asked.append((similarity.tolist(), counts.tolist(), weights.tolist()))
-        return original(similarity, counts, weights)
+    def watch(similarity, weights):
+        asked.append((similarity.tolist(), weights.tolist()))
+        return original(similarity, weights)
 
-    monkeypatch.setattr(matching, "match_images", watch)
+    monkeypatch.setattr(scoring, "match_parts", watch)
     parts = [Part(X), Part(X, weight=-1), Part(X, weight=3)]
     similarity = [
         [[0.5, 0.25], [0.5, 0.25]],
@@ -126,7 +101,7 @@ def test_only_images_where_wanted_parts_share_their_best_region_are_matched(monk
         [[0.75, 0.25], [0.25, 0.75]],
     ]
     best, chosen = choose(parts, similarity, [2, 2])
-    assert asked == [([[[0.5, 0.25]], [[0.75, 0.25]]], [2], [0.25, 0.75])]
+    assert asked == [([[0.5, 0.25], [0.75, 0.25]], [0.25, 0.75])]
     assert chosen.tolist() == [[1, 0], [0, 0], [0, 1]]
     assert best.tolist() == [[0.25, 0.5], [0.5, 0.5], [0.75, 0.75]]
 

@@ -13,7 +13,7 @@ from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.tables import IndexFolderError
 from regionlab.models.registry import load_encoder
-from regionlab.search.exact import ExactEngine
+from regionlab.search.engine import ExactEngine
 from regionlab.search.images import (
     get_engine,
     search_image,
@@ -276,7 +276,7 @@ def test_engines_can_be_kept_elsewhere(index, tmp_path):
 
 @pytest.mark.parametrize("engine", ["exact", "faiss:Flat", "chroma"])
 def test_only_matching_images_are_found(index, encoder, engine):
-    where = {"path": {"$in": ["photos/1.png", "1.png", "6.png"]}}
+    where = "path in ['photos/1.png', '1.png', '6.png']"
     matching = [1, 6] if "6.png" in set(index.images["path"]) else [1]
     ranking = search_text(index, "circle", encoder, k=5, engine=engine, where=where)
     assert sorted(ranking.rows[0][ranking.rows[0] >= 0]) == matching
@@ -285,7 +285,7 @@ def test_only_matching_images_are_found(index, encoder, engine):
 
 def test_an_unknown_column_is_told_the_known_ones(index, encoder):
     with pytest.raises(ValueError, match="no column 'colour' to filter by; known: image_id, path"):
-        search_text(index, "circle", encoder, where={"colour": "red"})
+        search_text(index, "circle", encoder, where="colour == 'red'")
 
 
 def test_an_unknown_engine_is_refused(index, encoder):

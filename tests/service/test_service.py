@@ -90,7 +90,7 @@ def assert_same(answer, ranking):
 def test_words_find_what_the_library_finds(world, client):
     answer = search(client, words="a red circle", k=7)
     assert_same(answer, search_text(world.index, "a red circle", world.encoder, k=7))
-    assert answer["against"] == "images"
+    assert answer["target"] == "images"
 
 
 def test_a_file_finds_what_the_library_finds(world, client):
@@ -140,9 +140,9 @@ def test_several_parts_unwanted_ones_and_words_go_together(world, client):
         prompts=prompts,
         words="a blue star",
         words_weight=1.5,
-        against="both",
+        target="both",
         image_weight=0.3,
-        several="mean",
+        aggregation="mean",
         alpha=0.8,
         beta=0.4,
         rol_region="overlap",
@@ -150,13 +150,13 @@ def test_several_parts_unwanted_ones_and_words_go_together(world, client):
     ranking = search_regions(
         world.index,
         Query(parts),
-        against="both",
+        target="both",
         image_weight=0.3,
-        several="mean",
+        aggregation="mean",
         rol=Rol(0.8, 0.4, "overlap"),
     )
     assert_same(answer, ranking)
-    assert all(result["terms"]["without"] < 0 for result in answer["results"])
+    assert all(result["terms"]["negative"] < 0 for result in answer["results"])
 
 
 def test_words_alone_can_be_unwanted(world, client):
@@ -169,7 +169,7 @@ def test_words_alone_can_be_unwanted(world, client):
     )
     query = Query([wanted, Part(unwanted.vector, weight=-0.5)])
     assert_same(
-        search(client, prompts=prompts), search_regions(world.index, query, against="images")
+        search(client, prompts=prompts), search_regions(world.index, query, target="images")
     )
 
 
@@ -386,7 +386,7 @@ REFUSED = [
     ({"words": "x", "k": 10**30}, 422, "k: "),
     ({"words": "x", "k": "many"}, 422, "k: "),
     ({"words": "x", "kk": 3}, 422, "kk: "),
-    ({"words": "x", "against": "all"}, 422, "against: "),
+    ({"words": "x", "target": "all"}, 422, "target: "),
     ({"words": "x", "alpha": 0}, 422, "alpha and beta are both 0"),
     ({"words": "x", "beta": 1}, 422, "no box"),
     ({"words": "x", "liked": ["nobody"]}, 404, "no image 'nobody'"),
@@ -517,8 +517,8 @@ def test_an_index_without_regions_is_searched_by_whole_images(world):
     app = create_app(bare, world.encoder, world.segmenter)
     with TestClient(app) as client:
         answer = search(client, image_id=world.ids[5], prompts=[BOX])
-        assert answer["against"] == "images"
-        assert "without regions" in refuse(client, 422, words="x", against="regions")
+        assert answer["target"] == "images"
+        assert "without regions" in refuse(client, 422, words="x", target="regions")
         assert "without regions" in refuse(client, 422, words="x", beta=1)
 
 

@@ -69,7 +69,7 @@ def ranking(index, collection, asked, segmenter, encoder):
     """Of SAM-CLIP's kind."""
     encode = partial(encode_boxed, collection=collection, encoder=encoder, segmenter=segmenter,
                      encoding="crop")  # fmt: skip
-    method = Method(index, encode, against="regions")
+    method = Method(index, encode, target="regions")
     return method.search(asked, method.encode(asked))
 
 

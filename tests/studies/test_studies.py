@@ -398,4 +398,5 @@ def test_the_whole_image_stands_in_for_a_region_not_found(world, encoder):
 
 def test_queries_can_be_ranked_by_overlap_in_pixels(world, encoder):
     queries = query_regions(world, ["c", "a"], [[None], [None]], encoder, encoding="erase")
-    assert [query.parts[0].size for query in queries] == [SIZES["c"], SIZES["a"]]
+    sizes = [tuple(query.parts[0].rle["size"]) for query in queries]
+    assert sizes == [SIZES["c"], SIZES["a"]]

@@ -10,14 +10,12 @@ from safetensors.torch import load_file
 
 from regionlab.models import training
 from regionlab.models.registry import load_baseline
+from toybox import baselines as train_baselines
 from toybox import train as train_cli
-from toybox import train_baselines
-from toybox.pool import class_pixels, open_scenes
-from toybox.render import render_scene
-from toybox.train_baselines import (  # fmt: skip
+from toybox.baselines import (  # fmt: skip
     ATTRIBUTES,
-    LESSONS,
     RECIPES,
+    TASKS,
     Recipe,
     ap_loss,
     measure_iou,
@@ -27,9 +25,11 @@ from toybox.train_baselines import (  # fmt: skip
     train,
     validate,
 )
+from toybox.pool import class_pixels, open_scenes
+from toybox.render import render_scene
 from toybox.world import COMBINATIONS, HELD_OUT, SHAPES, sample_scene, scene_rng  # fmt: skip
 
-NAMES = list(LESSONS)
+NAMES = list(TASKS)
 TINY = Recipe(scenes=48, steps=4, batch=6, warmup=1, save_every=2)
 
 
@@ -61,7 +61,7 @@ def results(folder, scenes):
 
 def create(name):
     torch.manual_seed(0)
-    return LESSONS[name][0]()
+    return TASKS[name][0]()
 
 
 # --- what the scenes hold -----------------------------------------------------------------
@@ -260,7 +260,7 @@ def test_interrupted_training_goes_on_to_the_same_weights(
 def test_training_brings_down_the_loss_of_a_batch(name, scenes):
     batch = {"toyvit": 8, "toydir": 48, "toysegnet": 4}[name]
     few = {field: getattr(scenes, field)[:batch] for field in ("kinds", "classes")}
-    model, loss_of = create(name), LESSONS[name][1]
+    model, loss_of = create(name), TASKS[name][1]
     optimizer = training.make_optimizer(model, TINY)
     still = replace(TINY, batch=batch, jitter=0.0)
     losses = [

@@ -15,7 +15,6 @@ import toybox
 from regionlab.data.registry import load_collection
 from regionlab.models.toy import create_toyclip
 from toybox import disk, load_toybox
-from toybox.captions import describe_scene
 from toybox.disk import CLASS_COLORS, CLASS_SHAPES, write_class_folders, write_split
 from toybox.render import render_scene
 from toybox.world import (
@@ -29,8 +28,9 @@ from toybox.world import (
     TEXTURES,
     Scene,
     Thing,
-    sample_lone_scene,
+    describe_scene,
     sample_scene,
+    sample_single_object,
     scene_rng,
 )
 
@@ -41,7 +41,7 @@ def sample_scenes(split, count):
     """Scenes of a split, each with the generator that goes on to draw and describe it."""
     for number in range(count):
         rng = scene_rng(0, split, number)
-        yield sample_scene(rng, novel=split == "novel"), rng
+        yield sample_scene(rng, held_out=split == "novel"), rng
 
 
 def files_in(root):
@@ -94,7 +94,7 @@ def test_each_novel_scene_has_a_held_out_combination():
 
 def test_class_pictures_show_their_class_and_no_held_out_combination():
     for shape, color in product(CLASS_SHAPES, CLASS_COLORS):
-        scenes = [sample_lone_scene(scene_rng(0, "classes", i), shape, color) for i in range(40)]
+        scenes = [sample_single_object(scene_rng(0, "classes", i), shape, color) for i in range(40)]
         assert {len(scene.things) for scene in scenes} == {1}
         shown = {scene.things[0].combination for scene in scenes}
         assert {combination[:2] for combination in shown} == {(shape, color)}
@@ -365,7 +365,7 @@ def test_captions_fit_the_tokenizer_whole(described):
 
 def test_same_seed_gives_the_same_bytes_whatever_the_number_of_processes(tmp_path, monkeypatch):
     write_split(tmp_path / "many", "val", 52)
-    monkeypatch.setattr(disk, "_in_parallel", lambda work, jobs, title: [work(j) for j in jobs])
+    monkeypatch.setattr(disk, "in_parallel", lambda work, jobs, title, chunk: map(work, jobs))
     write_split(tmp_path / "one", "val", 52)
     assert files_in(tmp_path / "many") == files_in(tmp_path / "one")
 

@@ -10,20 +10,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from toybox import triplets as triplets_on_disk
-from toybox.captions import RELATIONS, place_in_frame
-from toybox.changes import COMBINED, MEMBERS, TRIPLETS, change_group
+from toybox import disk as triplets_on_disk
+from toybox.changes import (
+    COMBINED,
+    KINDS,
+    MEMBERS,
+    TRIPLETS,
+    Member,
+    can_be_said,
+    change_group,
+    differences,
+    name_way,
+)
+from toybox.disk import CATEGORIES, find_changes, kinds_of, load_toybox_changes, write_changes
 from toybox.render import render_scene
-from toybox.triplets import CATEGORIES, find_changes, kinds_of, load_toybox_changes, write_changes
-from toybox.variants import KINDS, Member, can_be_said, differences, name_way
 from toybox.world import (
     COLORS,
     GROUNDS,
+    RELATIONS,
     SHAPES,
     SIZES,
     TEXTURES,
     Thing,
     is_held_out,
+    place_in_frame,
     sample_scene,
     scene_rng,
 )

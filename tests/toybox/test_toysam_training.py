@@ -9,10 +9,10 @@ from safetensors.torch import load_file
 
 from regionlab.models import training
 from regionlab.models.toy import SIDE, create_toysam
-from toybox import train_sam
+from toybox import toysam as train_sam
 from toybox.pool import open_pool
 from toybox.render import render_scene
-from toybox.train_sam import (
+from toybox.toysam import (
     Recipe,
     add_correction,
     decode,

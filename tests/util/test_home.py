@@ -10,10 +10,10 @@ from typer.main import get_command
 
 from regionlab import load_collection
 from regionlab.cli import app
-from regionlab.compose.cli import _read_arguments as read_compose
 from regionlab.compose.files import TrainedParts
-from regionlab.compose.stages import Stages
-from regionlab.data.images import list_images, read_image, write_image
+from regionlab.compose.stages import Setup
+from regionlab.data.images import read_image, write_image
+from regionlab.data.listing import list_images
 from regionlab.data.prompts import Box, Selection
 from regionlab.models.weights import find_own_file, find_sam_weights, find_weights
 from regionlab.runs.profiles import find_profile
@@ -66,7 +66,7 @@ def test_weights_are_found_at_home(home):
 
 
 def test_trained_parts_and_engines_are_kept_at_home(home):
-    stages = Stages("toyclip", "toybox", folder="~/parts")
+    stages = Setup("toyclip", "toybox", folder="~/parts")
     assert (stages.folder, stages.cache) == (home / "parts", home / "parts")
     assert TrainedParts(None, "~/parts").folder == home / "parts"
     assert find_place("~/engines", "HNSW32").parent == home / "engines"
@@ -84,7 +84,7 @@ def read_options(name, *arguments):
 
 def test_command_lines_take_home_where_the_shell_leaves_it(home):
     built = read_options("index", "~/pics", "--out=~/index")
-    trained = read_compose(["train", "--data", "cirr", "--root=~/pics", "--folder=~/parts"])
+    trained = Setup("toyclip", "cirr", "~/pics", folder="~/parts")
     served = read_options("serve", "--images=~/pics")
     assert {built["folder"], trained.root, served["images"]} == {home / "pics"}
     assert (built["out"], trained.folder) == (home / "index", home / "parts")

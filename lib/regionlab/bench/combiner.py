@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from regionlab.compose.tuning import CombinerLessons, CombinerRecipe, create_combiner, take_epoch
+from regionlab.compose.training import CombinerRecipe, EncodedTriplets, create_combiner, take_epoch
 from regionlab.models.registry import load_encoder
 from regionlab.util.timing import summarise_measure, time_interleaved
 
@@ -45,11 +45,11 @@ def measure_combiner(
     """
     encoder = load_encoder(encoder_name)
     rng = np.random.default_rng(seed)
-    training_set = sample_lessons(triplets, encoder.dim, rng)
+    training_set = sample_triplets(triplets, encoder.dim, rng)
     recipe = CombinerRecipe(seed=seed, batch=batch)
     combiner = create_combiner(encoder.dim, recipe).to(encoder.device)
     optimizer = torch.optim.Adam(combiner.parameters(), lr=recipe.learning_rate)
-    training_set = CombinerLessons(*(x.to(encoder.device) for x in vars(training_set).values()))
+    training_set = EncodedTriplets(*(x.to(encoder.device) for x in vars(training_set).values()))
     images = list(rng.integers(0, 256, (pictures, 224, 224, 3), dtype=np.uint8))
     texts = [f"is red and has {i} buttons" for i in range(pictures)]
     sides = {
@@ -76,9 +76,9 @@ def measure_combiner(
     }
 
 
-def sample_lessons(count: int, width: int, rng: np.random.Generator) -> CombinerLessons:
+def sample_triplets(count: int, width: int, rng: np.random.Generator) -> EncodedTriplets:
     """Draw random features of the length of CLIP's, (count, width), in four wordings."""
     shapes = ((count, width), (count, width), (count, 4, width))
-    return CombinerLessons(
+    return EncodedTriplets(
         *(torch.from_numpy(rng.normal(0, 10 / width**0.5, s).astype(np.float32)) for s in shapes)
     )

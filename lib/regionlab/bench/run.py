@@ -31,7 +31,6 @@ ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "regions": partial(_call, "bench_regions", "measure_region_encoding"),
     "combiner": partial(_call, "bench_combiner", "measure_combiner"),
     "search": partial(_call, "bench_search", "measure_search"),
-    "rerank": partial(_call, "bench_rerank", "measure_rerank"),
     "resume": partial(_call, "bench_resume", "measure_resume"),
     "memory": partial(_call, "bench_memory", "measure_memory"),
     "service": partial(_call, "bench_service", "measure_service"),

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from regionlab.search.autotune import recommend
-from regionlab.search.engines import build_engine
-from regionlab.search.exact import ExactEngine
+from regionlab.search.engine import ExactEngine
+from regionlab.search.engines import build_engine, recommend
 from regionlab.studies.scale import grow_vectors, sample_clusters, to_unit
 from regionlab.util.paths import DATA
 from regionlab.util.timing import summarise_measure, time_interleaved

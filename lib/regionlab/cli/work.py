@@ -1,5 +1,6 @@
 """`regionlab serve`, `run`, `compose`, `bench`, `models`: what is done with indexes and models."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,3 +84,57 @@ def bench(
 
     content = benchmarks.run_bench(entries or [], file=benchmarks.FILE)
     print(benchmarks.describe_ratios(content["results"]))
+
+
+@app.command(epilog="Example: regionlab models vit-b sam")
+def models(
+    words: Annotated[list[str] | None, typer.Argument(help="Of their names; any of them.")] = None,
+) -> None:
+    """List the models that go by a name, where their weights go, and whether they are there.
+
+    Without words, those that are there and the segmenters.
+    """
+    found = [(kind, name, file) for kind, name, file in _list_models()
+             if any(word.lower() in f"{kind} {name}".lower() for word in words or [])
+             or not words and (file.is_file() or kind == "segmenter")]  # fmt: skip
+    width = max((len(name) for _, name, _ in found), default=0)
+    for kind, name, file in found:
+        there = "there " if file.is_file() else "absent"
+        print(f"{kind:9}  {name:{width}}  {there}  {file}")
+    if not words:
+        print("and all that open_clip and timm publish: regionlab models WORD")
+
+
+def _list_models() -> Iterator[tuple[str, str, Path]]:
+    """Yield kind, name and file of weights of what `load_...` knows by name."""
+    from regionlab.models.registry import (
+        available_baselines,
+        available_encoders,
+        available_segmenters,
+    )
+    from regionlab.models.weights import place_of_weights
+
+    for kind, names in (
+        ("encoder", available_encoders()),
+        ("segmenter", available_segmenters()),
+        ("baseline", available_baselines()),
+    ):
+        for name in names:
+            yield kind, name, place_of_weights(name)
+
+
+@app.command(epilog="Example: regionlab train --model toyclip --fresh")
+def train(
+    model: Annotated[list[str] | None, option("One of them; all if not given.")] = None,
+    fresh: Annotated[bool, option("Start over from random weights.", "--fresh")] = False,
+    scenes: Annotated[int | None, option("To render; makes it a trial.", min=1)] = None,
+    steps: Annotated[int | None, option("Of training; makes it a trial.", min=1)] = None,
+) -> None:
+    """Train the models of Toybox, or go on; trials go to data/toybox/cache/trial."""
+    from toybox.train import FOLDER, TRAINERS, train_model
+
+    given = {"scenes": scenes, "steps": steps}
+    changes = {key: value for key, value in given.items() if value is not None}
+    for name in model or TRAINERS:
+        record = train_model(name, folder=FOLDER, fresh=fresh, **changes)
+        print(f"{record['file']}: {record['bytes'] / 1e6:.1f} MB, SHA-256 {record['sha256']}")

@@ -10,20 +10,16 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
+from regionlab.util.errors import InputError
+
 LOGIT_SCALE = 100.0  # fixed, in both stages of training
 
 
 @dataclass(frozen=True)
 class CombinerSize:
-    """How large a Combiner is.
+    """How large a Combiner is: `projection` and `hidden` are multiples of the width d.
 
-    Attributes
-    ----------
-    width
-        d, of the vectors.
-    projection, hidden
-        Units after the two projections and in the middle, as multiples of d; S4's authors have
-        4 and 8: 2,560 and 5,120 for the 640 of RN50x4.
+    S4's authors have 4 and 8: 2,560 and 5,120 units for the 640 of RN50x4.
     """
 
     width: int
@@ -33,7 +29,7 @@ class CombinerSize:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} of a Combiner is a whole number from 1 up, not {value!r}")
+                raise InputError(f"{name} of a Combiner is a whole number from 1 up, not {value!r}")
 
 
 class Combiner(nn.Module):
@@ -41,13 +37,6 @@ class Combiner(nn.Module):
 
     c = [drop(relu(Wt t)); drop(relu(Wi i))], v = Wo drop(relu(Wc c)),
     lambda = sigmoid(W2 drop(relu(W1 c))), out = normalize(v + lambda t + (1 - lambda) i).
-
-    Parameters
-    ----------
-    size
-        Of the layers.
-    dropout
-        Share of units left out in training.
     """
 
     def __init__(self, size: CombinerSize, *, dropout: float = 0.5):

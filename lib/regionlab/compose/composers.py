@@ -1,11 +1,9 @@
-"""Composed retrieval (S4): an image and words of change become one query vector.
+"""Composed retrieval (S4): an image and a modification text become one query vector.
 
 A composer is a text encoder, frozen or tuned, and a way to fuse: `COMPOSERS` names them all, from
-the image alone to the Combiner on a tuned text encoder. `python -m regionlab.compose.composers`
-tunes, trains and evaluates them on FashionIQ, CIRR or Toybox.
+the image alone to the Combiner on a tuned text encoder.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,19 +12,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from regionlab.models.encoder import Vectors, find_difference, get_encoding, with_space
+from regionlab.models.spaces import Vectors, find_difference, get_encoding, with_space
+from regionlab.util.errors import InputError
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
 
+Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
+Compose = Callable[[np.ndarray, list[str]], np.ndarray]
+UNIT = 1e-3  # how near to 1 a length must be to be that of a unit vector
+
+
+# Ways to fuse (q, d) features of images and of texts
+
 
 def image_only(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Return the image: the words are not heard."""
+    """Return the images' features."""
     return images
 
 
-def take_text(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
-    """Return the words: the image is not seen."""
+def text_only(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
+    """Return the texts' features."""
     return texts
 
 
@@ -35,7 +41,7 @@ def add(images: np.ndarray, texts: np.ndarray) -> np.ndarray:
     return images + texts
 
 
-def weigh(images: np.ndarray, texts: np.ndarray, *, weight: float) -> np.ndarray:
+def weighted_sum(images: np.ndarray, texts: np.ndarray, *, weight: float) -> np.ndarray:
     """Return (1 - weight) * image + weight * text of the unit vectors."""
     return (1 - weight) * to_unit(images) + weight * to_unit(texts)
 
@@ -57,13 +63,7 @@ def slerp(images: np.ndarray, texts: np.ndarray, *, weight: float) -> np.ndarray
 
 
 def to_unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors of unit length.
-
-    Raises
-    ------
-    ValueError
-        If one is zero or not finite, such as the sum of two opposite vectors.
-    """
+    """Return (q, d) vectors of unit length; ValueError if one is zero or not finite."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     bad = ~((lengths > 0) & np.isfinite(lengths)).ravel()
     if bad.any():
@@ -71,38 +71,21 @@ def to_unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / lengths
 
 
-Fusion = Callable[[np.ndarray, np.ndarray], np.ndarray]
-Compose = Callable[[np.ndarray, list[str]], np.ndarray]
-UNIT = 1e-3  # how near to 1 a length must be to be that of a unit vector
-
-
 @dataclass(frozen=True)
 class ComposerSpec:
-    """One rung of the ladder: what it is made of.
+    """What a composer is made of."""
 
-    Attributes
-    ----------
-    summary
-        What it does, for tables.
-    fusion
-        A function of `fusions`, or None for the Combiner.
-    tuned
-        Whether the text encoder is the tuned one.
-    weighted
-        Whether the fusion has a weight, chosen on validation queries.
-    """
-
-    summary: str
-    fusion: Callable[..., np.ndarray] | None
-    tuned: bool = False
-    weighted: bool = False
+    summary: str  # what it does, for tables
+    fusion: Callable[..., np.ndarray] | None  # None for the Combiner
+    tuned: bool = False  # whether the text encoder is the tuned one
+    weighted: bool = False  # whether the fusion has a weight, chosen on validation queries
 
 
 COMPOSERS: dict[str, ComposerSpec] = {
     "image": ComposerSpec("image only", image_only),
-    "text": ComposerSpec("text only", take_text),
+    "text": ComposerSpec("text only", text_only),
     "sum": ComposerSpec("element-wise sum", add),
-    "weighted": ComposerSpec("weighted sum of unit vectors", weigh, weighted=True),
+    "weighted": ComposerSpec("weighted sum of unit vectors", weighted_sum, weighted=True),
     "slerp": ComposerSpec("along the great circle", slerp, weighted=True),
     "fine_tuned_sum": ComposerSpec("text encoder tuned, sum (stage 1)", add, tuned=True),
     "combiner": ComposerSpec("CLIP frozen, Combiner (stage 2)", None),
@@ -114,23 +97,16 @@ COMPOSERS: dict[str, ComposerSpec] = {
 
 @dataclass(frozen=True, eq=False)
 class Composer:
-    """A way to compose an image and words of change.
-
-    Made by `create_composer`.
+    """A way to compose an image and a modification text; made by `create_composer`.
 
     Attributes
     ----------
-    name
-        A name in `COMPOSERS`.
-    encode_texts
-        Texts to (q, d) float32 features, as long as the tower makes them.
-    fuse
-        Image and text features to (q, d).
-    image_length
-        Mean length of image features; what unit vectors are stretched to.
-    space
-        Embedding space of the features, `Encoder.space`, and so of what is composed; None if it
-        is not known.
+    name : a name in `COMPOSERS`
+    encode_texts : texts to (q, d) float32 features, as long as the tower makes them
+    fuse : image and text features to (q, d)
+    image_length : mean length of image features; what unit vectors are stretched to
+    space : embedding space of the features, `Encoder.space`, and so of what is composed; None if
+        it is not known
     """
 
     name: str
@@ -149,7 +125,7 @@ class Composer:
             the model makes them (`encode_images(..., unit=False)`), or unit vectors, such as an
             index holds. The latter lose nothing but their own lengths: all get the mean length.
         texts
-            (q,) words of change, one a reference.
+            (q,) modification texts, one a reference.
 
         Returns
         -------
@@ -206,66 +182,45 @@ def create_composer(
         that of the training images, where `folder` holds trained parts. It matters to the sum
         and the Combiner alone.
     weight
-        Of the words, in [0, 1], for "weighted" and "slerp"; see `composed_study.fit_weight`.
+        Of the text, in [0, 1], for "weighted" and "slerp"; see `benchmark.fit_weight`.
     folder
         With `text.safetensors`, `combiner.safetensors` and `fine_tuned_combiner.safetensors`,
         as training leaves them. By default those of Toybox, for toyclip.
 
     Raises
     ------
-    ValueError
+    InputError
         If the name is unknown, a weight is missing or not in [0, 1], or `image_length` is not
         positive.
     WeightsError
         If trained parts are missing, or of another encoder.
     """
-    from regionlab.compose.files import TrainedParts  # late: --help needs no torch
+    from regionlab.compose.files import TrainedParts  # late: it needs torch
     from regionlab.models.text_tower import TextFeatures
 
     if name not in COMPOSERS:
-        raise ValueError(f"unknown composer {name!r}; known: {', '.join(COMPOSERS)}")
-    rung = COMPOSERS[name]
+        raise InputError(f"unknown composer {name!r}; known: {', '.join(COMPOSERS)}")
+    spec = COMPOSERS[name]
     parts = TrainedParts(encoder, folder)
-    fuse = rung.fusion or parts.load_combiner(name).compose
-    if rung.weighted:
-        fuse = partial(rung.fusion, weight=_check_weight(name, weight))
-    texts = parts.load_text() if rung.tuned else TextFeatures(encoder)
+    fuse = spec.fusion or parts.load_combiner(name).compose
+    if spec.weighted:
+        if weight is None or not 0 <= weight <= 1:
+            raise InputError(f"{name} needs the weight of the words, in [0, 1], got {weight}")
+        fuse = partial(spec.fusion, weight=weight)
+    texts = parts.load_text() if spec.tuned else TextFeatures(encoder)
     if image_length is None:
-        image_length = parts.image_length if rung.fusion in (None, add) else 1.0
+        image_length = parts.image_length if spec.fusion in (None, add) else 1.0
     if not 0 < image_length < np.inf:
-        raise ValueError(f"image_length must be positive, got {image_length}")
+        raise InputError(f"image_length must be positive, got {image_length}")
     return Composer(name, texts.encode_texts, fuse, image_length, encoder.space)
 
 
 def check_texts(texts: Sequence[str]) -> list[str]:
-    """Return words of change as a list.
-
-    Raises
-    ------
-    ValueError
-        If it is a single string, or one is empty.
-    """
+    """Return modification texts as a list; InputError if a single string, or one is empty."""
     if isinstance(texts, str):
-        raise ValueError(f"texts is a single string, {texts!r}: give a list, one for each image")
+        raise InputError(f"texts is a single string, {texts!r}: give a list, one for each image")
     texts = list(texts)
     for i, text in enumerate(texts):
         if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"text {i} is {text!r}: a change needs at least one word")
+            raise InputError(f"text {i} is {text!r}: a change needs at least one word")
     return texts
-
-
-def _check_weight(name: str, weight: float | None) -> float:
-    if weight is None or not 0 <= weight <= 1:
-        raise ValueError(f"{name} needs the weight of the words, in [0, 1], got {weight}")
-    return weight
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Tune, train and evaluate from the command line."""
-    from regionlab.compose.cli import main as run
-
-    return run(arguments)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

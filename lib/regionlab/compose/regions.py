@@ -1,21 +1,19 @@
-"""A region and words: "this object, but green", asked of the regions of an index."""
+"""A region and a modification text: "this object, but green", asked of the regions of an index."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
+from regionlab.compose.composers import Compose
 from regionlab.data.collection import Collection
 from regionlab.index.index import Index
 from regionlab.metrics.relevance import holds_kinds_of
 from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
 
-# What is made of a region and words is in no place.
-PLACELESS = {"box": None, "size": None, "rle": None}
-
-Compose = Callable[[np.ndarray, list[str]], np.ndarray]
+PLACELESS = {"box": None, "rle": None}  # what is composed is in no place
 
 
 def sample_changes(
@@ -27,7 +25,7 @@ def sample_changes(
     words: str,
     seed: int,
 ) -> pd.DataFrame:
-    """Draw for each object another value of one column that some other image answers.
+    """Sample for each object another value of one column that some other image answers.
 
     Parameters
     ----------
@@ -40,8 +38,6 @@ def sample_changes(
     words
         How the change is said: "make the {category} {new}", with columns in braces and "{new}"
         for the new value.
-    seed
-        Of the draw.
 
     Returns
     -------
@@ -89,20 +85,16 @@ def search_changed_regions(
     k: int,
     exclude: np.ndarray | None = None,
 ) -> RegionRanking:
-    """Search for regions changed by words.
+    """Search for regions changed by words; `k` and `exclude` as for `search_regions`.
 
     Parameters
     ----------
-    index
-        With regions.
     queries
         (q,) of one or several parts; the words change the first, the others stay.
     words
         (q,) the change of each.
     compose
-        Vectors and words to vectors, see `compose.Composer.compose`.
-    k, exclude
-        As for `search_regions`.
+        Vectors and words to vectors, see `Composer.compose`.
     """
     firsts = np.stack([query.parts[0].vector for query in queries])
     composed = compose(firsts, list(words))

@@ -1,130 +1,109 @@
-"""What the two stages of composed retrieval share: epochs, validation, checkpoints, the best."""
+"""The two stages of S4: tune the text encoder, then train the Combiner on features of CLIP.
+
+Baldrati et al. 2022, sections 4.2 and 4.3, which S4 follows.
+"""
 
 import hashlib
 import json
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
-from tqdm import tqdm
 
-from regionlab.compose.combiner import LOGIT_SCALE
+from regionlab.compose.benchmark import ComposedFeatures
+from regionlab.compose.combiner import LOGIT_SCALE, Combiner, CombinerSize
+from regionlab.compose.files import DTYPES, write_combiner, write_text
+from regionlab.data.triplets import PUNCTUATION, join_captions
+from regionlab.models.encoder import Encoder
+from regionlab.models.text_tower import (
+    TextFeatures,
+    TextTower,
+    encode_by_length,
+    fast_attention,
+    text_parameters,
+)
+from regionlab.models.training import run_training
 from regionlab.util.checks import check_choice, check_count
-from regionlab.util.files import write_json
+from regionlab.util.errors import InputError
+from regionlab.util.progress import progress
 
-SCALE, ROWS = ".scale", ".rows"  # endings of the tensors that go with a compact one
-DTYPES = ("fp16", "int8")
-Tensors = dict[str, torch.Tensor]
-
-
-def pack(tensors: Mapping[str, torch.Tensor], dtype: str) -> Tensors:
-    """Make tensors small; vectors stay in fp16.
-
-    Parameters
-    ----------
-    tensors
-        By name.
-    dtype
-        "fp16"; or "int8", each row of a matrix as whole numbers in [-127, 127] times a scale.
-
-    Raises
-    ------
-    ValueError
-        If `dtype` is unknown.
-    """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(DTYPES)}")
-    packed: Tensors = {}
-    for name, tensor in tensors.items():
-        tensor = tensor.detach().float().cpu().contiguous()
-        if dtype == "fp16" or tensor.ndim < 2:
-            packed[name] = tensor.half()
-        else:
-            scale = tensor.abs().amax(1, keepdim=True).clamp(min=1e-12) / 127
-            packed[name] = (tensor / scale).round().to(torch.int8)
-            packed[name + SCALE] = scale
-    return packed
-
-
-def unpack(packed: Mapping[str, torch.Tensor]) -> Tensors:
-    """Return what `pack` was given, in fp32, as near as its type allows."""
-    return {
-        name: tensor.float() * packed.get(name + SCALE, torch.ones(()))
-        for name, tensor in packed.items()
-        if not name.endswith((SCALE, ROWS))
-    }
-
-
-def take_changes(tuned: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> Tensors:
-    """Return how tuned weights differ from the base: of a matrix, the rows that do, and which.
-
-    A weight that did not change is left out.
-    """
-    changes: Tensors = {}
-    for name, tensor in tuned.items():
-        change = tensor.detach().float().cpu() - base[name].detach().float().cpu()
-        if change.ndim == 2:
-            rows = change.abs().amax(1).nonzero().ravel().int()
-            if len(rows):
-                changes |= {name: change[rows], name + ROWS: rows}
-        elif change.abs().max() > 0:
-            changes[name] = change
-    return changes
-
-
-def pack_changes(
-    tuned: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor], dtype: str
-) -> Tensors:
-    """Pack the changes from base to tuned weights."""
-    changes = take_changes(tuned, base)
-    rows = {name: tensor for name, tensor in changes.items() if name.endswith(ROWS)}
-    values = {name: tensor for name, tensor in changes.items() if name not in rows}
-    return pack(values, dtype) | rows
-
-
-def apply_changes(packed: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> Tensors:
-    """Return the tuned weights, fp32, of packed changes and the base.
-
-    Raises
-    ------
-    ValueError
-        If the base has no such weight, or of another shape.
-    """
-    tuned: Tensors = {}
-    for name, change in unpack(packed).items():
-        if name not in base:
-            raise ValueError(f"the model has no weight {name!r}")
-        own, rows = base[name].detach().float().cpu(), packed.get(name + ROWS)
-        expected = own.shape if rows is None else (len(rows), *own.shape[1:])
-        try:
-            if change.shape != expected:
-                raise IndexError(f"expected {tuple(expected)}")
-            tuned[name] = own + change if rows is None else own.index_add(0, rows.long(), change)
-        except (RuntimeError, IndexError) as e:
-            found = tuple(change.shape)
-            raise ValueError(f"a change of shape {found} does not fit {name}: {e}") from e
-    return tuned
+AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+EncodeTexts = Callable[[list[str]], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """Training triplets as features: (m, d) of references and targets, and (m, v) wordings.
+class _Recipe:
+    """What both stages can be told; the defaults of each are those of S4's authors."""
+
+    seed: int = 0
+    epochs: int = 100
+    batch: int = 512
+    learning_rate: float = 2e-6
+    validate_every: int = 1  # epochs
+    patience: int = 10  # epochs without a better score after which training stops
+    dtype: str = "fp16"  # of the file, or "int8"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch", "validate_every", "patience"):
+            check_count(name, getattr(self, name))
+        if not 0 < self.learning_rate < math.inf:
+            raise InputError(f"learning_rate must be positive, got {self.learning_rate}")
+        check_choice("dtype", self.dtype, DTYPES)
+
+
+@dataclass(frozen=True)
+class TextRecipe(_Recipe):
+    """How the text encoder is tuned.
 
     Attributes
     ----------
-    references, targets
-        (m, d) float32, features of the images as long as the model makes them.
-    wordings
-        For each triplet the forms that its captions may be joined to; all have the same number.
-    image_length
-        Mean length of the features of all training images.
+    freeze : parts of names, separated by commas, of parameters that stay, as "token_embedding"
+    amp : mixed precision, "none", "bf16" or "fp16" (with a scaled loss)
+    checkpointing : compute activations twice instead of keeping them: less memory, more time
+    """
+
+    weight_decay: float = 0.01
+    freeze: str = ""
+    amp: str = "none"
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.amp not in AMP:
+            raise InputError(f"unknown amp {self.amp!r}; known: {', '.join(AMP)}")
+
+
+@dataclass(frozen=True)
+class CombinerRecipe(_Recipe):
+    """How a Combiner is trained; sizes of its layers are multiples of the features' width."""
+
+    epochs: int = 300
+    batch: int = 4096
+    learning_rate: float = 2e-5
+    projection: int = 4
+    hidden: int = 8
+    dropout: float = 0.5
+    validate_every: int = 3
+    patience: int = 30
+
+
+# Training triplets
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Training triplets as features.
+
+    Attributes
+    ----------
+    references, targets : (m, d) float32, features as long as the model makes them
+    wordings : (m, v), the forms that each triplet's captions may be joined to
+    image_length : mean length of the features of all training images
     """
 
     references: np.ndarray
@@ -146,20 +125,54 @@ class Lessons:
         return len(self.wordings)
 
     def digest(self, *about: str) -> str:
-        """Return a SHA-256 that tells these lessons, and what is said about them, from others."""
+        """Return a SHA-256 that tells these triplets, and what is said about them, from others."""
         found = hashlib.sha256(json.dumps([about, self.wordings]).encode())
         for features in (self.references, self.targets):
             found.update(np.ascontiguousarray(features))
         return found.hexdigest()
 
 
-def check_recipe(recipe: Any) -> None:
-    """Raise ValueError if a setting that both stages have is out of its range."""
-    for name in ("epochs", "batch", "validate_every", "patience"):
-        check_count(name, getattr(recipe, name))
-    if not 0 < recipe.learning_rate < math.inf:
-        raise ValueError(f"learning_rate must be positive, got {recipe.learning_rate}")
-    check_choice("dtype", recipe.dtype, DTYPES)
+def make_training_set(sets: Sequence[ComposedFeatures]) -> TrainingSet:
+    """Join the triplets of one or several categories; InputError if their targets are hidden."""
+    for part in sets:
+        if (part.triplets.target_rows < 0).any():
+            raise InputError(
+                f"nothing can be learnt from {part.triplets.title}: targets are hidden"
+            )
+    forms = [list_wordings(said) for part in sets for said in part.triplets.queries["captions"]]
+    most = max(map(len, forms))
+    lengths = np.concatenate([np.linalg.norm(part.vectors, axis=1) for part in sets])
+    return TrainingSet(
+        np.concatenate([part.references for part in sets]),
+        np.concatenate([part.vectors[part.triplets.target_rows] for part in sets]),
+        [form * (most // len(form)) for form in forms],
+        float(lengths.mean()),
+    )
+
+
+def list_wordings(captions: Sequence[str]) -> tuple[str, ...]:
+    """Return the texts that captions are joined to in training, all equally likely.
+
+    One caption stays as it is; two give the four forms of `join_captions`.
+    """
+    if len(captions) < 2:
+        return (join_captions(captions),)
+    ordered = [join_captions(pair) for pair in (captions, captions[::-1])]
+    return (*ordered, *(caption.strip(PUNCTUATION).capitalize() for caption in captions))
+
+
+def sample_batches(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Draw all triplets once in random order, (batch,) rows at a time, without the rest.
+
+    Raises InputError if there are fewer triplets than one batch holds.
+    """
+    if count < batch:
+        raise InputError(f"{count} triplets do not fill a batch of {batch}: choose a smaller one")
+    order = rng.permutation(count)
+    return (order[i : i + batch] for i in range(0, count - batch + 1, batch))
+
+
+# What both stages do
 
 
 def contrastive_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -171,20 +184,6 @@ def contrastive_loss(predicted: torch.Tensor, targets: torch.Tensor) -> torch.Te
     return cross_entropy(logits, torch.arange(len(logits), device=logits.device))
 
 
-def sample_batches(count: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Draw all triplets once in random order, (batch,) rows at a time, without the rest.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer triplets than one batch holds.
-    """
-    if count < batch:
-        raise ValueError(f"{count} triplets do not fill a batch of {batch}: choose a smaller one")
-    order = rng.permutation(count)
-    return (order[i : i + batch] for i in range(0, count - batch + 1, batch))
-
-
 def run_epochs(
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -192,105 +191,217 @@ def run_epochs(
     *,
     name: str,
     folder: Path,
-    training_set: str,
+    data: str,
     take_epoch: Callable[[np.random.Generator], float],
     validate: Callable[[], dict[str, float]],
     scaler: torch.amp.GradScaler | None = None,
 ) -> dict[str, Any]:
-    """Train until the score no longer rises, or go on where an earlier run was cut off.
+    """Train until the score no longer rises; the model is left with the weights of the best.
 
-    A run that was cut off and goes on ends with the same weights as one that was not. The model
-    is left with the weights of the best validation.
+    The checkpoint is `folder`/<name>.pt. `take_epoch` trains for an epoch with random numbers of
+    its own, dropout's too, and returns the mean loss; the caller's random numbers are left alone.
+    All else as `run_training`.
+    """
+
+    def take_turn(turn: int) -> dict[str, float]:
+        rng = np.random.default_rng([recipe.seed, turn])
+        torch.manual_seed(int(rng.integers(2**63)))
+        return {"epoch": turn + 1, "loss": round(take_epoch(rng), 5)}
+
+    def measure() -> dict[str, float]:
+        return {key: round(value, 5) for key, value in validate().items()}
+
+    with torch.random.fork_rng():
+        return run_training(
+            model, optimizer, recipe, turns=recipe.epochs, every=recipe.validate_every,
+            unit="epoch", checkpoint=folder / f"{name}.pt", take_turn=take_turn, validate=measure,
+            scaler=scaler, patience=recipe.patience, data=data,
+        )  # fmt: skip
+
+
+# Stage 1
+
+
+def tune_text(
+    encoder: Encoder,
+    training_set: TrainingSet,
+    recipe: TextRecipe,
+    *,
+    folder: Path,
+    weights: Path,
+    measure: Callable[[EncodeTexts], dict[str, float]],
+) -> dict[str, Any]:
+    """Tune the text encoder, or go on where an earlier run was cut off, and write its weights.
+
+    The prediction is the sum of reference and text features, which AdamW draws to the target's.
+    CLIP stays in evaluation mode, its images frozen.
 
     Parameters
     ----------
-    recipe
-        A dataclass with at least seed, epochs, validate_every and patience.
-    name
-        Of the part that is trained: its checkpoint is `folder`/<name>.pt, its curve
-        `folder`/<name>.json.
-    lessons
-        A digest of what is learnt from; a checkpoint of another is not taken up.
-    take_epoch
-        Trains for one epoch with the random numbers it is given, returns the mean loss.
-    validate
-        Returns metrics, of them "score" to choose by, higher is better.
+    encoder
+        In fp32, else InputError; its text tower is changed in place, so that another run needs it
+        loaded anew.
+    folder, weights
+        For the checkpoint and the curve; and the safetensors file of the tuned weights.
+    measure
+        Given the tuned text encoder, returns metrics, of them "score" to choose by.
 
     Returns
     -------
     dict
-        recipe, device, epochs, seconds, best_epoch, curve (loss of each epoch) and validation.
+        As `run_training`, by epochs.
     """
-    path = folder / f"{name}.pt"
-    state, best = _load(path, model, optimizer, scaler, recipe, training_set)
-    started = time.monotonic() - state["seconds"]
-    with tqdm(total=recipe.epochs, desc=name, initial=state["epochs"], mininterval=2) as bar:
-        while state["epochs"] < recipe.epochs and not _is_over(state, recipe):
-            epoch = state["epochs"]
-            with _seeded(recipe.seed, epoch) as rng:
-                loss = take_epoch(rng)
-            if not np.isfinite(loss):
-                raise FloatingPointError(f"{name}: the loss of epoch {epoch + 1} is {loss}")
-            state["epochs"] = epoch + 1
-            state["curve"].append({"epoch": epoch + 1, "loss": round(loss, 5)})
-            if (epoch + 1) % recipe.validate_every == 0 or epoch + 1 == recipe.epochs:
-                found = {key: round(value, 5) for key, value in validate().items()}
-                state["validation"].append({"epoch": epoch + 1, **found})
-                if state["best_epoch"] == 0 or found["score"] > state["best_score"]:
-                    state |= {"best_epoch": epoch + 1, "best_score": found["score"]}
-                    best = {key: t.detach().clone() for key, t in trained_state(model).items()}
-                bar.set_postfix(loss=f"{loss:.3f}", score=f"{found['score']:.3f}")
-            state["seconds"] = time.monotonic() - started
-            _save(path, model, optimizer, scaler, recipe, training_set, state, best)
-            bar.update()
-    model.load_state_dict(best, strict=False)
-    return {"recipe": asdict(recipe), "device": str(next(model.parameters()).device), **state}
+    if encoder.precision != "fp32":
+        raise InputError(
+            f"tuning needs an encoder in fp32, {encoder.name} is in {encoder.precision}"
+        )
+    chosen = choose_parameters(encoder, recipe.freeze)
+    base = {name: parameter.detach().clone() for name, parameter in chosen.items()}
+    encoder.model.requires_grad_(False)
+    for parameter in chosen.values():
+        parameter.requires_grad_(True)
+    if recipe.checkpointing:
+        encoder.model.set_grad_checkpointing(True)
+    tower = TextTower(encoder.model).eval()
+    optimizer = torch.optim.AdamW(
+        [p for p in tower.parameters() if p.requires_grad],
+        lr=recipe.learning_rate, weight_decay=recipe.weight_decay, eps=1e-7,
+    )  # fmt: skip
+    scaler = torch.amp.GradScaler(encoder.device.type, enabled=recipe.amp == "fp16")
+    device, dtype = encoder.device, AMP[recipe.amp]
+
+    def take_step(references: np.ndarray, targets: np.ndarray, texts: list[str]) -> float:
+        tokens = encoder.tokenize(texts).to(device)
+        optimizer.zero_grad(set_to_none=True)
+        with fast_attention():  # backward too: checkpointing computes the tower again there
+            with torch.autocast(device.type, dtype, enabled=dtype is not None):
+                features = encode_by_length(tower, tokens)
+            predicted = torch.from_numpy(references).to(device) + features.float()
+            loss = contrastive_loss(predicted, torch.from_numpy(targets).to(device))
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        return loss.item()
+
+    def take_epoch(rng: np.random.Generator) -> float:
+        losses = []
+        for rows in sample_batches(len(training_set), recipe.batch, rng):
+            forms = rng.integers(len(training_set.wordings[0]), size=len(rows))
+            texts = [training_set.wordings[row][f] for row, f in zip(rows, forms, strict=True)]
+            losses.append(
+                take_step(training_set.references[rows], training_set.targets[rows], texts)
+            )
+        return float(np.mean(losses))
+
+    found = run_epochs(
+        tower, optimizer, recipe, name=weights.stem, folder=folder, scaler=scaler,
+        data=training_set.digest(encoder.space), take_epoch=take_epoch,
+        validate=lambda: measure(TextFeatures(encoder).encode_texts),
+    )  # fmt: skip
+    length = training_set.image_length
+    write_text(weights, chosen, base, encoder, image_length=length, dtype=recipe.dtype)
+    return found
 
 
-def trained_state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return the parameters that are trained, by name."""
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+def choose_parameters(encoder: Encoder, freeze: str = "") -> dict[str, torch.nn.Parameter]:
+    """Return the text tower's parameters that are tuned, by name; `freeze` as in `TextRecipe`.
+
+    Raises InputError if a part is in no name, or nothing is left.
+    """
+    chosen = text_parameters(encoder.model)
+    for part in filter(None, freeze.split(",")):
+        kept = {name: parameter for name, parameter in chosen.items() if part not in name}
+        if len(kept) == len(chosen):
+            names = ", ".join(text_parameters(encoder.model))
+            raise InputError(f"freeze={part!r} is in no name of the text tower: {names}")
+        chosen = kept
+    if not chosen:
+        raise InputError(f"freeze={freeze!r} leaves nothing to tune")
+    return chosen
 
 
-def _is_over(state: dict[str, Any], recipe) -> bool:
-    return state["best_epoch"] > 0 and state["epochs"] - state["best_epoch"] >= recipe.patience
+# Stage 2
 
 
-@contextmanager
-def _seeded(seed: int, epoch: int) -> Iterator[np.random.Generator]:
-    """Give an epoch random numbers of its own, dropout's too, and leave the caller's alone."""
-    rng = np.random.default_rng([seed, epoch])
+@dataclass(frozen=True)
+class EncodedTriplets:
+    """Training triplets as tensors: (m, d) references and targets, (m, v, d) texts."""
+
+    references: torch.Tensor
+    targets: torch.Tensor
+    texts: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+
+def encode_wordings(
+    training_set: TrainingSet, encode_texts: EncodeTexts, device
+) -> EncodedTriplets:
+    """Encode every wording of every triplet once."""
+    forms = zip(*training_set.wordings, strict=True)
+    total = len(training_set.wordings[0])
+    texts = [encode_texts(list(form)) for form in progress(forms, "encode wordings", total)]
+    arrays = (training_set.references, training_set.targets, np.stack(texts, axis=1))
+    return EncodedTriplets(*(torch.from_numpy(array).float().to(device) for array in arrays))
+
+
+def train_combiner(
+    encoder: Encoder,
+    encode_texts: EncodeTexts,
+    training_set: TrainingSet,
+    recipe: CombinerRecipe,
+    *,
+    folder: Path,
+    weights: Path,
+    measure: Callable[[Combiner], dict[str, float]],
+    texts: str = "",
+) -> dict[str, Any]:
+    """Train a Combiner, or go on where an earlier run was cut off, and write its weights.
+
+    `encode_texts` is frozen or tuned, to features as long as it makes them; if it is tuned,
+    `texts` is the SHA-256 of its file. `measure` is given the Combiner. All else, and what is
+    returned, as `tune_text`.
+    """
+    inputs = encode_wordings(training_set, encode_texts, encoder.device)
+    combiner = create_combiner(encoder.dim, recipe).to(encoder.device)
+    optimizer = torch.optim.Adam(combiner.parameters(), lr=recipe.learning_rate)
+    found = run_epochs(
+        combiner, optimizer, recipe, name=weights.stem, folder=folder,
+        data=training_set.digest(encoder.space, texts),
+        take_epoch=lambda rng: take_epoch(combiner, optimizer, inputs, recipe.batch, rng),
+        validate=lambda: measure(combiner),
+    )  # fmt: skip
+    length = training_set.image_length
+    write_combiner(weights, combiner, encoder, image_length=length, texts=texts, dtype=recipe.dtype)
+    return found
+
+
+def create_combiner(width: int, recipe: CombinerRecipe) -> Combiner:
+    """Return a Combiner with random weights, the same for the same seed."""
+    size = CombinerSize(width, recipe.projection, recipe.hidden)
     with torch.random.fork_rng():
-        torch.manual_seed(int(rng.integers(2**63)))
-        yield rng
+        torch.manual_seed(recipe.seed)
+        return Combiner(size, dropout=recipe.dropout)
 
 
-# Checkpoints
-
-
-def _load(
-    path: Path, model, optimizer, scaler, recipe, training_set
-) -> tuple[dict[str, Any], dict]:
-    if path.exists():
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        if (saved["recipe"], saved.get("lessons")) == (json.dumps(asdict(recipe)), training_set):
-            model.load_state_dict(saved["model"], strict=False)
-            optimizer.load_state_dict(saved["optimizer"])
-            if scaler is not None and saved["scaler"]:
-                scaler.load_state_dict(saved["scaler"])
-            return saved["state"], saved["best"]
-        print(f"{path} is of another recipe or other triplets: training starts over")
-    empty = {"epochs": 0, "seconds": 0.0, "best_epoch": 0, "best_score": 0.0}
-    return empty | {"curve": [], "validation": []}, {}
-
-
-def _save(path: Path, model, optimizer, scaler, recipe, training_set, state, best) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    saved = {"recipe": json.dumps(asdict(recipe)), "lessons": training_set,
-             "state": state, "best": best,
-             "model": {key: t.detach() for key, t in trained_state(model).items()},
-             "optimizer": optimizer.state_dict(),
-             "scaler": scaler.state_dict() if scaler is not None else None}  # fmt: skip
-    torch.save(saved, path.with_suffix(".tmp"))
-    path.with_suffix(".tmp").replace(path)
-    write_json(path.with_suffix(".json"), {"recipe": asdict(recipe), **state})
+def take_epoch(
+    combiner: Combiner,
+    optimizer: torch.optim.Optimizer,
+    triplets: EncodedTriplets,
+    batch: int,
+    rng: np.random.Generator,
+) -> float:
+    """Train for one epoch, each triplet in one of its wordings; return the mean loss."""
+    combiner.train()
+    losses = []
+    for rows in sample_batches(len(triplets), batch, rng):
+        forms = torch.from_numpy(rng.integers(triplets.texts.shape[1], size=len(rows)))
+        rows = torch.from_numpy(rows)
+        predicted = combiner(triplets.references[rows], triplets.texts[rows, forms])
+        loss = contrastive_loss(predicted, triplets.targets[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return float(np.mean(losses))

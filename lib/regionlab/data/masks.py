@@ -1,7 +1,6 @@
 """Masks: COCO's run-length encoding (RLE), boxes, connected components, and masks kept small."""
 
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -10,8 +9,14 @@ from pycocotools import mask as coco_mask
 # before. More would take away parts of things that are partly hidden.
 MIN_COMPONENT_SHARE = 0.1
 PIXELS = 2**24  # of components, counted at a time
-LETTERS = 12  # in a number of an RLE, at most
+# EXIF orientation -> what puts stored pixels upright: rows mirrored, columns mirrored, transposed.
+STEPS = {
+    1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
+    4: (True, False, False), 5: (False, False, True), 6: (True, False, True),
+    7: (True, True, True), 8: (False, True, True),
+}  # fmt: skip
 LEVEL = 1  # of zlib: the fastest; rows of equal bytes shrink by a factor of 200 all the same
+LETTERS = 12  # in a number of an RLE, at most
 
 
 def mask_to_rle(mask: np.ndarray) -> dict:
@@ -170,6 +175,31 @@ def remove_small_components(mask: np.ndarray, share: float = MIN_COMPONENT_SHARE
     return kept[parts] & mask
 
 
+def is_sideways(orientation: int) -> bool:
+    """Tell whether width and height change places when an image is put upright."""
+    return STEPS[orientation][2]
+
+
+def turn_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an (H, W) bool mask of stored pixels upright, contiguous; (W, H) where sideways."""
+    rows, columns, transposed = STEPS[orientation]
+    mask = mask[:: -1 if rows else 1, :: -1 if columns else 1]
+    return np.ascontiguousarray(mask.T if transposed else mask)
+
+
+def turn_box(
+    box: tuple[float, float, float, float], size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """Turn a box, XYXY in stored pixels, upright; `size` is the stored width and height."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    rows, columns, transposed = STEPS[orientation]
+    if columns:
+        x0, x1 = width - x1, width - x0
+    if rows:
+        y0, y1 = height - y1, height - y0
+    return (y0, x0, y1, x1) if transposed else (x0, y0, x1, y1)
+
+
 class MaskBits:
     """An (H, W) bool mask kept small: a bit a pixel, deflated; equal if the masks are.
 
@@ -226,68 +256,3 @@ def check_mask(mask: np.ndarray) -> None:
         raise ValueError(f"the mask must be (H, W) bool, not {shape} {dtype}")
     if not mask.any():
         raise ValueError("the mask has no pixels")
-
-
-# --- many encodings at once, for packed masks ---
-
-
-def decode_runs(counts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the runs of compressed encodings, as `rle_to_mask` reads them one by one.
-
-    Parameters
-    ----------
-    counts
-        (r,) texts.
-
-    Returns
-    -------
-    runs
-        (s,) int64, pixels outside and inside in turn, one encoding after another.
-    lengths
-        (r,) int64, how many runs each has.
-
-    Raises
-    ------
-    ValueError
-        If a text is no encoding, or a run is negative.
-    """
-    codes = np.frombuffer("".join(counts).encode("utf-8"), np.uint8).astype(np.int64) - 48
-    texts = np.fromiter(map(len, counts), np.int64, len(counts))
-    if len(codes) != texts.sum() or ((codes < 0) | (codes > 63)).any():
-        raise ValueError("RLE counts hold what is no letter of the code")
-    ends = np.flatnonzero(codes & 0x20 == 0)  # letters behind which no further one follows
-    stops = np.cumsum(texts)
-    lengths = np.diff(np.searchsorted(ends, stops), prepend=0)
-    if (codes[stops[texts > 0] - 1] & 0x20).any():
-        raise ValueError("RLE counts end in the middle of a number")
-    runs = _undo_differences(_read_numbers(codes, ends), lengths)
-    if (runs < 0).any():
-        raise ValueError(f"an RLE run must be a whole number of pixels, not {runs.min()}")
-    return runs, lengths
-
-
-def accumulate_within(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Return the running sums of (s,) values, from anew in each of the (r,) segments."""
-    total = np.append(0, np.cumsum(values))
-    return total[1:] - np.repeat(total[np.cumsum(lengths) - lengths], lengths)
-
-
-def _read_numbers(codes: np.ndarray, ends: np.ndarray) -> np.ndarray:
-    starts = np.append(0, ends + 1)[:-1]
-    sizes = np.diff(ends, prepend=-1)
-    if sizes.max(initial=0) > LETTERS:
-        raise ValueError(f"RLE counts hold a number of {sizes.max()} letters")
-    shift = 5 * (np.arange(len(codes)) - np.repeat(starts, sizes))
-    numbers = np.add.reduceat((codes & 0x1F) << shift, starts) if len(starts) else starts
-    negative = codes[ends] & 0x10 > 0
-    return numbers - (negative.astype(np.int64) << (5 * sizes))
-
-
-def _undo_differences(numbers: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Add to each number, from the fourth of an encoding on, the run before the last."""
-    place = np.arange(len(numbers)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    runs = numbers.copy()
-    odd, even = place % 2 == 1, (place % 2 == 0) & (place > 0)
-    runs[odd] = accumulate_within(numbers[odd], lengths // 2)
-    runs[even] = accumulate_within(numbers[even], np.maximum(lengths - 1, 0) // 2)
-    return runs

@@ -19,7 +19,8 @@ from regionlab.index.tables import (
     read_region_files,
 )
 from regionlab.index.vectors import open_vectors, read_failures
-from regionlab.models.encoder import Encoder, get_encoding, with_space
+from regionlab.models.encoder import Encoder
+from regionlab.models.spaces import get_encoding, with_space
 
 SWAP_SECONDS = 10.0  # how long a reader waits for a builder that puts an index in its place
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.metrics.stats import exact_interval
-from regionlab.search.engine import ROUNDING
+from regionlab.search.exact import ROUNDING
 from regionlab.util.errors import RegionlabError
 from regionlab.util.paths import expand
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from regionlab.metrics.stats import mean_with_ci
-from regionlab.search.images import Ranking
+
+if TYPE_CHECKING:
+    from regionlab.search.images import Ranking
 
 
 @dataclass(frozen=True, eq=False)
@@ -330,7 +332,7 @@ CUTS = (1, 3, 5, 10)
 
 
 def measure_ranking(
-    ranking: Ranking, relevance: np.ndarray, *, cuts: Sequence[int] = CUTS
+    ranking: "Ranking", relevance: np.ndarray, *, cuts: Sequence[int] = CUTS
 ) -> dict[str, np.ndarray]:
     """Measure each query of a ranking by each metric.
 
@@ -362,7 +364,7 @@ def measure_ranking(
 
 
 def evaluate(
-    ranking: Ranking,
+    ranking: "Ranking",
     relevance: np.ndarray,
     *,
     seed: int,

@@ -197,7 +197,7 @@ def compare_paired(
     Returns
     -------
     dict
-        "difference" mean(a) - mean(b), "ci95" [low, high], "p_value", "n" queries
+        "value" mean(a) - mean(b), "ci95" [low, high], "p_value", "n" queries
         used, "p_is_floor" True where p is only known to be no larger, and
         "n_undefined" queries left out if there are any.
 
@@ -220,7 +220,7 @@ def compare_paired(
     floor = 2 / (1 + n_resamples)
     at_floor = 2.0 ** len(units) > n_resamples and p <= floor * (1 + 1e-9)
     return {
-        "difference": float(defined.mean()),
+        "value": float(defined.mean()),
         "ci95": interval,
         "p_value": p,
         **({"p_is_floor": True} if at_floor else {}),

@@ -230,6 +230,11 @@ EVERYTHING = {
 }
 
 
+def available_segmenters() -> list[str]:
+    """List the names that `load_segmenter` knows."""
+    return list(ARCHITECTURES)
+
+
 def load_segmenter(
     name: str = "toysam",
     *,

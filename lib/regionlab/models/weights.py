@@ -54,6 +54,31 @@ class WeightsFile:
     trusted: bool = False
 
 
+def place_of_weights(name: str) -> Path:
+    """Return where the weights of a model lie, or will once they are fetched.
+
+    Parameters
+    ----------
+    name
+        Of an encoder, a segmenter or a baseline, as `load_encoder` and the others take it.
+    """
+    family, _, rest = name.partition("/")
+    if not rest:
+        known = OFFICIAL.get(name)
+        return WEIGHTS / known[0] if known else TOYBOX / f"{name}.safetensors"
+    by_timm = family in ("vit", "dir")
+    stem = rest if by_timm else f"{family}-{rest}"
+    files = [WEIGHTS / f"{stem}{suffix}" for suffix in WEIGHT_SUFFIXES]
+    if not by_timm:
+        import open_clip
+
+        published = open_clip.get_pretrained_cfg(family, rest) or {}
+        files += [WEIGHTS / url.rpartition("/")[2] for url in [published.get("url", "")] if url]
+        hub = published.get("hf_hub", "")
+        files += filter(None, [hub and _find_in_cache(hub, WEIGHTS)])
+    return next((file for file in files if file.is_file()), files[0])
+
+
 def find_weights(architecture: str, source: str, *, folder: Path | None = None) -> WeightsFile:
     """Return the weights that `source` names for an open_clip architecture.
 

@@ -15,8 +15,9 @@ import torch
 from PIL import Image, ImageDraw, ImageFilter
 
 from regionlab.data.masks import mask_to_box
-from regionlab.models.encoder import MAX_ASPECT, NO_DIRECTION, Encoder, Vectors, with_space
+from regionlab.models.encoder import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.models.segmenter import erase_background
+from regionlab.models.spaces import Vectors, with_space
 from regionlab.regions.patch_tokens import CLIP_MEAN, encode_region_tokens, find_normalization
 from regionlab.util.memory import name_picture, named_memory_error
 

@@ -13,14 +13,13 @@ import pandas as pd
 from regionlab.search.engine import (
     SLACK,
     Engine,
-    EngineError,
     EngineName,
     check_gallery,
     find_place,
     fingerprint_vectors,
-    list_not_finite,
-    refuse_not_finite,
 )
+from regionlab.search.exact import EngineError, list_not_finite, refuse_not_finite
+from regionlab.util.extras import import_extra
 from regionlab.util.progress import progress
 
 if TYPE_CHECKING:
@@ -164,10 +163,8 @@ def _fingerprint(
 
 
 def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple["ClientAPI", Place]:
-    import chromadb  # late: it takes seconds
-    from chromadb.config import Settings
-
-    settings = Settings(anonymized_telemetry=False)
+    chromadb = import_extra("chromadb", "chroma")  # late: it takes seconds
+    settings = chromadb.config.Settings(anonymized_telemetry=False)
     if name.argument:
         host, _, port = name.argument.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
@@ -192,8 +189,7 @@ def _open_folder(path: Path, settings: "Settings") -> "ClientAPI":
 
     Chroma keeps a folder open as long as the process lives, and would write to the deleted files.
     """
-    import chromadb
-
+    chromadb = import_extra("chromadb", "chroma")
     file, client = _clients.get(path, (None, None))
     if client is not None and file != _identify(path):
         client.close()

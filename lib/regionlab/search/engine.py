@@ -1,13 +1,16 @@
-"""The folder of an engine: its manifest, whose vectors it holds, and how it comes into place."""
+"""The engine protocol, the exact engine, names of engines and the folders they are kept in."""
 
+import ast
 import hashlib
 import json
+import operator
 import re
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -15,21 +18,28 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
+from pandas.api.types import is_bool_dtype
 
-from regionlab.models.encoder import find_difference
-from regionlab.search.filters import match_rows
-from regionlab.util.errors import RegionlabError
+from regionlab.models.spaces import find_difference
+from regionlab.search.exact import FEW, EngineError, find_exactly, list_not_finite, rank_rows
+from regionlab.util.errors import InputError
 
-# More than the rounding of a float32 matrix product of unit vectors.
-ROUNDING = 1e-5
-GATHERED = 2**14  # rows that are taken out of the gallery at a time
 SLACK = 8  # candidates beyond those asked for, so that equal rows at the cut-off are told apart
 ANSWERED = 2**20  # places in rankings that are filled at a time
-FEW = 2**14  # rows that are compared one by one at once, whatever the engine
-
-
-class EngineError(RegionlabError, ValueError):
-    """An engine that is missing, damaged, of other vectors or out of reach; says what to do."""
+KNOWN = "exact, faiss:<index_factory string>, chroma, chroma:<host>:<port>"
+SCHEMA = 1
+MANIFEST = "engine.json"
+COMPARISONS = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda column, values: column.isin(values),
+    ast.NotIn: lambda column, values: ~column.isin(values),
+}
+Where = str | np.ndarray | Callable[[pd.DataFrame], Any]  # see `match_rows`
 
 
 class Engine(ABC):
@@ -71,13 +81,12 @@ class Engine(ABC):
         k: int,
         *,
         exclude: np.ndarray | None = None,
-        where: Mapping[str, Any] | None = None,
+        where: Where | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the `k` most similar rows for each query, best first.
 
-        Rows of equal score come in gallery order, so a rerun ranks alike; equal vectors score
-        equally, and a query scores the same alone and among others. (Of many equal rows at the
-        cut-off, only the exact engine is sure to take the first.)
+        Equal vectors score equally, and a query scores the same alone and among others. (Of many
+        equal rows at the cut-off, only the exact engine is sure to take the first.)
 
         Parameters
         ----------
@@ -88,7 +97,7 @@ class Engine(ABC):
         exclude
             (q,) int: one row a query that is left out, -1 for none.
         where
-            Only rows whose columns of the table match, as for `match_rows`.
+            Only rows of the table that match, see `match_rows`.
 
         Returns
         -------
@@ -106,17 +115,8 @@ class Engine(ABC):
             If a server does not answer, the queries say that they are of another space than the
             gallery, or a row of the gallery is not finite.
         """
-        n, d = self.vectors.shape
-        queries, k = _check_queries(queries), _check_count(k)
-        if not 1 <= k <= n:
-            raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
-        if queries.ndim != 2 or queries.shape[1] != d:
-            raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
-        if len(bad := list_not_finite(queries)):
-            raise ValueError(f"{len(bad)} of {len(queries)} queries not finite, first: {bad[0]}")
-        if difference := find_difference(queries, self.vectors):
-            raise EngineError(f"the queries cannot be compared with these vectors: {difference}")
-        exclude = _check_exclude(exclude, len(queries), n)
+        queries, k = _check_queries(queries, self.vectors), _check_count(k, len(self.vectors))
+        exclude = check_exclude(exclude, len(queries), len(self.vectors))
         keep = None if where is None else match_rows(self.table, where)
         rows = np.full((len(queries), k), -1, np.int64)
         scores = np.full((len(queries), k), -np.inf, np.float32)
@@ -142,8 +142,6 @@ class Engine(ABC):
         self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
     ) -> Iterator[np.ndarray]:
         """Yield candidates, all rows that are left having been compared where too few come."""
-        from regionlab.search.exact import find_exactly  # late: the exact engine is one of these
-
         left = len(self.vectors) if keep is None else np.count_nonzero(keep)
         if keep is not None and left <= FEW:
             yield from find_exactly(self.vectors, queries, k, exclude, keep)
@@ -159,45 +157,90 @@ class Engine(ABC):
         yield from found
 
 
-def rank_rows(
-    vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the best `k` of some rows by their exact scores, and these.
+class ExactEngine(Engine):
+    """Compare each query with every vector: no approximation (what FAISS calls Flat IP).
 
-    A matrix product rounds a row's score by where the row stands, so equal vectors would not
-    tie; each row by itself does.
+    On unit vectors the inner product is the cosine (S0, equations 5, 6 and 8). `block` queries
+    are compared at a time: more of them read the gallery less often; memory grows with neither.
+    """
+
+    def __init__(self, vectors: np.ndarray, *, table: pd.DataFrame | None = None, block: int = 256):
+        super().__init__("exact", vectors, table)
+        self.block = block
+
+    def _find(
+        self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
+    ) -> Iterable[np.ndarray]:
+        return find_exactly(self.vectors, queries, k, exclude, keep)
+
+
+# Arguments
+
+
+def match_rows(table: pd.DataFrame | None, where: Where) -> np.ndarray:
+    """Return which rows of a table a filter keeps, (n,) bool.
 
     Parameters
     ----------
-    rows
-        Ascending; rows of equal score stay in this order.
+    table
+        The columns to ask about.
+    where
+        Comparisons of columns as for `DataFrame.query`, such as `label == "cat"`,
+        `width >= 640 and label in ["cat", "dog"]` or `not sharp`; a function of the table; or
+        the (n,) bool mask itself.
 
     Raises
     ------
-    EngineError
-        If a row is not finite, which no score could be given to.
+    ValueError
+        If there is no table, or the filter is none of these.
     """
-    parts = (rows[start : start + GATHERED] for start in range(0, len(rows), GATHERED))
-    products = [np.einsum("nd,d->n", vectors[part], query) for part in parts]
-    scores = np.concatenate(products) if products else np.empty(0, np.float32)
-    refuse_not_finite(rows[~np.isfinite(scores)])
-    order = np.argsort(-scores, kind="stable")[:k]
-    return rows[order], scores[order]
-
-
-def list_not_finite(vectors: np.ndarray) -> np.ndarray:
-    """Return the rows that hold a number that is not finite."""
-    return np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-
-
-def refuse_not_finite(rows: np.ndarray) -> None:
-    """Raise `EngineError` if there are rows of a gallery that are not finite."""
-    if len(rows):
-        more = f", nor are {len(rows) - 1} more" if len(rows) > 1 else ""
-        raise EngineError(
-            f"row {rows[0]} of the vectors is not finite{more}: it would never be found. "
-            "Compute the vectors again"
+    if table is None:
+        raise InputError("there is no table to filter by: give one when the engine is built")
+    if isinstance(where, str):
+        where = _evaluate(table, where)
+    keep = where(table) if callable(where) else where
+    if isinstance(keep, pd.Series):
+        keep = keep.to_numpy(bool, na_value=False) if is_bool_dtype(keep) else keep.to_numpy()
+    keep = np.asarray(keep)
+    if keep.shape != (len(table),) or keep.dtype != bool:
+        raise InputError(
+            f"a filter must give ({len(table)},) bool, got {keep.dtype} of shape {keep.shape}"
         )
+    return keep
+
+
+def _evaluate(table: pd.DataFrame, where: str) -> Any:
+    """Compare columns and nothing else, unlike pandas' own: a filter may come from a web page."""
+    try:
+        return _evaluate_node(table, ast.parse(where.strip(), mode="eval").body)
+    except (SyntaxError, TypeError) as e:
+        known = ", ".join(map(str, table.columns))
+        raise InputError(f"{where!r} cannot filter: {e}; known columns: {known}") from e
+
+
+def _evaluate_node(table: pd.DataFrame, node: ast.expr) -> Any:
+    match node:
+        case ast.Constant(value):
+            return value
+        case ast.Name(name) if name in table.columns:
+            return table[name]
+        case ast.Name(name):
+            known = ", ".join(map(str, table.columns))
+            raise InputError(f"no column {name!r} to filter by; known: {known}")
+        case ast.List(parts) | ast.Tuple(parts):
+            return [_evaluate_node(table, part) for part in parts]
+        case ast.UnaryOp(ast.Not(), operand):
+            return ~_evaluate_node(table, operand)
+        case ast.UnaryOp(ast.USub(), operand):
+            return -_evaluate_node(table, operand)
+        case ast.BoolOp(joint, parts):
+            join = operator.and_ if isinstance(joint, ast.And) else operator.or_
+            return reduce(join, (_evaluate_node(table, part) for part in parts))
+        case ast.Compare(left, words, others) if all(type(word) in COMPARISONS for word in words):
+            sides = [_evaluate_node(table, part) for part in (left, *others)]
+            each = zip(words, sides, sides[1:], strict=False)
+            return reduce(operator.and_, (COMPARISONS[type(word)](a, b) for word, a, b in each))
+    raise InputError(f"only comparisons of columns can filter, got {ast.unparse(node)!r}")
 
 
 def check_gallery(vectors: np.ndarray, table: pd.DataFrame | None) -> None:
@@ -208,22 +251,31 @@ def check_gallery(vectors: np.ndarray, table: pd.DataFrame | None) -> None:
         raise ValueError(f"a table of {len(table)} rows for {len(vectors)} vectors")
 
 
-def _check_queries(queries: np.ndarray) -> np.ndarray:
-    """Return queries as an array, which keeps its space; ValueError unless it is of numbers."""
-    queries = np.asanyarray(queries)
+def _check_queries(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return queries as an array, which keeps its space."""
+    queries, d = np.asanyarray(queries), vectors.shape[1]
     if queries.dtype.kind not in "fiu":
         raise ValueError(f"queries must be numbers, got an array of {queries.dtype}")
+    if queries.ndim != 2 or queries.shape[1] != d:
+        raise ValueError(f"queries must be (q, {d}), got {queries.shape}")
+    if len(bad := list_not_finite(queries)):
+        raise ValueError(f"{len(bad)} of {len(queries)} queries not finite, first: {bad[0]}")
+    if difference := find_difference(queries, vectors):
+        raise EngineError(f"the queries cannot be compared with these vectors: {difference}")
     return queries
 
 
-def _check_count(k: int) -> int:
+def _check_count(k: int, n: int) -> int:
     """Return a whole number, NumPy's too, as Python's own: FAISS and Chroma know no other."""
     if isinstance(k, bool | np.bool_) or not isinstance(k, int | np.integer):
         raise ValueError(f"k must be a whole number, got {k!r}")
+    if not 1 <= k <= n:
+        raise ValueError(f"k={k} is not in [1, {n}], the size of the gallery")
     return int(k)
 
 
-def _check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
+def check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
+    """Return (q,) int64 rows of a gallery of n that are left out, -1 for none."""
     if exclude is None:
         return np.full(q, -1)
     exclude = np.asarray(exclude)
@@ -233,7 +285,7 @@ def _check_exclude(exclude: np.ndarray | None, q: int, n: int) -> np.ndarray:
     return exclude.astype(np.int64)
 
 
-KNOWN = "exact, faiss:<index_factory string>, chroma, chroma:<host>:<port>"
+# Names
 
 
 @dataclass(frozen=True)
@@ -258,48 +310,35 @@ class EngineName:
         for option in self.options:
             if option not in known:
                 allowed = ", ".join(known) or "none"
-                raise ValueError(f"{self.base} has no option {option!r}; known: {allowed}")
+                raise InputError(f"{self.base} has no option {option!r}; known: {allowed}")
 
     def get_count(self, option: str, default: int) -> int:
-        """Return an option that counts something.
-
-        Raises
-        ------
-        ValueError
-            If it is no whole number of at least 1.
-        """
+        """Return an option that counts something; ValueError unless it is 1 or more."""
         value = self.options.get(option)
         if value is None:
             return default
         if not re.fullmatch("[0-9]{1,9}", value) or int(value) < 1:
-            raise ValueError(
+            raise InputError(
                 f"{option} of {self.base} must be a whole number of at least 1, got {value!r}"
             )
         return int(value)
 
 
 def parse_name(name: str) -> EngineName:
-    """Take the name of an engine apart.
-
-    Raises
-    ------
-    ValueError
-        If it is none; the message has the known forms.
-    """
+    """Take the name of an engine apart; ValueError with the known forms if it is none."""
     base, question, query = str(name).partition("?")
     kind, colon, argument = base.partition(":")
     known = {"exact": not colon, "faiss": bool(argument), "chroma": bool(argument) or not colon}
     if not known.get(kind):
-        raise ValueError(f"unknown engine {name!r}; known: {KNOWN}")
+        raise InputError(f"unknown engine {name!r}; known: {KNOWN}")
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(question)))
     except ValueError as e:
-        raise ValueError(f"the options of {name!r} are not key=value, joined by &") from e
+        raise InputError(f"the options of {name!r} are not key=value, joined by &") from e
     return EngineName(kind, argument, options)
 
 
-SCHEMA = 1
-MANIFEST = "engine.json"
+# Folders
 
 
 def fingerprint_vectors(vectors: np.ndarray, identity: str = "") -> str:
@@ -322,13 +361,7 @@ def fingerprint_vectors(vectors: np.ndarray, identity: str = "") -> str:
 
 
 def find_place(folder: Path | str | None, base: str) -> Path:
-    """Return the folder of one engine in the folder of all; the same base, the same place.
-
-    Raises
-    ------
-    ValueError
-        If there is no folder.
-    """
+    """Return the folder of one engine in the folder of all; the same base, the same place."""
     if folder is None:
         raise ValueError(f"{base} is kept on disk: name a folder for it")
     readable = re.sub(r"[^A-Za-z0-9_,.-]+", "-", base)[:60]
@@ -379,13 +412,7 @@ def write_manifest(folder: Path, **facts: Any) -> None:
 
 
 def read_manifest(place: Path, name: str, fingerprint: str) -> dict[str, Any]:
-    """Read what an engine is.
-
-    Raises
-    ------
-    EngineError
-        If there is none, it is damaged, of another version, or of other vectors.
-    """
+    """Read what an engine is; EngineError if it is missing, damaged, or of other vectors."""
     try:
         manifest = json.loads((place / MANIFEST).read_text(encoding="utf-8"))
         schema, written = manifest["schema"], manifest["fingerprint"]

@@ -1,39 +1,124 @@
-"""The exact engine: each query is compared with every vector, in bounded memory."""
+"""Exact search: the k best of all rows, with ties in the order of the rows.
 
-from collections.abc import Iterable, Iterator
+Matrix products find candidates quickly, but round a row's score by where the row stands. So each
+candidate is compared once more by itself (`score_rows`): equal vectors then tie.
+"""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
-import pandas as pd
 
-from regionlab.search.engine import FEW, ROUNDING, Engine, list_not_finite, refuse_not_finite
+from regionlab.util.errors import RegionlabError
 
+ROUNDING = 1e-5  # more than that of a float32 matrix product of unit vectors
+FEW = 2**14  # rows that are compared one by one at once, whatever the engine
+GATHERED = 2**14  # rows that are taken out of the gallery at a time
 SCORES = 2**20  # scores held at a time; they should stay in the processor's cache
 FIRST = 2**12  # scores of a query that are sorted; the others are only compared
+WINDOW = 32  # images looked at first below bounds: more are a waste, fewer cost rounds
 LOWEST = np.finfo(np.float32).min
 
 
-class ExactEngine(Engine):
-    """Compare each query with every vector: no approximation (what FAISS calls Flat IP).
+class EngineError(RegionlabError, ValueError):
+    """An engine that is missing, damaged, of other vectors or out of reach; says what to do."""
 
-    On unit vectors the inner product is the cosine (S0, equations 5, 6 and 8).
+
+def top_k(scores: np.ndarray, k: int) -> np.ndarray:
+    """Return the places of the `k` highest of (n,) scores, best first; equal ones in order."""
+    places = np.arange(len(scores))
+    if 0 < k < len(scores):
+        kth = scores[np.argpartition(scores, -k)[-k]]
+        places = np.flatnonzero(scores >= kth)
+    return places[np.argsort(-scores[places], kind="stable")[:k]]
+
+
+def multiply(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return (q, m) inner products; for two or three queries BLAS is faster one by one."""
+    if len(queries) < 4:
+        return np.stack([vectors @ query for query in queries])
+    return queries @ vectors.T
+
+
+def score_rows(vectors: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Return the (n,) inner products of (n, d) vectors and a query: equal vectors tie."""
+    return np.einsum("nd,d->n", vectors, query)
+
+
+def rank_rows(
+    vectors: np.ndarray, query: np.ndarray, rows: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the best `k` of some ascending rows by their exact scores, and these.
+
+    Raises
+    ------
+    EngineError
+        If a row is not finite, which no score could be given to.
+    """
+    parts = np.split(rows, range(GATHERED, len(rows), GATHERED))
+    scores = np.concatenate([score_rows(vectors[part], query) for part in parts])
+    refuse_not_finite(rows[~np.isfinite(scores)])
+    best = top_k(scores, k)
+    return rows[best], scores[best]
+
+
+def list_not_finite(vectors: np.ndarray) -> np.ndarray:
+    """Return the rows that hold a number that is not finite."""
+    return np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+
+
+def refuse_not_finite(rows: np.ndarray) -> None:
+    """Raise `EngineError` if there are rows of a gallery that are not finite."""
+    if len(rows):
+        more = f", nor are {len(rows) - 1} more" if len(rows) > 1 else ""
+        raise EngineError(
+            f"row {rows[0]} of the vectors is not finite{more}: it would never be found. "
+            "Compute the vectors again"
+        )
+
+
+def find_below_bounds(
+    bounds: np.ndarray, look: Callable[[np.ndarray], dict[str, np.ndarray]], k: int
+) -> dict[str, np.ndarray]:
+    """Find the rows of the highest score, looking only at those that may be among them.
+
+    Those of the highest bounds are looked at, until no other can come before the worst of the
+    best. Rows of equal score come in rising order.
 
     Parameters
     ----------
-    vectors, table
-        As for `Engine`.
-    block
-        Queries compared at a time. More of them read the gallery less often; memory does not
-        grow with either.
+    bounds
+        (n,) no score is above it; inf where nothing is known, -inf for what is left out.
+    look
+        Takes (c,) rows in rising order and returns arrays whose last axis is that of the rows,
+        among them `scores`, (c,).
+    k
+        How many rows.
+
+    Returns
+    -------
+    dict
+        Of `rows`, (k,) int64 or fewer, and what `look` has returned of these, best first.
     """
+    bounds = np.array(bounds, np.float64)
+    window, floor = max(k, WINDOW, np.isposinf(bounds).sum()), -np.inf
+    parts: list[dict[str, np.ndarray]] = []
+    while len(rows := _find_candidates(bounds, floor, window)) or not parts:
+        parts.append({"rows": rows, **look(rows)})
+        bounds[rows] = -np.inf
+        scores = np.concatenate([part["scores"] for part in parts])
+        if len(scores) >= k:
+            floor = np.partition(scores, -k)[-k]
+        window *= 2
+    found = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
+    order = np.argsort(found["rows"])
+    order = order[top_k(found["scores"][order], k)]
+    return {name: values[..., order] for name, values in found.items()}
 
-    def __init__(self, vectors: np.ndarray, *, table: pd.DataFrame | None = None, block: int = 256):
-        super().__init__("exact", vectors, table)
-        self.block = block
 
-    def _find(
-        self, queries: np.ndarray, k: int, exclude: np.ndarray, keep: np.ndarray | None
-    ) -> Iterable[np.ndarray]:
-        return find_exactly(self.vectors, queries, k, exclude, keep)
+def _find_candidates(bounds: np.ndarray, floor: float, count: int) -> np.ndarray:
+    """Return the rows of the `count` highest bounds of at least `floor`, in rising order."""
+    rows = np.flatnonzero((bounds >= floor) & (bounds > -np.inf))
+    return np.sort(rows[top_k(bounds[rows], count)]) if len(rows) > count else rows
 
 
 def find_exactly(
@@ -87,7 +172,7 @@ def _find_best(
     hits = _Hits(len(queries), k)
     step = max(1, SCORES // len(queries))
     for start in range(0, len(vectors), step):
-        rough = _multiply(queries, vectors[start : start + step])
+        rough = multiply(queries, vectors[start : start + step])
         # No finite query has a finite score with a row that is not.
         refuse_not_finite(start + np.flatnonzero(~np.isfinite(rough[0])))
         if keep is not None:
@@ -101,13 +186,6 @@ def _find_best(
                 yield from _find_best(vectors, queries[part], k, exclude[part], keep)
             return
     yield from hits.get_rows()
-
-
-def _multiply(queries: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Return (q, m) inner products; for two or three queries BLAS is faster one by one."""
-    if len(queries) < 4:
-        return np.stack([vectors @ query for query in queries])
-    return queries @ vectors.T
 
 
 class _Hits:

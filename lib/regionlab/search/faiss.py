@@ -14,17 +14,15 @@ import pandas as pd
 from regionlab.search.engine import (
     SLACK,
     Engine,
-    EngineError,
     EngineName,
     check_gallery,
     find_place,
     fingerprint_vectors,
-    list_not_finite,
     read_manifest,
-    refuse_not_finite,
     staged_site,
     write_manifest,
 )
+from regionlab.search.exact import EngineError, list_not_finite, refuse_not_finite
 from regionlab.util.progress import progress
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.index.index import Index
-from regionlab.models.encoder import Vectors, find_difference, get_encoding, get_space, with_space
+from regionlab.models.spaces import Vectors, find_difference, get_encoding, get_space, with_space
 from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
 from regionlab.util.checks import check_count
@@ -173,7 +173,7 @@ class FeedbackSession:
     query
         What was asked for first.
     search
-        Options of `search_regions`: `against`, `several`, `image_weight`, `rol`.
+        Options of `search_regions`: `target`, `aggregation`, `image_weight`, `rol`.
     exclude
         Row of an image that is left out, such as the query's own; -1 for none.
     method
@@ -315,7 +315,7 @@ class FeedbackSession:
 
     def _vectors_of(self, rows: np.ndarray, part: int) -> np.ndarray:
         """Return what the first search compared a part with in these images, (n, d) or fewer."""
-        if self.search.get("against") == "images":
+        if self.search.get("target") == "images":
             return self.index.vectors[rows]
         place = np.full(len(self.index), -1)
         place[self.before.rows[0]] = np.arange(len(self.before.rows[0]))

@@ -1,20 +1,24 @@
-"""search(index, query) -> Ranking: which indexed images are most like words or a picture."""
+"""Search by words, by image or by vector: the images of an index that are most like them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from regionlab.data.images import ImageError
 from regionlab.index.index import Index
-from regionlab.models.encoder import DEFAULT_TEMPLATES, Encoder, ImageSource, as_list, get_space
-from regionlab.search.engine import Engine
+from regionlab.models.spaces import get_space
+from regionlab.search.engine import Engine, Where, check_exclude
 from regionlab.search.engines import build_engine
+from regionlab.util.checks import check_count
 from regionlab.util.files import hash_file
 from regionlab.util.paths import expand
+
+if TYPE_CHECKING:
+    from regionlab.models.encoder import Encoder, ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,12 +69,12 @@ class Ranking:
 def search_text(
     index: Index,
     texts: str | Iterable[str],
-    encoder: Encoder,
+    encoder: "Encoder",
     *,
     k: int = 10,
-    templates: str | Sequence[str] = DEFAULT_TEMPLATES,
+    templates: str | Sequence[str] = ("{}",),
     engine: str | Engine = "exact",
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
 ) -> Ranking:
     """Find the images that words describe: cosine of text and image vectors (S2, section 3).
 
@@ -90,8 +94,8 @@ def search_text(
         Which engine searches: a name, as for `build_engine`, or what `get_engine` returned,
         which spares many searches its opening.
     where
-        Only images whose columns of `index.images` match, as for `match_rows`:
-        `{"label": "cat"}`.
+        Only images whose columns of `index.images` match, such as `label == "cat"`; see
+        `engine.match_rows`.
 
     Raises
     ------
@@ -109,15 +113,15 @@ def search_text(
 
 def search_image(
     index: Index,
-    images: ImageSource | Iterable[ImageSource],
-    encoder: Encoder,
+    images: "ImageSource | Iterable[ImageSource]",
+    encoder: "Encoder",
     *,
     k: int = 10,
     exclude_self: bool = False,
     engine: str | Engine = "exact",
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
 ) -> Ranking:
-    """Find the images that look like a picture (S2, section 3; S0, equations 5 and 6).
+    """Find the images that look like an image (S2, section 3; S0, equations 5 and 6).
 
     Parameters
     ----------
@@ -140,13 +144,13 @@ def search_image(
         If the index is by another model.
     """
     index.check_encoder(encoder)
-    images = as_list(images)
+    one = isinstance(images, str | Path) or getattr(images, "ndim", 0) == 3
+    images = [images] if one else list(images)
     own = [_find_own_row(index, image) for image in images] if exclude_self else None
     names = [f"image {i}" if isinstance(x, np.ndarray) else str(x) for i, x in enumerate(images)]
     vectors = encoder.encode_images(images)
-    return search_vectors(
-        index, vectors, k=k, exclude=own, queries=names, engine=engine, where=where
-    )
+    options = {"k": k, "engine": engine, "where": where}
+    return search_vectors(index, vectors, exclude=own, queries=names, **options)
 
 
 def search_indexed(
@@ -156,7 +160,7 @@ def search_indexed(
     k: int = 10,
     exclude_self: bool,
     engine: str | Engine = "exact",
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
 ) -> Ranking:
     """Search with images that are in the index, by their stored vectors; no model is needed.
 
@@ -178,16 +182,8 @@ def search_indexed(
     """
     image_ids = [image_ids] if isinstance(image_ids, str) else list(image_ids)
     rows = index.rows_of(image_ids)
-    own = rows if exclude_self else None
-    return search_vectors(
-        index,
-        index.vectors[rows],
-        k=k,
-        exclude=own,
-        queries=image_ids,
-        engine=engine,
-        where=where,
-    )
+    own, options = rows if exclude_self else None, {"k": k, "engine": engine, "where": where}
+    return search_vectors(index, index.vectors[rows], exclude=own, queries=image_ids, **options)
 
 
 def search_vectors(
@@ -199,7 +195,7 @@ def search_vectors(
     queries: Sequence[str] | None = None,
     space: str | None = None,
     engine: str | Engine = "exact",
-    where: Mapping[str, Any] | None = None,
+    where: Where | None = None,
 ) -> Ranking:
     """Search with vectors of the index's own space.
 
@@ -228,8 +224,7 @@ def search_vectors(
     IndexFolderError
         If the vectors are of another space than the index.
     """
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"k must be a whole number of at least 1, got {k!r}")
+    check_count("k", k)
     for said in (get_space(vectors), space):
         index.check_space("the query vectors are", said)
     vectors = np.asarray(vectors)
@@ -245,7 +240,7 @@ def search_vectors(
     names = list(map(str, range(len(vectors)) if queries is None else queries))
     if len(names) != len(vectors):
         raise ValueError(f"{len(names)} names for {len(vectors)} queries")
-    excluded = np.full(len(vectors), -1) if exclude is None else np.asarray(exclude, np.int64)
+    excluded = check_exclude(exclude, len(vectors), len(index))
     if isinstance(engine, str):
         engine = get_engine(index, engine)
     _check_engine(index, engine)
@@ -263,10 +258,7 @@ def get_engine(index: Index, name: str, *, folder: Path | str | None = None) -> 
     folder
         Where the index's engines are kept; by default beside the index, in `<its name>.engines`.
 
-    Raises
-    ------
-    ValueError, EngineError
-        As `build_engine`.
+    Raises as `build_engine` does.
     """
     return build_engine(
         name,
@@ -289,7 +281,7 @@ def _check_engine(index: Index, engine: Engine) -> None:
         )
 
 
-def _find_own_row(index: Index, image: ImageSource) -> int:
+def _find_own_row(index: Index, image: "ImageSource") -> int:
     """Row of an image file in the index, the very file first, then its bytes; -1 for none."""
     if isinstance(image, np.ndarray):
         raise ValueError("exclude_self needs image files: an array's own image cannot be known")

@@ -1,4 +1,4 @@
-"""What is asked for: parts of pictures and words, each a vector with a weight (query algebra).
+"""Queries: parts of images and words, each a vector with a weight (query algebra).
 
 A query holds one or several parts. A part of positive weight is wanted; a part of negative
 weight is not ("like this, without that").
@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from regionlab.data.masks import decode_runs
-from regionlab.models.encoder import find_difference, get_encoding, get_space, with_space
+from regionlab.data.masks import rle_to_mask
+from regionlab.models.spaces import find_difference, get_encoding, get_space, with_space
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
@@ -30,13 +30,10 @@ class Part:
         taken from; None for a part that has no place, such as words.
     weight
         Relative to the other parts; negative for what should not be there. The cosine of words
-        with a picture is lower than that of two pictures, and so has less to say in a query of
+        with an image is lower than that of two images, and so has less to say in a query of
         both: weight words higher there.
     label
         For people to read.
-    size
-        (height, width) in pixels of the image that the part was taken from; asked for only by
-        `Rol(frame="pixels")`.
     rle
         The mask of the part in that image, as COCO's compressed RLE, see `regionlab.data.masks`;
         asked for only by `Rol(overlap="mask")`.
@@ -53,15 +50,13 @@ class Part:
     ------
     ValueError
         If the vector is not a unit vector, or of another space or encoding than is said; the box
-        has no area or is not in [0, 1], the weight is 0 or not finite, the size is not two
-        positive whole numbers, or the RLE holds no mask.
+        has no area or is not in [0, 1], the weight is 0 or not finite, or the RLE holds no mask.
     """
 
     vector: np.ndarray
     box: np.ndarray | None = None
     weight: float = 1.0
     label: str = ""
-    size: tuple[int, int] | None = None
     rle: dict | None = None
     space: str | None = None
     encoding: str | None = None
@@ -78,8 +73,6 @@ class Part:
             object.__setattr__(self, "box", _check_box(self.box))
         if not np.isfinite(self.weight) or self.weight == 0:
             raise ValueError(f"the weight of a part must be finite and not 0, got {self.weight}")
-        if self.size is not None:
-            object.__setattr__(self, "size", _check_size(self.size))
         if self.rle is not None:
             _check_rle(self.rle)
 
@@ -144,21 +137,11 @@ class Query:
 
 @dataclass(frozen=True, eq=False)
 class QueryVectors:
-    """The vectors that a query is compared with: its parts, or the mean of them.
+    """The vectors that a query is compared with: its parts, or the mean of them."""
 
-    Attributes
-    ----------
-    vectors
-        (p, d) float32, unit length.
-    weights
-        (p,) float64, as in the score: the positive ones sum to 1.
-    of_part
-        (m,) int, which probe stands for each part of the query.
-    """
-
-    vectors: np.ndarray
-    weights: np.ndarray
-    of_part: np.ndarray
+    vectors: np.ndarray  # (p, d) float32, unit length
+    weights: np.ndarray  # (p,) float64, as in the score: the positive ones sum to 1
+    of_part: np.ndarray  # (m,) int, which vector stands for each part of the query
 
     @property
     def wanted(self) -> np.ndarray:
@@ -166,21 +149,16 @@ class QueryVectors:
         return self.weights > 0
 
 
-def make_query_vectors(query: Query, several: str) -> QueryVectors:
-    """Return a probe for each part, or with "mean" a single one for all wanted parts.
+def make_query_vectors(query: Query, aggregation: str) -> QueryVectors:
+    """Return a vector for each part, or with "mean" a single one for all wanted parts.
 
     The mean is S0's way with several objects (section 3.8), weighted and of unit length again.
-    Unwanted parts stay by themselves.
-
-    Raises
-    ------
-    ValueError
-        If the wanted vectors cancel each other out.
+    Unwanted parts stay by themselves. ValueError if the wanted vectors cancel each other out.
     """
     vectors, weights = query.vectors, query.weights
     weights = weights / weights[weights > 0].sum()
     wanted = weights > 0
-    if several == "match":
+    if aggregation == "match":
         return QueryVectors(vectors, weights, np.arange(len(query)))
     mean = weights[wanted] @ vectors[wanted]
     length = np.linalg.norm(mean)
@@ -200,7 +178,7 @@ def part_from_region(
     weight: float = 1.0,
     label: str = "",
 ) -> Part:
-    """Make a part from a region of a picture (S0, equations 3 and 4).
+    """Make a part from a region of an image (S0, equations 3 and 4).
 
     Parameters
     ----------
@@ -228,19 +206,14 @@ def part_from_region(
     vector = encode_regions(encoder, image, [region.mask], encoding=encoding)[0]
     height, width = image.shape[:2]
     box = np.asarray(region.box, np.float64) / (width, height, width, height)
-    return Part(vector, box, weight, label, (height, width), region.rle)
+    return Part(vector, box, weight, label, region.rle)
 
 
 def part_from_words(encoder: "Encoder", words: str, *, weight: float = 1.0) -> Part:
     """Make a part from words by the text encoder, without a place (S0, section 3.7).
 
-    This compares words with pictures directly. To let words choose a region of a given picture,
-    use `words.find_words` and `part_from_region` (S0, figure 1).
-
-    Raises
-    ------
-    ValueError
-        If there are no words.
+    This compares words with images directly. To let words choose a region of a given image,
+    see `regions.grounding`, and use `part_from_region` (S0, figure 1). ValueError without words.
     """
     return Part(encoder.encode_texts([words])[0], weight=weight, label=words)
 
@@ -274,17 +247,10 @@ def _check_box(box: np.ndarray) -> np.ndarray:
     return box
 
 
-def _check_size(size: tuple[int, int]) -> tuple[int, int]:
-    sides = np.asarray(size)
-    if sides.shape != (2,) or sides.dtype.kind not in "iu" or (sides < 1).any():
-        raise ValueError(f"the size of a part's image must be (height, width), got {size!r}")
-    return int(sides[0]), int(sides[1])
-
-
 def _check_rle(rle: dict) -> None:
     try:
-        (height, width), (runs, _) = rle["size"], decode_runs([rle["counts"]])
+        empty = not rle_to_mask(rle).any()
     except (KeyError, TypeError, ValueError) as e:
         raise ValueError(f"the RLE of a part is none: {e!r} in {str(rle)[:80]}") from e
-    if runs.sum() != height * width or not runs[1::2].any():
-        raise ValueError(f"the RLE of a part must hold a mask of its size, got {str(rle)[:80]}")
+    if empty:
+        raise ValueError(f"the RLE of a part must hold a mask, got {str(rle)[:80]}")

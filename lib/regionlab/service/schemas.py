@@ -10,10 +10,12 @@ from pydantic import (
     FiniteFloat,
     Json,
     StringConstraints,
+    create_model,
     model_validator,
 )
 
 from regionlab.data.prompts import Box, Points, Prompt, Text, Whole
+from regionlab.search.scoring import TERMS
 from regionlab.service.limits import MAX_JUDGED, MAX_K, MAX_POINTS, MAX_PROMPTS, MAX_WORDS
 
 Words = Annotated[
@@ -146,12 +148,12 @@ class SearchForm(ImageForm):
     )
     words_weight: float = Field(1.0, gt=0, le=100, description="Of the words, beside the prompts.")
     k: int = Field(10, ge=1, le=MAX_K, description="How many images.")
-    against: Literal["regions", "images", "both"] | None = Field(
+    target: Literal["regions", "images", "both"] | None = Field(
         None,
         description="What each part is compared with: the regions of the images, the whole "
         "images, or both. By default regions if one is asked for.",
     )
-    several: Literal["match", "mean"] = Field(
+    aggregation: Literal["match", "mean"] = Field(
         "match",
         description="Several parts: each needs a region of its own, or their mean needs one.",
     )
@@ -233,12 +235,11 @@ class Match(BaseModel):
     outline: str = Field(description="SVG path in pixels of the image.")
 
 
-class Terms(BaseModel):
-    """The terms of a score, already weighted: they sum to it."""
-
-    similarity: float = Field(description="Of the wanted parts.")
-    without: float = Field(description="What the unwanted parts take away.")
-    iou: float = Field(description="The overlap with the prompts' boxes.")
+Terms = create_model(
+    "Terms",
+    __doc__="The terms of a score, already weighted: they sum to it.",
+    **{name: (float, Field(description=says)) for name, says in TERMS.items()},
+)
 
 
 class ListedImage(BaseModel):
@@ -277,7 +278,8 @@ class SearchAnswer(BaseModel):
 
     image_id: str | None = Field(description="Say this in place of the file next time.")
     parts: list[QueryPart]
-    against: str
+    target: str
+    terms: dict[str, str] = Field(description="What each term of a score says, by its name.")
     judged: int = Field(description="How many images are liked or disliked.")
     results: list[Result]
     seconds: Seconds

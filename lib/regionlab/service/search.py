@@ -13,7 +13,7 @@ from regionlab.data.prompts import Text, Whole
 from regionlab.search.feedback import FeedbackSession
 from regionlab.search.query import Part, Query
 from regionlab.search.regions import RegionRanking, search_regions
-from regionlab.search.scoring import Rol
+from regionlab.search.scoring import TERMS, Rol
 from regionlab.service.inference import ModelRunner
 from regionlab.service.schemas import AnyPrompt, ImageForm, SearchForm
 from regionlab.service.sessions import CachedRegion, Picture, Visitor
@@ -94,16 +94,17 @@ async def answer_search(engine: ModelRunner, visitor: Visitor, form: SearchForm)
         watch.lap("segment")
         parts = await _encode_parts(engine, picture, wanted, form)
         watch.lap("encode")
-        against = _choose_against(engine, form, [found for _, found in wanted])
+        target = _choose_target(engine, form, [found for _, found in wanted])
         judged = _find_judged(engine, form)
-        ranking, parts = await engine.run(_rank, engine, parts, form, against, picture, judged)
+        ranking, parts = await engine.run(_rank, engine, parts, form, target, picture, judged)
         watch.lap("search")
         results = await engine.run(_describe_results, engine, ranking, parts)
         watch.lap("describe")
     return {
         "image_id": picture and picture.image_id,
         "parts": [_describe_part(part, picture) for part in parts],
-        "against": against,
+        "target": target,
+        "terms": TERMS,
         "judged": len(dict(judged)),
         "results": results,
         "seconds": watch.describe(),
@@ -180,16 +181,16 @@ async def _encode_words(engine: ModelRunner, words: str, weight: float) -> Part:
 # Ranking
 
 
-def _choose_against(engine: ModelRunner, form: SearchForm, found: list[CachedRegion | None]) -> str:
+def _choose_target(engine: ModelRunner, form: SearchForm, found: list[CachedRegion | None]) -> str:
     """Return what the parts are compared with: as asked, else regions with regions."""
     has_regions = engine.index.regions is not None
-    against = form.against
-    if against is None:
-        against = "regions" if has_regions and any(found) else "images"
-    needs = against != "images" or (form.beta > 0 and form.rol_region != "whole")
+    target = form.target
+    if target is None:
+        target = "regions" if has_regions and any(found) else "images"
+    needs = target != "images" or (form.beta > 0 and form.rol_region != "whole")
     if needs and not has_regions:
-        raise HTTPException(422, "this collection was indexed without regions: against=images")
-    return against
+        raise HTTPException(422, "this collection was indexed without regions: target=images")
+    return target
 
 
 Judged = list[tuple[str, bool]]  # ids of images, and whether they are liked
@@ -207,13 +208,13 @@ def _rank(
     engine: ModelRunner,
     parts: list[Part],
     form: SearchForm,
-    against: str,
+    target: str,
     picture: Picture | None,
     judged: Judged,
 ) -> tuple[RegionRanking, tuple[Part, ...]]:
     """Return the ranking, and the parts as they were searched for: feedback moves them."""
     own = picture.row if picture is not None and form.exclude_self else -1
-    options = {"against": against, "several": form.several, "image_weight": form.image_weight}
+    options = {"target": target, "aggregation": form.aggregation, "image_weight": form.image_weight}
     try:
         options["rol"] = Rol(form.alpha, form.beta, form.rol_region)
         query = Query(tuple(parts))

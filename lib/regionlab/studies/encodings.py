@@ -10,8 +10,9 @@ import pandas as pd
 from regionlab.data.collection import Collection
 from regionlab.data.images import read_image
 from regionlab.index.index import Index
-from regionlab.models.encoder import Encoder, with_space
+from regionlab.models.encoder import Encoder
 from regionlab.models.segmenter import Region
+from regionlab.models.spaces import with_space
 from regionlab.regions.encodings import encode_regions
 from regionlab.search.regions import RegionRanking, search_regions
 from regionlab.studies.sampling import query_regions

@@ -102,9 +102,9 @@ def ask_three_ways(
     own = index.rows_of(asked)
     whole = [Query([Part(vector)]) for vector in index.vectors[own]]
     worded = [Query([Part(v, label=s)]) for v, s in zip(texts, said, strict=True)]
-    images = {"against": "images"}
+    images = {"target": "images"}
     return {
-        "region": Questions(regions, {"against": "regions"}, own),
+        "region": Questions(regions, {"target": "regions"}, own),
         "whole image": Questions(whole, images, own),
         "words": Questions(worded, images, np.full(len(own), -1)),
     }
@@ -274,7 +274,6 @@ def summarise_rounds(
         enough = {name: v for name, v in values.items() if np.count_nonzero(~np.isnan(v)) > 1}
         after = {name: mean_with_ci(v, **draws) for name, v in enough.items()}
         if "feedback" in enough:
-            gain = compare_paired(values["feedback"], values["none"], **draws)
-            after["gain"] = {"value": gain.pop("difference"), **gain}
+            after["gain"] = compare_paired(values["feedback"], values["none"], **draws)
         found.append(after)
     return found

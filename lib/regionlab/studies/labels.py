@@ -9,7 +9,7 @@ from PIL import Image
 
 from regionlab.data.images import read_image
 from regionlab.models.encoder import Encoder
-from regionlab.search.exact import ExactEngine
+from regionlab.search.engine import ExactEngine
 from regionlab.util.progress import progress as show_progress
 
 

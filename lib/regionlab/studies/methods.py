@@ -269,13 +269,13 @@ class Method:
         Where it looks.
     encode
         Turns what is asked into queries.
-    against
+    target
         "images" or "regions", see `region_search.search_regions`.
     """
 
     index: Index
     encode: Callable[[Sequence[Asked]], list[Query]]
-    against: str = "images"
+    target: str = "images"
 
     def search(
         self, asked: Sequence[Asked], queries: Sequence[Query], *, k: int | None = None
@@ -291,7 +291,7 @@ class Method:
         boxed = np.array([one.box is not None for one in asked])
         exclude = np.where(boxed, own, -1)
         k = k or len(self.index)
-        return search_regions(self.index, queries, k=k, against=self.against, exclude=exclude)
+        return search_regions(self.index, queries, k=k, target=self.target, exclude=exclude)
 
 
 # How good the answers are

@@ -474,7 +474,7 @@ def query_regions(
         masks = [np.ones((height, width), bool) if r is None else r.mask for r in parts]
         vectors = encode_regions(encoder, image, masks, encoding=encoding)
         boxes = [mask_to_box(mask) / (width, height, width, height) for mask in masks]
-        made = zip(vectors, boxes, map(mask_to_rle, masks), strict=True)
-        size = height, width
-        queries.append(Query([Part(v, box, size=size, rle=rle) for v, box, rle in made]))
+        rles = map(mask_to_rle, masks)
+        made = zip(vectors, boxes, rles, strict=True)
+        queries.append(Query([Part(vector, box, rle=rle) for vector, box, rle in made]))
     return queries

@@ -10,10 +10,8 @@ import numpy as np
 import pandas as pd
 
 from regionlab.metrics.stats import mean_with_ci
-from regionlab.search.autotune import TIE, recommend
-from regionlab.search.engine import Engine
-from regionlab.search.engines import build_engine
-from regionlab.search.exact import ExactEngine
+from regionlab.search.engine import Engine, ExactEngine
+from regionlab.search.engines import TIE, build_engine, recommend
 from regionlab.search.faiss import estimate_bytes
 from regionlab.util.timing import time_interleaved
 

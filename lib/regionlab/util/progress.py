@@ -1,9 +1,8 @@
-"""What the command lines have in common."""
+"""Show how far along long work is, as a bar or in lines."""
 
 import os
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
@@ -69,24 +68,3 @@ def _of(done: int, total: int | None) -> str:
 def _rate(done: int, seconds: float) -> str:
     rate = done / max(seconds, 1e-9)
     return f"{rate:.0f}/s" if rate >= 10 else f"{rate:.2g}/s"
-
-
-def run_command(options: Namespace, goes_on: str) -> int:
-    """Call `options.run` with the options; return 0, 2 if refused, 130 if interrupted.
-
-    Parameters
-    ----------
-    options
-        Of a parser whose commands set `run`.
-    goes_on
-        Where the same command takes up what was interrupted, such as "from the last epoch".
-    """
-    try:
-        options.run(options)
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on {goes_on}", file=sys.stderr)
-        return 130
-    except (ValueError, FloatingPointError, RuntimeError, OSError) as e:
-        print(f"error: {e}", file=sys.stderr)
-        return 2
-    return 0

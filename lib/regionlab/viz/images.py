@@ -11,8 +11,8 @@ import pandas as pd
 from PIL import Image
 from scipy.ndimage import binary_erosion
 
-from regionlab.compose.features import ComposedFeatures
-from regionlab.compose.ranking import rank_gallery
+from regionlab.compose.benchmark import ComposedFeatures
+from regionlab.compose.protocols import rank_gallery
 from regionlab.data.images import JPEG_QUALITY, make_thumbnail, read_image
 from regionlab.data.prompts import Box, Points, Prompt, Text, Whole, as_prompts
 from regionlab.util.lettering import show_name, show_names, write_plainly

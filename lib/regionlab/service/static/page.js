@@ -96,8 +96,9 @@ function readFields(judged) {
   const fields = [["k", form.k.value || 12]];
   const prompts = image.prompts.map(([, prompt]) => prompt);
   if (prompts.length) fields.push(["prompts", JSON.stringify(prompts)]);
-  for (const name of ["words", "against", "several"]) {
-    if (form[name].value.trim()) fields.push([name, form[name].value.trim()]);
+  for (const name of ["words", "target", "aggregation"]) {
+    const value = form.elements[name].value.trim();
+    if (value) fields.push([name, value]);
   }
   if (Number(form.beta.value)) fields.push(["beta", form.beta.value]);
   for (const [id, liked] of judged) fields.push([liked ? "liked" : "disliked", id]);
@@ -131,9 +132,9 @@ async function ask(judged, before) {
   }
 }
 
-function describe({ results: found, against, seconds }) {
+function describe({ results: found, target, seconds }) {
   const what = { regions: "by region", images: "by whole image", both: "by region and image" };
-  return `${found.length} found ${what[against]} in ${Math.round(1000 * seconds.total)} ms`;
+  return `${found.length} found ${what[target]} in ${Math.round(1000 * seconds.total)} ms`;
 }
 
 async function search() {

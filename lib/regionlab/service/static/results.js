@@ -2,12 +2,6 @@
 
 import { byId, colorOf, dot, make, makeSvg } from "./dom.js";
 
-const TERMS = [
-  ["similarity", "like what is wanted"],
-  ["without", "like what is unwanted"],
-  ["iou", "in the same place"],
-];
-
 function signed(value) {
   return `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(3)}`;
 }
@@ -45,6 +39,7 @@ export class Results {
 
   show(answer, before) {
     this.parts = answer.parts;
+    this.terms = Object.entries(answer.terms); // name, what it says
     this.ranks = new Map(before?.results.map(({ image_id, rank }) => [image_id, rank]));
     const cards = answer.results.map((result) => this.drawCard(result, Boolean(before)));
     byId("results").replaceChildren(...cards);
@@ -130,7 +125,7 @@ export class Results {
   }
 
   drawWhy(result) {
-    const rows = TERMS.filter(([name]) => name === "similarity" || result.terms[name] !== 0).map(
+    const rows = this.terms.filter(([name], i) => i === 0 || result.terms[name] !== 0).map(
       ([name, words]) => make("tr", {}, make("th", { scope: "row" }, words), make("td", {}, signed(result.terms[name]))),
     );
     rows.push(

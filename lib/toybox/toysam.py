@@ -6,7 +6,6 @@ for a box or several clicks, and a second round with a click where the first wen
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,28 +15,25 @@ from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 from regionlab.data.masks import mask_to_box
 from regionlab.models.toy import SIDE, create_toysam
 from regionlab.models.toy import WEIGHTS_TOYSAM as WEIGHTS
-from regionlab.models.training import descend, run_training
+from regionlab.models.training import descend, run_steps
 from regionlab.studies.sampling import jitter_box, sample_inside_point
-from regionlab.util.paths import DATA
-from toybox.pool import Pool, open_pool
+from toybox.pool import CACHE, Pool, ToyRecipe, open_pools, sample_rows
 from toybox.world import SIDE as SCENE_SIDE
+
+SCALE = SIDE / SCENE_SIDE  # from pixels of the scene to pixels of the encoder's input
+KINDS = {"point": 0.5, "box": 0.35, "points": 0.15}  # and how often each is drawn
 
 
 def focal_loss(logits: torch.Tensor, target: torch.Tensor, gamma: float = 2.0) -> torch.Tensor:
-    """Focal loss (Lin et al. 2017) for soft targets, (n, m): the mean over each mask's cells.
+    """Focal loss (Lin et al. 2017), (n, m): the mean over each mask's cells.
 
-    Parameters
-    ----------
-    logits
-        (n, m, g, g).
-    target
-        (n, 1, g, g) in [0, 1].
+    Of (n, m, g, g) logits and (n, 1, g, g) targets in [0, 1]: soft ones, which torchvision's
+    `sigmoid_focal_loss` does not know.
     """
     target = target.expand_as(logits)
     missed = (target - logits.sigmoid()).abs().pow(gamma)
-    return (missed * binary_cross_entropy_with_logits(logits, target, reduction="none")).mean(
-        (2, 3)
-    )
+    entropy = binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return (missed * entropy).mean((2, 3))
 
 
 def dice_loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -54,21 +50,10 @@ def iou_of_logits(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return both / either.clamp(min=1)
 
 
-SCALE = SIDE / SCENE_SIDE  # from pixels of the scene to pixels of the encoder's input
-
-
 def sample_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw what is meant: mostly a thing; at times all of the things, or the ground.
+    """Sample what is meant, (count, H, W) bool: mostly a thing; at times all things, or the ground.
 
-    Parameters
-    ----------
-    owners
-        (H, W) uint8, which thing each pixel shows, from 1 on; 0 is the ground.
-
-    Returns
-    -------
-    np.ndarray
-        (count, H, W) bool, none of them empty.
+    `owners` is (H, W) uint8, which thing each pixel shows, from 1 on; 0 is the ground.
     """
     seen = [n for n in range(1, int(owners.max()) + 1) if (owners == n).any()]
     targets = []
@@ -86,11 +71,8 @@ def sample_targets(owners: np.ndarray, count: int, rng: np.random.Generator) -> 
 def sample_prompts(masks: np.ndarray, kind: str, rng: np.random.Generator, device) -> dict:
     """Return prompts of one kind, one a mask, in coordinates of the encoder's input.
 
-    Returns
-    -------
-    dict
-        points, ((n, p, 2) float32, (n, p) labels) or None; boxes, (n, 4) float32 or None;
-        logits, None: the low-resolution mask that a second round starts from.
+    They are points, ((n, p, 2) float32, (n, p) labels) or None; boxes, (n, 4) float32 or None; and
+    logits, None: the low-resolution mask that a second round starts from.
     """
     boxes = points = None
     if kind == "box":
@@ -109,14 +91,9 @@ def sample_prompts(masks: np.ndarray, kind: str, rng: np.random.Generator, devic
 
 
 def add_correction(prompt: dict, chosen: torch.Tensor, target: torch.Tensor) -> dict:
-    """Add a click where the chosen masks are wrong, and feed their logits back.
+    """Add a click where the chosen masks, (n, 1, g, g) logits, are wrong, and feed these back.
 
-    Parameters
-    ----------
-    chosen
-        (n, 1, g, g) logits of the masks found so far.
-    target
-        (n, 1, g, g) cover of what was meant, in [0, 1].
+    `target` is the cover of what was meant, (n, 1, g, g) in [0, 1].
     """
     inside = target > 0.5
     wrong = ((chosen > 0) != inside).flatten(1).float()
@@ -137,23 +114,15 @@ def shrink_masks(masks: np.ndarray, grid: int) -> torch.Tensor:
     return avg_pool2d(x, masks.shape[-1] // grid)
 
 
-CACHE = DATA / "toybox" / "cache"
-KINDS = {"point": 0.5, "box": 0.35, "points": 0.15}  # and how often each is drawn
-
-
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ToyRecipe):
     """Everything that decides what the weights become."""
 
-    seed: int = 0
-    scenes: int = 40_000
     steps: int = 5_000
     restart: int = 3_000
     batch: int = 24
     prompts: int = 4
-    learning_rate: float = 1e-3
     warmup: int = 200
-    weight_decay: float = 0.05
     focal_weight: float = 20.0
     dice_weight: float = 1.0
     iou_weight: float = 1.0
@@ -163,37 +132,18 @@ class Recipe:
 def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
     """Train toysam, or go on where an earlier run was cut off, and write its weights.
 
-    Parameters
-    ----------
-    recipe
-        Data, settings and seed.
-    cache
-        For the rendered scenes, and the checkpoint with the loss curve so far.
-    weights
-        Where the finished weights go, as safetensors in fp16.
-
-    Returns
-    -------
-    dict
-        recipe, device, step, seconds (of training, without rendering), curve (the losses of
-        each step) and validation (mean IoU of boxes and of single clicks, on up to
-        150 scenes).
+    Rendered scenes and the checkpoint go to `cache`. Returns as `run_steps`; validation is the
+    mean IoU of boxes and of single clicks, on up to 150 scenes.
     """
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sam = create_toysam().to(device)
-    pools = {
-        split: open_pool(cache / f"pool-{split}", seed=recipe.seed, split=split, count=count,
-                         side=SIDE)
-        for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
-    }  # fmt: skip
-
-    def take_step(optimizer, step: int) -> dict[str, float]:
-        return _train_step(sam, optimizer, pools["train"], recipe, step)
-
-    measure = partial(validate, sam, pools["val"])
-    return run_training(sam, recipe, name="toysam", cache=cache, weights=weights,
-                        take_step=take_step, validate=measure)  # fmt: skip
+    known, unknown = open_pools(cache, recipe, SIDE)
+    return run_steps(
+        sam, recipe, checkpoint=cache / "checkpoints" / "toysam.pt", weights=weights,
+        take_step=lambda optimizer, step: _train_step(sam, optimizer, known, recipe, step),
+        validate=lambda: validate(sam, unknown),
+    )  # fmt: skip
 
 
 # One step: every scene gets prompts of one kind, then a click where the first masks went wrong
@@ -202,10 +152,10 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
 def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[str, float]:
     sam.train()
     rng = np.random.default_rng([recipe.seed, step])
-    rows = np.sort(rng.choice(len(pool.scenes), min(recipe.batch, len(pool.scenes)), replace=False))
-    pictures = _draw_light(pool.scenes[rows], rng).to(sam.device)
+    rows = sample_rows(rng, len(pool.scenes), recipe.batch)
+    scenes = _sample_light(pool.scenes[rows], rng).to(sam.device)
     with torch.autocast(sam.device.type, dtype=torch.bfloat16):
-        embeddings = sam.image_encoder(sam.preprocess(pictures)).float()
+        embeddings = sam.image_encoder(sam.preprocess(scenes)).float()
     kinds = rng.choice(list(KINDS), size=len(rows), p=list(KINDS.values()))
     totals: dict[str, list[torch.Tensor]] = {"mask": [], "iou": [], "second": []}
     for kind in sorted(set(kinds)):
@@ -213,10 +163,8 @@ def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[s
         owners = [np.array(pool.owners[row]) for row in rows[chosen]]
         masks = np.concatenate([sample_targets(o, recipe.prompts, rng) for o in owners])
         images = embeddings[chosen].repeat_interleave(recipe.prompts, dim=0)
-        parts = _two_rounds(
-            sam, images, masks, sample_prompts(masks, kind, rng, sam.device), recipe
-        )
-        for name, values in parts.items():
+        prompt = sample_prompts(masks, kind, rng, sam.device)
+        for name, values in _two_rounds(sam, images, masks, prompt, recipe).items():
             totals[name].append(values)
     losses = {name: torch.cat(parts).mean() for name, parts in totals.items()}
     total = losses["mask"] + losses["second"] + recipe.iou_weight * losses["iou"]
@@ -224,11 +172,11 @@ def _train_step(sam, optimizer, pool: Pool, recipe: Recipe, step: int) -> dict[s
     return {name: round(loss.item(), 4) for name, loss in losses.items()}
 
 
-def _draw_light(scenes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
+def _sample_light(scenes: np.ndarray, rng: np.random.Generator) -> torch.Tensor:
     """Return scenes in varied brightness and tint, (b, 3, side, side) float32 in 0 to 255."""
     gain = 1 + 0.12 * rng.uniform(-1, 1, (len(scenes), 3, 1, 1)).astype(np.float32)
-    pictures = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2)
-    return (pictures * torch.from_numpy(gain)).clamp(0, 255)
+    pixels = torch.from_numpy(np.array(scenes)).permute(0, 3, 1, 2)
+    return (pixels * torch.from_numpy(gain)).clamp(0, 255)
 
 
 def _two_rounds(sam, images, masks, prompt: dict, recipe: Recipe) -> dict[str, torch.Tensor]:
@@ -260,19 +208,9 @@ def _prompt_loss(sam, images, prompt: dict, target, recipe: Recipe):
 def decode(sam, images: torch.Tensor, sparse: torch.Tensor, dense: torch.Tensor):
     """Run SAM's mask decoder with an image embedding of its own for each prompt.
 
-    `MaskDecoder.predict_masks` takes the prompts of one image; this is the same for many.
-
-    Parameters
-    ----------
-    images
-        (n, c, g, g) image embeddings.
-    sparse, dense
-        (n, p, c) and (n, c, g, g), from the prompt encoder.
-
-    Returns
-    -------
-    masks, quality
-        (n, 4, 4g, 4g) logits and (n, 4) predicted IoU.
+    `MaskDecoder.predict_masks` takes the prompts of one image; this is the same for many. Of image
+    embeddings (n, c, g, g), and sparse (n, p, c) and dense (n, c, g, g) from the prompt encoder,
+    it returns masks as (n, 4, 4g, 4g) logits and their predicted IoU, (n, 4).
     """
     decoder, n = sam.mask_decoder, len(images)
     tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
@@ -295,8 +233,8 @@ def validate(sam, pool: Pool) -> dict[str, float]:
     sam.eval()
     rng = np.random.default_rng(0)
     found: dict[str, list[float]] = {"box": [], "point": []}
-    for picture, owners in list(zip(pool.scenes, pool.owners, strict=True))[:150]:
-        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(sam.device)
+    for image, owners in list(zip(pool.scenes, pool.owners, strict=True))[:150]:
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).to(sam.device)
         embedding = sam.image_encoder(sam.preprocess(pixels.float())[None])
         masks = np.stack([owners == n for n in range(1, owners.max() + 1) if (owners == n).any()])
         for kind, scores in found.items():

@@ -15,11 +15,9 @@ from torch.nn.functional import cross_entropy, normalize
 
 from regionlab.models.text_tower import encode_tokens, fast_attention
 from regionlab.models.toy import WEIGHTS, create_toyclip
-from regionlab.models.training import descend, run_training
-from regionlab.util.paths import DATA
-from toybox.captions import phrase_thing
-from toybox.pool import Pool, open_pool
-from toybox.world import COMBINATIONS, SEEN, Thing
+from regionlab.models.training import descend, run_steps
+from toybox.pool import CACHE, Pool, ToyRecipe, open_pools, sample_rows
+from toybox.world import COMBINATIONS, SEEN, Thing, phrase_thing
 
 PHRASES = 12  # wordings kept of each combination's name
 
@@ -36,42 +34,35 @@ class Batches:
         self.captions = tokenizer([c for five in pool.captions for c in five]).to(torch.int16)
         self.captions = self.captions.view(len(pool.captions), 5, -1)
         self.phrases = _tokenize_names(tokenizer, recipe.seed)
-        self.row_of = {COMBINATIONS.index(c): row for row, c in enumerate(SEEN)}
+        self.row_of = {COMBINATIONS.index(c): row for row, c in enumerate(SEEN)}  # names' rows
 
     def draw(self, step: int) -> dict[str, torch.Tensor]:
         """Return the batch of one step, as tensors on the device."""
         pool, recipe = self.pool, self.recipe
         rng = np.random.default_rng([recipe.seed, step])
-        rows = _draw_rows(rng, len(pool.scenes), recipe.batch)
-        lone = _draw_rows(rng, len(pool.lone), recipe.lone_batch)
+        rows = sample_rows(rng, len(pool.scenes), recipe.batch)
+        objects = sample_rows(rng, len(pool.objects), recipe.object_batch)
         wordings = rng.integers(PHRASES, size=len(SEEN))
         captions = rng.integers(5, size=len(rows))
         batch = {
             "scenes": self.normalize(pool.scenes[rows], rng),
-            "lone": self.normalize(pool.lone[lone], rng),
+            "objects": self.normalize(pool.objects[objects], rng),
             "captions": self.captions[rows, captions].long(),
             "names": self.phrases[np.arange(len(SEEN)), wordings].long(),
-            "lone_names": self.rows_of_names(pool.lone_names[lone]),
+            "object_names": torch.tensor(
+                [self.row_of[int(number)] for number in pool.object_names[objects]]
+            ),
         }
         return {name: tensor.to(self.device) for name, tensor in batch.items()}
 
-    def rows_of_names(self, combinations: np.ndarray) -> torch.Tensor:
-        """Turn rows of `COMBINATIONS` into rows of `SEEN`."""
-        return torch.tensor([self.row_of[int(number)] for number in combinations])
-
-    def normalize(self, pictures: np.ndarray, rng=None) -> torch.Tensor:
+    def normalize(self, images: np.ndarray, rng=None) -> torch.Tensor:
         """Turn (b, side, side, 3) uint8 into model input; with `rng`, in varied brightness."""
-        x = torch.from_numpy(np.array(pictures)).to(self.device)
+        x = torch.from_numpy(np.array(images)).to(self.device)
         x = x.permute(0, 3, 1, 2).float() / 255
         if rng is not None:
             gain = 1 + self.recipe.jitter * rng.uniform(-1, 1, (len(x), 3, 1, 1)).astype(np.float32)
             x = (x * torch.from_numpy(gain).to(self.device)).clamp(0, 1)
         return ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-
-
-def _draw_rows(rng: np.random.Generator, total: int, size: int) -> np.ndarray:
-    """Draw rows without replacement, in order, for reading from disk."""
-    return np.sort(rng.choice(total, min(size, total), replace=False))
 
 
 def _tokenize_names(tokenizer, seed: int) -> torch.Tensor:
@@ -85,63 +76,36 @@ def _tokenize_names(tokenizer, seed: int) -> torch.Tensor:
     return tokenizer(texts).to(torch.int16).view(len(SEEN), PHRASES, -1)
 
 
-CACHE = DATA / "toybox" / "cache"
-
-
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ToyRecipe):
     """Everything that decides what the weights become."""
 
-    seed: int = 0
-    scenes: int = 40_000
-    steps: int = 1_600
     batch: int = 160
-    lone_batch: int = 96
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.05
+    object_batch: int = 96
     name_weight: float = 1.0
     jitter: float = 0.12
-    save_every: int = 100
 
 
 def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
     """Train toyclip, or go on where an earlier run was cut off, and write its weights.
 
-    Parameters
-    ----------
-    recipe
-        Data, model-independent settings and seed.
-    cache
-        For the rendered pictures, and the checkpoint with the loss curve so far.
-    weights
-        Where the finished weights go, as safetensors in fp16.
-
-    Returns
-    -------
-    dict
-        recipe, device, step, seconds (of training, without rendering), curve (the losses of
-        each step) and validation (text-to-image hit@1 on up to 500 scenes).
+    Rendered images and the checkpoint go to `cache`. Returns as `run_steps`; validation is
+    text-to-image hit@1 on up to 500 scenes.
     """
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model, preprocess, tokenizer = create_toyclip()
     model.to(device, memory_format=torch.channels_last)  # convolutions in bf16 are 10 times faster
-    pools = {
-        split: open_pool(cache / f"pool-{split}", seed=recipe.seed, split=split, count=count,
-                         side=_side(model))
-        for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
-    }  # fmt: skip
-    batches = Batches(pools["train"], tokenizer, preprocess, recipe, device)
+    size = model.visual.image_size
+    side = size[0] if isinstance(size, tuple) else size
+    known, unknown = open_pools(cache, recipe, side)
+    batches = Batches(known, tokenizer, preprocess, recipe, device)
 
-    def take_step(optimizer, step: int) -> dict[str, float]:
-        return _train_step(model, optimizer, batches.draw(step), recipe)
-
-    def measure() -> dict[str, float]:
-        return {"hit@1": validate(model, pools["val"], tokenizer, batches)}
-
-    return run_training(model, recipe, name="toyclip", cache=cache, weights=weights,
-                        take_step=take_step, validate=measure)  # fmt: skip
+    return run_steps(
+        model, recipe, checkpoint=cache / "checkpoints" / "toyclip.pt", weights=weights,
+        take_step=lambda optimizer, step: _train_step(model, optimizer, batches.draw(step), recipe),
+        validate=lambda: {"hit@1": validate(model, unknown, tokenizer, batches)},
+    )  # fmt: skip
 
 
 # One step
@@ -149,17 +113,17 @@ def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> di
 
 def _train_step(model, optimizer, batch: dict, recipe: Recipe) -> dict[str, float]:
     model.train()
-    pictures = torch.cat([batch["scenes"], batch["lone"]])  # one batch, so one batch norm
-    with fast_attention(), torch.autocast(pictures.device.type, dtype=torch.bfloat16):
-        scenes, lone = model.visual(pictures).split([len(batch["scenes"]), len(batch["lone"])])
+    pixels = torch.cat([batch["scenes"], batch["objects"]])  # one batch, so one batch norm
+    with fast_attention(), torch.autocast(pixels.device.type, dtype=torch.bfloat16):
+        scenes, objects = model.visual(pixels).split([len(batch["scenes"]), len(batch["objects"])])
         captions = encode_tokens(model, batch["captions"])
         names = encode_tokens(model, batch["names"])
     scale = model.logit_scale.exp()
     losses = {
         "captions": _clip_loss(scenes, captions, scale),
-        "lone": cross_entropy(scale * _unit(lone) @ _unit(names).T, batch["lone_names"]),
+        "objects": cross_entropy(scale * _unit(objects) @ _unit(names).T, batch["object_names"]),
     }
-    total = losses["captions"] + recipe.name_weight * losses["lone"]
+    total = losses["captions"] + recipe.name_weight * losses["objects"]
     descend(model, optimizer, total)
     with torch.no_grad():
         model.logit_scale.clamp_(0, math.log(100))
@@ -183,18 +147,10 @@ def _clip_loss(images, texts, scale) -> torch.Tensor:
 def validate(model, pool: Pool, tokenizer, batches: Batches) -> float:
     """Return text-to-image hit@1 on a pool: one caption each, all its scenes as gallery."""
     model.eval()
-    pictures = [
-        batches.normalize(pool.scenes[i : i + 100]) for i in range(0, len(pool.scenes), 100)
-    ]
-    images = torch.cat([_unit(model.encode_image(p)) for p in pictures])
+    parts = (pool.scenes[i : i + 100] for i in range(0, len(pool.scenes), 100))
+    images = torch.cat([_unit(model.encode_image(batches.normalize(part))) for part in parts])
     rng = np.random.default_rng(0)
     texts = [five[int(rng.integers(5))] for five in pool.captions]
     texts = _unit(encode_tokens(model, tokenizer(texts).to(images.device)))
     best = (texts @ images.T).argmax(1).cpu()
     return float((best == torch.arange(len(best))).float().mean())
-
-
-def _side(model) -> int:
-    """Pixels of a side of the pictures that the model takes."""
-    size = model.visual.image_size
-    return size[0] if isinstance(size, tuple) else size

@@ -6,7 +6,6 @@ rank the scenes that share a kind of object first, toysegnet to tell what each p
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,29 +24,28 @@ from regionlab.models.baselines import (
     create_toyvit,
 )
 from regionlab.models.segnet import SegNet, create_toysegnet
-from regionlab.models.training import descend, run_training
+from regionlab.models.training import descend, run_steps
 from regionlab.util.paths import DATA
-from toybox.pool import Scenes, class_pixels, open_scenes
+from toybox.pool import CACHE, Scenes, ToyRecipe, class_pixels, open_scenes, sample_rows
 from toybox.world import COLORS, COMBINATIONS, SHAPES, TEXTURES
 
-BINS = 25
+BINS = 25  # of similarities, in the loss of average precision
+ATTRIBUTES = (*SHAPES, *COLORS, *TEXTURES)
+HAS = np.array([[attribute in kind for attribute in ATTRIBUTES] for kind in COMBINATIONS])
+CROP = 64  # pixels of a side of what toysegnet sees at a time in training
+GROUND_WEIGHT = 0.2  # of a pixel of the ground, most of which tell nothing
+WHITENING_SCENES = 2_000  # of the training split
 
 
 def ap_loss(vectors: torch.Tensor, relevant: torch.Tensor, *, bins: int = BINS) -> torch.Tensor:
-    """Return 1 - mAP of the pictures of a batch, each a query against all others.
+    """Return 1 - mAP of the images of a batch, each a query against all others.
 
     Similarities are shared out between bins (Revaud et al. 2019, equations 6 to 9), so that
-    ranks change smoothly. A picture that no other is relevant for asks nothing; where none asks,
+    ranks change smoothly. An image that no other is relevant for asks nothing; where none asks,
     the loss is 1 and teaches nothing.
 
-    Parameters
-    ----------
-    vectors
-        (b, d) float32, unit length.
-    relevant
-        (b, b) bool; what it says of a picture and itself is ignored.
-    bins
-        Over the similarities from 1 down to -1.
+    `vectors` are (b, d) float32, unit length; `relevant` is (b, b) bool, what it says of an image
+    and itself is ignored; `bins` are over the similarities from 1 down to -1.
     """
     others = ~torch.eye(len(vectors), dtype=torch.bool, device=vectors.device)
     relevant = (relevant & others).float()
@@ -61,25 +59,11 @@ def ap_loss(vectors: torch.Tensor, relevant: torch.Tensor, *, bins: int = BINS) 
     return 1 - average.sum() / (wanted > 0).sum().clamp(min=1)
 
 
-CACHE = DATA / "toybox" / "cache"
-ATTRIBUTES = (*SHAPES, *COLORS, *TEXTURES)
-HAS = np.array([[attribute in kind for attribute in ATTRIBUTES] for kind in COMBINATIONS])
-CROP = 64  # pixels of a side of what toysegnet sees at a time in training
-GROUND_WEIGHT = 0.2  # of a pixel of the ground, most of which tell nothing
-WHITENING_SCENES = 2_000  # of the training split
-
-
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(ToyRecipe):
     """Everything that decides what the weights become."""
 
-    seed: int = 0
-    scenes: int = 40_000
-    steps: int = 1_600
     batch: int = 96
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    weight_decay: float = 0.05
     jitter: float = 0.12
     save_every: int = 200
 
@@ -96,41 +80,28 @@ def train(
 ) -> dict:
     """Train a baseline, or go on where an earlier run was cut off, and write its weights.
 
-    Parameters
-    ----------
-    name
-        "toyvit", "toydir" or "toysegnet".
-    recipe
-        Data, settings and seed; by default the model's in `RECIPES`.
-    cache
-        For the rendered scenes, and the checkpoint with the loss curve so far.
-    weights
-        Where the finished weights go, as safetensors in fp16; by default where they are
-        published.
-
-    Returns
-    -------
-    dict
-        recipe, device, step, seconds (of training, without rendering), curve (the losses of
-        each step) and validation (see `validate`, on up to 500 scenes).
+    By default with the recipe of its `name` in `RECIPES`, and to where weights are published.
+    Rendered scenes and the checkpoint go to `cache`. Returns as `run_steps`, measured by
+    `validate` on up to 500 scenes.
     """
     recipe = recipe or RECIPES[name]
     weights = weights or DATA / "toybox" / f"{name}.safetensors"
     torch.manual_seed(recipe.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    create, loss_of = LESSONS[name]
+    create, loss_of = TASKS[name]
     model = create().to(device, memory_format=torch.channels_last)
     known, unknown = (
         open_scenes(cache / f"pool-{split}", split, count, seed=recipe.seed, side=TOY_SIDE)
         for split, count in (("train", recipe.scenes), ("val", min(500, recipe.scenes)))
     )
 
-    def take_step(optimizer, step: int) -> dict[str, float]:
-        return _train_step(model, optimizer, loss_of, known, recipe, step)
-
-    measure = partial(validate, model, known, unknown)
-    return run_training(model, recipe, name=name, cache=cache, weights=weights,
-                        take_step=take_step, validate=measure)  # fmt: skip
+    return run_steps(
+        model, recipe, checkpoint=cache / "checkpoints" / f"{name}.pt", weights=weights,
+        take_step=lambda optimizer, step: _train_step(
+            model, optimizer, loss_of, known, recipe, step
+        ),
+        validate=lambda: validate(model, known, unknown),
+    )  # fmt: skip
 
 
 # One step
@@ -139,8 +110,7 @@ def train(
 def _train_step(model, optimizer, loss_of, scenes: Scenes, recipe: Recipe, step: int):
     model.train()
     rng = np.random.default_rng([recipe.seed, step])
-    total = len(scenes.kinds)
-    rows = np.sort(rng.choice(total, min(recipe.batch, total), replace=False))
+    rows = sample_rows(rng, len(scenes.kinds), recipe.batch)
     pixels = sample_light(scenes.pool.scenes[rows], rng, recipe.jitter)
     pixels = _to_input(pixels).to(next(model.parameters()).device)
     loss = loss_of(model, pixels, scenes, rows, rng)
@@ -148,44 +118,34 @@ def _train_step(model, optimizer, loss_of, scenes: Scenes, recipe: Recipe, step:
     return {"loss": round(loss.item(), 4)}
 
 
-def sample_light(pictures: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
+def sample_light(images: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
     """Return (b, side, side, 3) float32 in [0, 1], in varied brightness and tint."""
-    gain = 1 + jitter * rng.uniform(-1, 1, (len(pictures), 1, 1, 3)).astype(np.float32)
-    return (pictures / np.float32(255) * gain).clip(0, 1)
+    gain = 1 + jitter * rng.uniform(-1, 1, (len(images), 1, 1, 3)).astype(np.float32)
+    return (images / np.float32(255) * gain).clip(0, 1)
 
 
-def _to_input(pictures: np.ndarray) -> torch.Tensor:
+def _to_input(images: np.ndarray) -> torch.Tensor:
     """Turn (b, side, side, 3) float32 in [0, 1] into what the models take, as bfloat16."""
     mean, std = (np.array(values, np.float32) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return torch.from_numpy((pictures - mean) / std).permute(0, 3, 1, 2).bfloat16()
+    return torch.from_numpy((images - mean) / std).permute(0, 3, 1, 2).bfloat16()
 
 
-# What each model learns from: pictures as its input, and the rows of their scenes
+# What each model learns from: images as its input, and the rows of their scenes
 
 
-def attribute_loss(
-    model: ViT, pixels: torch.Tensor, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator
-) -> torch.Tensor:
+def attribute_loss(model: ViT, pixels, scenes: Scenes, rows, rng) -> torch.Tensor:
     """Binary cross-entropy of each attribute: whether a thing of the scene has it."""
     held = torch.from_numpy(scenes.kinds[rows] @ HAS).to(pixels.device)
     return binary_cross_entropy_with_logits(model.classifier(model(pixels)), held.float())
 
 
-def ranking_loss(
-    model: DeepImageRetrieval,
-    pixels: torch.Tensor,
-    scenes: Scenes,
-    rows: np.ndarray,
-    rng: np.random.Generator,
-) -> torch.Tensor:
+def ranking_loss(model: DeepImageRetrieval, pixels, scenes: Scenes, rows, rng) -> torch.Tensor:
     """Loss of average precision; relevant is what shares a kind of object."""
     kinds = torch.from_numpy(scenes.kinds[rows]).to(pixels.device).float()
     return ap_loss(model.describe(model.compute(pixels)), kinds @ kinds.T > 0)
 
 
-def pixel_loss(
-    model: SegNet, pixels: torch.Tensor, scenes: Scenes, rows: np.ndarray, rng: np.random.Generator
-) -> torch.Tensor:
+def pixel_loss(model: SegNet, pixels, scenes: Scenes, rows, rng) -> torch.Tensor:
     """Cross-entropy of the class of each pixel near a thing, that of the ground weighing less."""
     classes = class_pixels(scenes, rows)
     windows = sample_windows(classes, rng)
@@ -200,7 +160,7 @@ def pixel_loss(
 def sample_windows(classes: np.ndarray, rng: np.random.Generator) -> list[tuple[slice, slice]]:
     """Draw a square of `CROP` pixels around any pixel of a thing in each map of classes.
 
-    Four times as many pictures in the time of whole ones, and half as much ground.
+    Four times as many images in the time of whole ones, and half as much ground.
     """
     windows = []
     for shown in classes:
@@ -216,7 +176,7 @@ def _create_classifier() -> ViT:
     return model
 
 
-LESSONS: dict[str, tuple[Callable[[], ImageModel], Callable[..., torch.Tensor]]] = {
+TASKS: dict[str, tuple[Callable[[], ImageModel], Callable[..., torch.Tensor]]] = {
     "toyvit": (_create_classifier, attribute_loss),
     "toydir": (create_toydir, ranking_loss),
     "toysegnet": (create_toysegnet, pixel_loss),
@@ -243,21 +203,16 @@ def validate(model: ImageModel, known: Scenes, unknown: Scenes) -> dict[str, flo
     return found
 
 
-def _encode(model: ImageModel, pictures: np.ndarray, pool) -> torch.Tensor:
+def _encode(model: ImageModel, images: np.ndarray, pool) -> torch.Tensor:
     device = next(model.parameters()).device
-    parts = (pictures[i : i + 100] / np.float32(255) for i in range(0, len(pictures), 100))
+    parts = (images[i : i + 100] / np.float32(255) for i in range(0, len(images), 100))
     return torch.cat([pool(model.compute(_to_input(part).to(device))) for part in parts])
 
 
 def measure_map(vectors: np.ndarray, kinds: np.ndarray) -> float:
-    """Return the mAP of scenes, each against all others, by what kinds they share.
+    """Return the mAP of scenes, each against all others, by what `kinds` of thing they share.
 
-    Parameters
-    ----------
-    vectors
-        (n, d) float32, unit length.
-    kinds
-        (n, combinations) bool.
+    Of (n, d) unit vectors and (n, combinations) bool.
     """
     similarities = vectors @ vectors.T
     np.fill_diagonal(similarities, -np.inf)
