@@ -109,7 +109,7 @@ def _sample_variants(base: Member, rng) -> list[Member]:
     """Change the base in up to five ways, no two the same in words, two of a kind at most."""
     variants: dict[tuple, Member] = {}
     for turn, kind in enumerate(rng.permutation(KINDS * 2)):
-        variant = make_variant(base, str(kind), rng, key=world.MAX_THINGS + turn)
+        variant = MAKERS[kind](base, str(kind), rng, world.MAX_THINGS + turn)
         if variant is None or len(variants) == MEMBERS - 1:
             continue
         changes = differences(base, variant)
@@ -192,15 +192,7 @@ def _name_step(step: float, back: str, forth: str) -> str | None:
     return (back if step < 0 else forth) if abs(step) >= FAR else None
 
 
-# Variants
-
-
-def make_variant(base: Member, kind: str, rng: np.random.Generator, *, key: int) -> Member | None:
-    """Change one thing of a scene, drawn at random; `key` is that of a thing that is added.
-
-    None where the scene allows no change of the kind: no room, or no thing to spare.
-    """
-    return MAKERS[kind](base, kind, rng, key)
+# Variants: one thing changed, or None where the scene allows no change of the kind
 
 
 def _change_attribute(base: Member, kind: str, rng, key: int) -> Member | None:

@@ -14,18 +14,10 @@ from PIL import Image, ImageFilter
 
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA
+from toybox import world
 from toybox.disk import in_parallel
 from toybox.render import render_scene
-from toybox.world import (
-    COMBINATIONS,
-    MAX_THINGS,
-    SHAPES,
-    SIDE,
-    VERSION,
-    describe_scene,
-    sample_scene,
-    scene_rng,
-)
+from toybox.world import COMBINATIONS, SIDE, VERSION, sample_scene, scene_rng
 
 CACHE = DATA / "toybox" / "cache"  # of training: what can be made again
 CHUNK = 250  # scenes one worker renders at a time
@@ -113,7 +105,7 @@ def _render_row(made: dict, number: int) -> dict:
         "scenes": _shrink(image, made["side"]),
         "object_names": COMBINATIONS.index(scene.things[chosen].combination),
         "owners": sum(mask * np.uint8(number) for number, mask in enumerate(masks, 1)),
-        "captions": describe_scene(scene, rng),
+        "captions": world.describe_scene(scene, rng),
     }
 
 
@@ -183,7 +175,7 @@ class Scenes:
     pool : the images, and which thing each pixel shows
     kinds : (n, combinations) bool, whether a scene holds a thing of each row of `COMBINATIONS`
     classes : (n, things + 1) uint8, the class of the pixels that show each thing: its row of
-        `SHAPES` counted from 1; the first column, of the ground, is 0
+        `world.SHAPES` counted from 1; the first column, of the ground, is 0
     """
 
     pool: Pool
@@ -195,12 +187,12 @@ def open_scenes(folder: Path, split: str, count: int, *, seed: int, side: int) -
     """Return the scenes of a split, see `open_pool`, and what they hold."""
     pool = open_pool(folder, seed=seed, split=split, count=count, side=side)
     kinds = np.zeros((count, len(COMBINATIONS)), bool)
-    classes = np.zeros((count, MAX_THINGS + 1), np.uint8)
+    classes = np.zeros((count, world.MAX_THINGS + 1), np.uint8)
     rows = {combination: row for row, combination in enumerate(COMBINATIONS)}
     for number in range(count):
         things = sample_scene(scene_rng(seed, split, number)).things
         kinds[number, [rows[thing.combination] for thing in things]] = True
-        classes[number, 1 : len(things) + 1] = [1 + SHAPES.index(t.shape) for t in things]
+        classes[number, 1 : len(things) + 1] = [1 + world.SHAPES.index(t.shape) for t in things]
     return Scenes(pool, kinds, classes)
 
 

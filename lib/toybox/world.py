@@ -166,12 +166,6 @@ def describe_scene(scene: Scene, rng: np.random.Generator) -> list[str]:
     return [write(scene, rng) for write in CAPTION_WRITERS]
 
 
-def describe_thing(thing: Thing) -> str:
-    """Return the shortest full name: "red striped star", or "red star" for a plain one."""
-    texture = "" if thing.texture == "plain" else f"{thing.texture} "
-    return f"{thing.color} {texture}{thing.shape}"
-
-
 def phrase_thing(
     thing: Thing, rng: np.random.Generator, *, size: bool = False, article: bool = True
 ) -> str:

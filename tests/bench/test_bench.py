@@ -9,7 +9,8 @@ from regionlab.bench import indexing as bench_index
 from regionlab.bench import run as bench
 from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_pictures
 from regionlab.cli import main
-from regionlab.data.images import list_images, read_image
+from regionlab.data.images import read_image
+from regionlab.data.listing import list_images
 from regionlab.models.registry import load_encoder
 from regionlab.models.toy import register_toyclip
 from regionlab.util.timing import time_interleaved

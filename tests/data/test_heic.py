@@ -7,7 +7,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from regionlab.data import images as opening
-from regionlab.data.images import ImageError, find_images, read_image
+from regionlab.data.images import ImageError, read_image
+from regionlab.data.listing import find_images
 
 pillow_heif = pytest.importorskip("pillow_heif")
 

@@ -18,7 +18,6 @@ from regionlab.data import images
 from regionlab.data import images as opening
 from regionlab.data.images import (
     ImageError,
-    list_images,
     make_thumbnail,
     read_image,
     read_image_and_digest,
@@ -26,6 +25,7 @@ from regionlab.data.images import (
     read_thumbnail,
     write_image,
 )
+from regionlab.data.listing import list_images
 
 RED, WHITE = [255, 0, 0], [255, 255, 255]
 

@@ -8,8 +8,7 @@ import sys
 import pytest
 
 from regionlab.data import listing as suffixes
-from regionlab.data.images import find_images, list_images
-from regionlab.data.listing import list_files
+from regionlab.data.listing import find_images, list_files, list_images
 
 JPG = (".jpg",)
 

@@ -13,10 +13,8 @@ from regionlab.data.images import (
     read_header,
     read_headers,
     read_image,
-    turn_box,
-    turn_mask,
 )
-from regionlab.data.masks import mask_to_box, mask_to_rle
+from regionlab.data.masks import mask_to_box, mask_to_rle, turn_box, turn_mask
 
 ORIENTATIONS = range(1, 9)
 SIDEWAYS = (5, 6, 7, 8)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from regionlab.data.collection import Collection, load_class_folders, load_folder, make_table
-from regionlab.data.images import list_images
+from regionlab.data.listing import list_images
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.tables import IndexFolderError

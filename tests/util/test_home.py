@@ -12,7 +12,8 @@ from regionlab import load_collection
 from regionlab.cli import app
 from regionlab.compose.files import TrainedParts
 from regionlab.compose.stages import Setup
-from regionlab.data.images import list_images, read_image, write_image
+from regionlab.data.images import read_image, write_image
+from regionlab.data.listing import list_images
 from regionlab.data.prompts import Box, Selection
 from regionlab.models.weights import find_own_file, find_sam_weights, find_weights
 from regionlab.runs.profiles import find_profile

@@ -12,7 +12,7 @@ import numpy as np
 
 from regionlab.bench.indexing import PICTURE_SIZE, write_pictures
 from regionlab.data.collection import load_folder
-from regionlab.data.images import list_images
+from regionlab.data.listing import list_images
 from regionlab.index.build import build_index
 from regionlab.models.registry import load_encoder
 from regionlab.runs.record import describe_device

@@ -9,20 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from regionlab.compose import training
 from regionlab.compose.benchmark import Benchmark, fit_weight, load_benchmark, study_ladder
 from regionlab.compose.combiner import Combiner
 from regionlab.compose.composers import COMPOSERS, add, create_composer, to_unit
 from regionlab.compose.files import COMBINERS, TEXT, TrainedParts
 from regionlab.compose.protocols import write_cirr_submission
-from regionlab.compose.training import (
-    CombinerRecipe,
-    EncodeTexts,
-    TextRecipe,
-    TrainingSet,
-    make_training_set,
-    train_combiner,
-    tune_text,
-)
 from regionlab.models.registry import load_encoder
 from regionlab.models.text_tower import TextFeatures
 from regionlab.util.checks import check_choice
@@ -77,7 +69,9 @@ class Setup:
         self.folder = expand(folder or DATA / "composed" / f"{data}-{name}")
         self.cache, self.options = expand(cache or self.folder), options
 
-    def train(self, stage: str, recipe: TextRecipe | CombinerRecipe) -> dict[str, Any]:
+    def train(
+        self, stage: str, recipe: training.TextRecipe | training.CombinerRecipe
+    ) -> dict[str, Any]:
         """Train "text", "combiner" or "fine_tuned_combiner", or go on; returns as `run_training`.
 
         Raises WeightsError if "fine_tuned_combiner" finds no tuned text encoder.
@@ -88,7 +82,7 @@ class Setup:
         tuned = stage == "fine_tuned_combiner"
         parts = TrainedParts(self.encoder, self.folder)
         encode = (parts.load_text() if tuned else TextFeatures(self.encoder)).encode_texts
-        return train_combiner(
+        return training.train_combiner(
             self.encoder, encode, self.training_set, recipe,
             folder=self.cache / "checkpoints", weights=parts.path(stage),
             measure=self._make_measure(encode),
@@ -101,10 +95,12 @@ class Setup:
         return load_encoder(self.encoder_name, padding=self.padding)
 
     @cached_property
-    def training_set(self) -> TrainingSet:
+    def training_set(self) -> training.TrainingSet:
         """The training triplets."""
         layout = "fashioniq" if self.data == "toybox" else None
-        return make_training_set(list(self.load("train", layout, **self.options).sets.values()))
+        return training.make_training_set(
+            list(self.load("train", layout, **self.options).sets.values())
+        )
 
     @cached_property
     def validation_set(self) -> Benchmark:
@@ -127,19 +123,19 @@ class Setup:
             print(f"{len(benchmark.failures)} images of {split} left out", file=sys.stderr)
         return benchmark
 
-    def _tune_text(self, recipe: TextRecipe) -> dict[str, Any]:
+    def _tune_text(self, recipe: training.TextRecipe) -> dict[str, Any]:
         known = self.validation_set  # what is wrong with it shows before an epoch has passed
         learner = load_encoder(self.encoder_name, padding=self.padding, precision="fp32")
 
-        def measure(encode: EncodeTexts) -> dict[str, float]:
+        def measure(encode: training.EncodeTexts) -> dict[str, float]:
             return _average(known, known.compose(lambda i, t: to_unit(add(i, encode(t)))))
 
-        return tune_text(
+        return training.tune_text(
             learner, self.training_set, recipe, folder=self.cache / "checkpoints",
             weights=TrainedParts(learner, self.folder).path(TEXT), measure=measure,
         )  # fmt: skip
 
-    def _make_measure(self, encode: EncodeTexts) -> Callable[[Combiner], dict[str, float]]:
+    def _make_measure(self, encode: training.EncodeTexts) -> Callable[[Combiner], dict[str, float]]:
         sets = self.validation_set.sets
         texts = {category: encode(part.triplets.texts()) for category, part in sets.items()}
 
@@ -172,8 +168,8 @@ def train_stages(
 
     `text` and `combiner` are changes to `TextRecipe` and `CombinerRecipe`, see `make_recipe`.
     """
-    recipes = {"text": make_recipe(TextRecipe(), text or {})}
-    recipes |= dict.fromkeys(COMBINERS, make_recipe(CombinerRecipe(), combiner or {}))
+    recipes = {"text": make_recipe(training.TextRecipe(), text or {})}
+    recipes |= dict.fromkeys(COMBINERS, make_recipe(training.CombinerRecipe(), combiner or {}))
     results = {}
     for stage in stages:
         check_choice("stage", stage, STAGES)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -18,6 +18,7 @@ from regionlab.data.listing import (
     list_content,
     list_files,
     readable_images,
+    say_missing,
     show,
     unread_images,
 )
@@ -66,17 +67,13 @@ Left = list[tuple[str, str]]  # what was left out: path, reason
 Lines = list[tuple[int, str]]  # numbers from 1, and lines
 
 
-# --- Flickr30K ---
-
-
 def load_flickr30k(root: Path | str, split: str | None = None) -> Collection:
     """Load Flickr30K, or Flickr8k in the same layout.
 
-    The collection holds the images that the caption file names, on disk or not (see
-    `Collection.missing_files`). An image's id is its file name without suffix (with it, where
-    two would be the same), a caption's that and its number, `1000092795#0`, in every layout the
-    same. Listed in `skipped` are empty captions, lines that are broken or name no image and,
-    without a split, images that have no captions and what else was left out of their folder.
+    The collection holds the images that the caption file names, on disk or not. An image's id is
+    its file name without suffix (with it, where two would be the same), a caption's that and its
+    number, `1000092795#0`. Listed in `skipped` are empty captions, lines that are broken or name
+    no image and, without a split, images without captions and what else was left out.
 
     Text files of captions are in UTF-8: CSV with a header, separated by comma, bar, tab or
     semicolon; Flickr's token files, `name.jpg#0<tab>caption`, in which quotes are the captions'
@@ -129,25 +126,18 @@ def _find_images(root: Path) -> Path:
     for name in IMAGE_FOLDERS:
         if (root / name).is_dir():
             return root / name
-    raise MissingFileError(
-        f"no folder of images in {root}: looked for {', '.join(IMAGE_FOLDERS)}; "
-        f"{list_content(root)}. {FLICKR_SOURCE}"
-    )
+    raise say_missing("folder of images", root, IMAGE_FOLDERS, FLICKR_SOURCE)
 
 
 def _find_captions(root: Path, folder: Path, split: str | None) -> Path:
-    if split:
-        names = (KARPATHY_JSON, f"flickr30k_{split}_karpathy.txt")
-    else:
-        names = (*CAPTION_FILES, KARPATHY_JSON)
+    of_split = (KARPATHY_JSON, f"flickr30k_{split}_karpathy.txt")
+    names = of_split if split else (*CAPTION_FILES, KARPATHY_JSON)
     for name in names:
         for place in (root, folder, folder.parent):
             if (place / name).is_file():
                 return place / name
     what = f"file of Karpathy's split for {split!r}" if split else "captions"
-    raise MissingFileError(
-        f"no {what} in {root}: looked for {', '.join(names)}; {list_content(root)}. {FLICKR_SOURCE}"
-    )
+    raise say_missing(what, root, names, FLICKR_SOURCE)
 
 
 def _read_text(file: Path, folder: Path, split: str | None) -> tuple[Captions, Left]:
@@ -217,18 +207,14 @@ def _split_sentences(sentences: list) -> tuple[list[str], list]:
     return captions, bad
 
 
-# --- Fashion200K ---
-
-
 def load_fashion200k(root: Path | str, split: str | None = None) -> Collection:
     """Load Fashion200K (Han et al., ICCV 2017): images of one garment each, with descriptions.
 
-    The collection holds the images that the label files name, on disk or not (see
-    `Collection.missing_files`); the authors left about 100,000 others out of the files, for
-    their low detection scores. An image's id is its published path, and so is the id of its
-    caption, the product's description. Further columns of `images`: `label` str, the category
-    (dress, jacket, pants, skirt or top); `product` str, the folder of the product's images;
-    `detection_score` float, higher is surer; `split` str, "train" or "test".
+    The collection holds the images that the label files name, on disk or not; the authors left
+    about 100,000 others out, for their low detection scores. An image's id is its published path,
+    and so is the id of its caption, the product's description. Further columns of `images`:
+    `label` str, the category (dress, jacket, pants, skirt or top); `product` str, the folder of
+    the product's images; `detection_score` float, higher is surer; `split` str.
 
     Empty descriptions, images listed a second time, lines that are broken and label files that
     name no image are listed in `skipped`.
@@ -282,10 +268,7 @@ def _find_labels(root: Path, split: str | None) -> list[Path]:
     files = sorted((root / "labels").glob(pattern))
     if not files:
         folder = root / "labels" if (root / "labels").is_dir() else root
-        raise MissingFileError(
-            f"no label files in {root}: looked for labels/{pattern}; {list_content(folder)}. "
-            f"{FASHION_SOURCE}"
-        )
+        raise say_missing("label files", folder, [f"labels/{pattern}"], FASHION_SOURCE)
     return files
 
 
@@ -307,9 +290,6 @@ def _read_labels(file: Path) -> tuple[list[dict], Left]:
         else:
             rows.append(row | {"label": category, "split": split})
     return rows, broken
-
-
-# --- both ---
 
 
 def _check_split(split: str | None, known: tuple[str, ...]) -> str | None:
@@ -360,9 +340,6 @@ def _make_collection(
         )
     except ValueError as e:
         raise InputError(f"{file}: {e}") from e
-
-
-# --- text files of captions ---
 
 
 @dataclass(frozen=True)
@@ -425,8 +402,7 @@ class _Table:
                 break
         return lines[0][1].split(self.separator), 1
 
-    def _begins(self, line: str) -> bool:
-        """Tell whether a line names an image where a record would."""
+    def _begins(self, line: str) -> bool:  # does it name an image where a record would?
         fields = line.split(self.separator)
         return len(fields) > self.image and _has_image_suffix(fields[self.image].strip(' "'))
 
@@ -437,9 +413,10 @@ def _read_captions(file: Path) -> tuple[list[tuple[int, str, str]], list[tuple[i
     if not lines:
         return [], []
     number, first = lines[0]
-    parse: Callable = _parse_token
     if file.suffix == ".token" or TOKEN.fullmatch(first):
-        records = ((n, line, [line]) for n, line in lines)
+        matches = ((n, line, TOKEN.fullmatch(line)) for n, line in lines)
+        records = ((n, line, [*match.groups()] if match else []) for n, line, match in matches)
+        parse = _Table("", 2, 0, 1).parse
     elif table := _read_header(first):
         records, parse = table.read(lines[1:]), table.parse
     elif table := _guess_table(first):
@@ -455,11 +432,6 @@ def _read_captions(file: Path) -> tuple[list[tuple[int, str, str]], list[tuple[i
         else:
             broken.append((number, f"is no image and caption: {line[:200]!r}"))
     return rows, broken
-
-
-def _parse_token(fields: list[str]) -> tuple[str, str] | None:
-    found = TOKEN.fullmatch(fields[0])
-    return (found[1].strip(), found[2].strip()) if found else None
 
 
 def _read_header(line: str) -> _Table | None:

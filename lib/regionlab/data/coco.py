@@ -4,35 +4,41 @@ A bad record is left out and listed. Toybox is written in this layout too, and r
 code.
 """
 
-import json
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
 from regionlab.data.collection import COLUMNS, Collection, make_skipped, make_table
-from regionlab.data.images import Header, read_headers, turn_box
-from regionlab.data.listing import is_text, show
-from regionlab.data.masks import check_rle
+from regionlab.data.images import Header, read_headers
+from regionlab.data.listing import say_missing, show
+from regionlab.data.masks import check_rle, turn_box
+from regionlab.data.records import (
+    BadValue,
+    Size,
+    Source,
+    is_number,
+    make_extra_columns,
+    read_json,
+    say,
+    say_size,
+    take_file_name,
+    take_flag,
+    take_id,
+    take_size,
+    take_text,
+)
 from regionlab.util.errors import InputError, MissingFileError
 
-MOST_PIXELS = 2**30  # of an image; more than any reader takes, and less than COCO's code counts
-LONGEST_NAME, LONGEST_PATH = 255, 3000  # bytes that file systems hold
 # The keys that end up in the columns every collection has; all others are extras.
 IMAGE_KEYS = {"id", "file_name", "width", "height"}
 OBJECT_KEYS = {"id", "image_id", "category_id", "bbox", "area", "iscrowd", "segmentation"}
 
-Size = tuple[int, int]  # width and height in pixels
 Box = tuple[float, float, float, float]  # XYXY in pixels
-T = TypeVar("T")
-
-
-class BadValue(ValueError):  # noqa: N818  (a fault of the data, listed and not raised to users)
-    """Why a record cannot be used."""
 
 
 def load_coco(
@@ -52,8 +58,8 @@ def load_coco(
     and those in an annotation's `attributes`, become columns of the same name, or of
     `coco_<name>` where a required column has it.
 
-    A bad record costs that record: it is left out and listed in `skipped`, with the path of its
-    image or of the annotation file. An object whose segmentation encloses nothing is kept without
+    A bad record is left out and listed in `skipped`, with the path of its image or of the
+    annotation file. An object whose segmentation encloses nothing is kept without
     it; so is an image without its size, or an object without its area.
 
     Boxes and masks are those of the upright image, as `Collection.read` gives it. The headers
@@ -77,8 +83,7 @@ def load_coco(
     Raises
     ------
     MissingFileError, InputError
-        If the images' folder, a file asked for, or both JSON files are not there; if a file is
-        broken, or no image is left.
+        If the images or JSON files are not there; if a file is broken, or no image is left.
     """
     root = Path(root).expanduser().absolute()
     base = root / "coco2017" if (root / "coco2017").is_dir() else root
@@ -86,7 +91,7 @@ def load_coco(
     captions_file = _find_json(root, base / f"annotations/captions_{split}.json", captions)
     files = [file for file in (instances_file, captions_file) if file]
     if not files:
-        raise MissingFileError(_explain_missing(base, split))
+        raise _explain_missing(base, split)
     folder = _find_image_folder(root, base, split, image_dir)
     anchor = root if folder.is_relative_to(root) else folder
 
@@ -94,7 +99,12 @@ def load_coco(
     sources = {}
     for file in files:
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-        sources[file] = _Source(name, _read_json(file), faults)
+        sources[file] = Source(name, data := read_json(file), faults)
+        if not isinstance(data, dict):
+            raise InputError(
+                f"{file} is not in COCO's format: it has no list of objects 'images', but holds "
+                f"{show(data)}"
+            )
     records: dict[str, _Image] = {}
     for source in sources.values():
         _read_images(source, records)
@@ -124,9 +134,6 @@ def load_coco(
     )
 
 
-# --- files ---
-
-
 def _find_json(root: Path, usual: Path, given: Path | str | None) -> Path | None:
     if given is None:
         return usual if usual.is_file() else None
@@ -143,101 +150,14 @@ def _find_image_folder(root: Path, base: Path, split: str, given: Path | str | N
     raise MissingFileError(f"no folder of images: looked for {' and '.join(map(str, folders))}")
 
 
-def _explain_missing(base: Path, split: str) -> str:
-    if not base.is_dir():
-        what = f"no such folder: {base}. It should hold annotations/ and the pictures of {split!r}"
-    else:
-        folder = base / "annotations" if (base / "annotations").is_dir() else base
-        found = sorted(entry.name for entry in folder.iterdir())
-        what = (
-            f"no annotations of split {split!r} in {base}: looked for "
-            f"annotations/instances_{split}.json and annotations/captions_{split}.json; "
-            f"{folder} holds {', '.join(found[:12]) or 'nothing'}"
-        )
-    return f"{what}. COCO's images and annotations can be had from cocodataset.org."
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        data = _parse(file.read_bytes())
-    except (ValueError, RecursionError) as e:  # the message says where, or that it is no UTF-8
-        raise InputError(f"{file} is not valid JSON: {e}") from e
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{file} is not in COCO's format: it has no list of objects 'images', but holds "
-            f"{show(data)}"
-        )
-    return data
-
-
-def _parse(data: bytes) -> object:
-    try:
-        return json.loads(data)
-    except ValueError as e:
-        if "digits" not in str(e):
-            raise
-        # One number of thousands of digits, which Python does not read, is that record's fault.
-        return json.loads(data, parse_int=lambda text: int(text) if len(text) < 4000 else math.inf)
-
-
-@dataclass
-class _Source:
-    """An annotation file: what it holds, and what was left out of it."""
-
-    name: str  # of the file, relative to the data set where it lies in it
-    data: dict
-    faults: list[tuple[str, str]]  # path and reason; shared by all files
-    images: set[str] = field(default_factory=set)  # ids that its annotations may name
-
-    def records(self, key: str) -> Iterator[tuple[str, dict]]:
-        """Yield the records of a list, each with what to call it in a message."""
-        records = self.data.get(key)
-        if not isinstance(records, list):
-            self.faults.append((self.name, f"no list of objects {key!r}: {_say(self.data, key)}"))
-            records = []
-        for number, record in enumerate(records):
-            if isinstance(record, dict):
-                yield f"{key}[{number}]", record
-            else:
-                self.fault(f"{key}[{number}]", f"it is {show(record)}, no object")
-
-    def fault(self, what: str, reason: object, path: str | None = None) -> None:
-        """List what was left out, by the path of its image or else of the file."""
-        self.faults.append((path or self.name, f"{what} of {self.name}: {reason}"))
-
-    def fault_record(self, place: str, record: dict, reason: object, path: str | None = None):
-        """List a record that was left out, by its place in the file and its id."""
-        self.fault(f"{place}, id {show(record.get('id'))}", reason, path)
-
-    def take(self, read: Callable[[dict], T], record: dict, what: str, path: str | None = None):
-        """Return what a record need not have; a bad value is listed and counts as missing."""
-        try:
-            return read(record)
-        except BadValue as e:
-            self.fault(what, f"kept, but {e}", path)
-        return None
-
-
-def _make_extra_columns(
-    table: str, extras: list[dict], ids: Iterable[str], source: _Source
-) -> dict[str, list]:
-    """Make columns of the other keys of records; texts that cannot be written are listed."""
-    columns = {}
-    for key in dict.fromkeys(key for extra in extras for key in extra):
-        if not is_text(key):
-            source.fault(table, f"the key {show(key)} holds half a character (a lone surrogate)")
-            continue
-        values = [extra.get(key) for extra in extras]
-        for row, (id_, value) in enumerate(zip(ids, values, strict=True)):
-            if isinstance(value, str) and not is_text(value):
-                reason = f"kept without its {key}, {show(value)}, a text with half a character"
-                source.fault(f"{table} {show(id_)}", reason)
-                values[row] = None
-        columns[f"coco_{key}" if key in COLUMNS[table] else key] = values
-    return columns
-
-
-# --- images ---
+def _explain_missing(base: Path, split: str) -> MissingFileError:
+    where = "COCO's images and annotations can be had from cocodataset.org."
+    names = [f"annotations/{kind}_{split}.json" for kind in ("instances", "captions")]
+    if base.is_dir():
+        place = base / "annotations" if (base / "annotations").is_dir() else base
+        return say_missing(f"annotations of split {split!r}", place, names, where)
+    what = f"It should hold annotations/ and the pictures of {split!r}. {where}"
+    return MissingFileError(f"no such folder: {base}. {what}")
 
 
 @dataclass
@@ -249,7 +169,7 @@ class _Image:
     extras: dict
 
 
-def _read_images(source: _Source, images: dict[str, _Image]) -> None:
+def _read_images(source: Source, images: dict[str, _Image]) -> None:
     """Add a file's images to those known by id, and note which its annotations may name.
 
     An id that comes again with another file name keeps its first image, but its annotations
@@ -259,20 +179,21 @@ def _read_images(source: _Source, images: dict[str, _Image]) -> None:
     unclear = set()
     for place, record in source.records("images"):
         try:
-            image_id, name = _take_id(record), take_file_name(record)
+            image_id, name = take_id(record), take_file_name(record)
         except BadValue as e:
             source.fault_record(place, record, e)
             continue
-        known = names.get(image_id)
-        if known is None and image_id in images and images[image_id].name != name:
-            known = images[image_id].name
+        other = images[image_id].name if image_id in images else name
+        known = names.get(image_id, other if other != name else None)
         if known is not None:
             source.fault(f"{place}, id {show(image_id)}", f"the id is that of {show(known)}, too")
             unclear |= {image_id} if known != name else set()
             continue
         names[image_id] = name
         if image_id not in images:
-            size = source.take(_take_any_size, record, f"image {show(image_id)}")
+            size = None
+            if "width" in record or "height" in record:
+                size = source.take(take_size, record, f"image {show(image_id)}")
             extras = {key: value for key, value in record.items() if key not in IMAGE_KEYS}
             images[image_id] = _Image(name, size, extras)
     source.images = set(names) - unclear
@@ -282,7 +203,7 @@ def _make_images(
     images: Mapping[str, _Image],
     paths: Mapping[str, str],
     drawn: Mapping[str, "_Drawn"],
-    source: _Source,
+    source: Source,
 ) -> pd.DataFrame:
     """Make the table of images; the size of an image that was looked at is its own, upright."""
     sizes = [
@@ -296,7 +217,7 @@ def _make_images(
         "height": [size[1] if size else -1 for size in sizes],
     }
     extras = [image.extras for image in images.values()]
-    return make_table("images", columns | _make_extra_columns("images", extras, images, source))
+    return make_table("images", columns | make_extra_columns("images", extras, images, source))
 
 
 @dataclass(frozen=True)
@@ -312,11 +233,10 @@ class _Drawn:
 def _find_drawn(files: Mapping[str, Path], sizes: Mapping[str, Size | None]) -> dict[str, _Drawn]:
     """Find out what the annotations of images were drawn on, from the headers of the images.
 
-    A size in the annotation file that is that of the stored pixels means these; one that is
-    that of the upright image means this. Where both are the same (mirrored and half turns,
-    squares) or the file gives no size, it is as with most of the other turned images; where
-    they do not tell either, the stored pixels, which COCO's own tools and those of its time
-    read. Of images that cannot be opened the size of the annotation file counts.
+    The size in the annotation file tells whether the stored pixels or the upright image are meant.
+    Where both are the same (mirrored and half turns, squares) or the file gives no size, it is as
+    with most of the other turned images; where they do not tell either, the stored pixels, which
+    COCO's own tools read. Of images that cannot be opened the file's size counts.
     """
     headers = dict(zip(files, read_headers(files.values()), strict=True))
     told = [_tell(header, sizes[image_id]) for image_id, header in headers.items() if header]
@@ -335,37 +255,31 @@ def _decide(header: Header | None, size: Size | None, by_default: str) -> _Drawn
     if header is None:
         return _Drawn(size, size)
     if size not in (None, header.stored, header.upright):
-        drawn, there = ("{} x {}".format(*each) for each in (size, header.upright))
-        fault = f"it was drawn on {drawn} pixels, but the picture has {there}"
+        there = say_size(header.upright).removesuffix(" pixels")
+        fault = f"it was drawn on {say_size(size)}, but the picture has {there}"
         return _Drawn(size, header.upright, fault=fault)
     if (_tell(header, size) or by_default) == "upright":
         return _Drawn(header.upright, header.upright)
     return _Drawn(header.stored, header.upright, header.orientation)
 
 
-# --- objects and captions ---
-
-
-def _find_annotated(source: _Source) -> set[str]:
+def _find_annotated(source: Source) -> set[str]:
     """Return the ids of the images that the annotations of a file name."""
-    records = source.data.get("annotations")
-    named = set()
+    records, named = source.data.get("annotations"), set()
     for record in records if isinstance(records, list) else []:
-        try:
-            named.add(_take_id(record, "image_id"))
-        except (AttributeError, BadValue):
-            continue
+        with suppress(AttributeError, BadValue):
+            named.add(take_id(record, "image_id"))
     return named & source.images
 
 
-def _read_categories(source: _Source) -> dict[str, str | BadValue]:
+def _read_categories(source: Source) -> dict[str, str | BadValue]:
     """Return the name of each category by id, or why it has none."""
     names: dict[str, str | BadValue] = {}
     for place, record in source.records("categories") if "categories" in source.data else ():
         category_id = None
         try:
-            category_id = _take_id(record)
-            name = _take_text(record, "name")
+            category_id = take_id(record)
+            name = take_text(record, "name")
             known = names.get(category_id, name)
             if known != name:
                 raise BadValue(f"the id names two categories, {show(str(known))} and {show(name)}")
@@ -378,7 +292,7 @@ def _read_categories(source: _Source) -> dict[str, str | BadValue]:
 
 
 def _make_objects(
-    source: _Source, paths: Mapping[str, str], drawn: Mapping[str, _Drawn], *, crowd: bool
+    source: Source, paths: Mapping[str, str], drawn: Mapping[str, _Drawn], *, crowd: bool
 ) -> pd.DataFrame:
     """Make the table of objects, in pixels of the upright images; `crowd` keeps `iscrowd`."""
     categories, seen = _read_categories(source), set()
@@ -386,7 +300,7 @@ def _make_objects(
     for place, record in source.records("annotations"):
         image_id = None
         try:
-            is_crowd = _take_flag(record, "iscrowd")
+            is_crowd = take_flag(record, "iscrowd")
             if is_crowd and not crowd:
                 continue
             image_id = _take_image(record, source)
@@ -417,17 +331,17 @@ def _make_objects(
         return make_table("objects")
     columns = dict(zip(COLUMNS["objects"], zip(*rows, strict=True), strict=True))
     ids = columns["object_id"]
-    return make_table("objects", columns | _make_extra_columns("objects", extras, ids, source))
+    return make_table("objects", columns | make_extra_columns("objects", extras, ids, source))
 
 
-def _make_captions(source: _Source, paths: Mapping[str, str]) -> pd.DataFrame:
+def _make_captions(source: Source, paths: Mapping[str, str]) -> pd.DataFrame:
     seen: set[str] = set()
     rows = []
     for place, record in source.records("annotations"):
         image_id = None
         try:
             image_id = _take_image(record, source)
-            caption = _take_text(record, "caption")
+            caption = take_text(record, "caption")
             rows.append((_take_new_id(record, seen), image_id, caption))
         except BadValue as e:
             source.fault_record(place, record, e, paths.get(image_id))
@@ -435,15 +349,15 @@ def _make_captions(source: _Source, paths: Mapping[str, str]) -> pd.DataFrame:
     return make_table("captions", columns)
 
 
-def _take_image(record: dict, source: _Source) -> str:
-    image_id = _take_id(record, "image_id")
+def _take_image(record: dict, source: Source) -> str:
+    image_id = take_id(record, "image_id")
     if image_id not in source.images:
-        raise BadValue(f"{_say(record, 'image_id')}, which names no image of the file, or two")
+        raise BadValue(f"{say(record, 'image_id')}, which names no image of the file, or two")
     return image_id
 
 
 def _take_new_id(record: dict, seen: set[str]) -> str:
-    new = _take_id(record)
+    new = take_id(record)
     if new in seen:
         raise BadValue("the id comes a second time")
     seen.add(new)
@@ -451,33 +365,33 @@ def _take_new_id(record: dict, seen: set[str]) -> str:
 
 
 def _take_category(record: dict, categories: Mapping[str, str | BadValue]) -> str:
-    category = categories.get(_take_id(record, "category_id"))
-    if not isinstance(category, str):
-        reason = category or "which is no category of the file"
-        raise BadValue(f"{_say(record, 'category_id')}: {reason}")
+    unknown = BadValue("which is no category of the file")
+    category = categories.get(take_id(record, "category_id"), unknown)
+    if isinstance(category, BadValue):
+        raise BadValue(f"{say(record, 'category_id')}: {category}")
     return category
 
 
 def _take_box(record: dict, size: Size | None) -> Box:
     box = record.get("bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        raise BadValue(f"{_say(record, 'bbox')}, not 4 numbers [x, y, width, height]")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
+        raise BadValue(f"{say(record, 'bbox')}, not 4 numbers [x, y, width, height]")
     x, y, width, height = map(float, box)
     corners = (x, y, x + width, y + height)
     if width < 0 or height < 0 or not all(map(math.isfinite, corners)):
-        raise BadValue(f"{_say(record, 'bbox')}, whose sides are below 0 or beyond all numbers")
+        raise BadValue(f"{say(record, 'bbox')}, whose sides are below 0 or beyond all numbers")
     # It must meet the image, and leave it by no more than the image's own size.
     for low, high, side in zip((x, y), corners[2:], size or (), strict=False):
         if not (-side <= low <= side and 0 <= high <= 2 * side):
-            raise BadValue(f"{_say(record, 'bbox')}, but the image has {_say_size(size)}")
+            raise BadValue(f"{say(record, 'bbox')}, but the image has {say_size(size)}")
     return corners
 
 
 def _take_area(record: dict) -> float | None:
     area = record.get("area")
-    if area is not None and (not _is_number(area) or area < 0):
-        raise BadValue(f"{_say(record, 'area')}, no number of pixels")
-    return None if area is None else float(area)
+    if area is not None and not (is_number(area) and area >= 0):
+        raise BadValue(f"{say(record, 'area')}, no number of pixels")
+    return area
 
 
 def _take_segmentation(value: object, size: Size | None) -> list | dict | None:
@@ -512,7 +426,7 @@ def _check_polygon(polygon: object, size: Size | None) -> None:
     # Far outside is no drawing, and would cost COCO's own code its memory.
     if size and polygon and (min(polygon) < -side or max(polygon) > 2 * side):
         raise BadValue(
-            f"segmentation {show(polygon)} lies far outside an image of {_say_size(size)}"
+            f"segmentation {show(polygon)} lies far outside an image of {say_size(size)}"
         )
 
 
@@ -520,9 +434,9 @@ def _take_rle(rle: dict, size: Size | None) -> dict:
     sides, counts = rle.get("size"), rle.get("counts")
     if not isinstance(sides, list) or len(sides) != 2:
         raise BadValue(f"the RLE's size is {show(sides)}, not [height, width]")
-    _take_size({"height": sides[0], "width": sides[1]})
+    take_size({"height": sides[0], "width": sides[1]})
     if size and sides != [size[1], size[0]]:
-        raise BadValue(f"the RLE's size is {show(sides)}, but the image's is {_say_size(size)}")
+        raise BadValue(f"the RLE's size is {show(sides)}, but the image's is {say_size(size)}")
     if isinstance(counts, str):
         try:
             check_rle(rle)
@@ -538,80 +452,3 @@ def _take_rle(rle: dict, size: Size | None) -> dict:
     if sum(counts) != sides[0] * sides[1]:
         raise BadValue(f"the RLE's runs cover {show(sum(counts))} pixels, not {show(sides)}")
     return {"size": [int(side) for side in sides], "counts": [int(run) for run in counts]}
-
-
-# --- values of a record ---
-
-
-def _say(record: dict, key: str) -> str:
-    """Return a key and its value in short, or that there is none."""
-    return f"{key} is {show(record[key])}" if key in record else f"{key} is missing"
-
-
-def _say_size(size: Size) -> str:
-    return f"{size[0]} x {size[1]} pixels"
-
-
-def _is_number(value: object) -> bool:
-    """Tell whether a value is a finite number that fits a float; true and false are none."""
-    try:
-        return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:
-        return False
-
-
-def _take_id(record: dict, key: str = "id") -> str:
-    """Return an id as text: whole numbers, 7.0 too, and texts that are not empty."""
-    value = record.get(key)
-    if type(value) is int or (type(value) is float and value.is_integer()):
-        return str(int(value))
-    if type(value) is str and value and is_text(value):
-        return value
-    raise BadValue(f"{_say(record, key)}, which is no id")
-
-
-def _take_text(record: dict, key: str) -> str:
-    """Return a text with more than blanks in it."""
-    value = record.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise BadValue(f"{_say(record, key)}, not a text")
-    if not is_text(value):
-        raise BadValue(f"{_say(record, key)}, which holds half a character (a lone surrogate)")
-    return value
-
-
-def take_file_name(record: dict, key: str = "file_name") -> str:
-    """Return the name of a file that lies, or could lie, below some folder; else BadValue."""
-    name = _take_text(record, key)
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not path.name:
-        raise BadValue(f"{_say(record, key)}, but must be relative to the folder and stay in it")
-    sizes = [len(part.encode()) for part in path.parts]
-    if "\0" in name or max(sizes) > LONGEST_NAME or sum(sizes) > LONGEST_PATH:
-        raise BadValue(f"{_say(record, key)}, which no file can be called")
-    return name
-
-
-def _take_size(record: dict) -> Size:
-    """Return `width` and `height` in pixels."""
-    sides = []
-    for key in ("width", "height"):
-        value = record.get(key)
-        if not _is_number(value) or value < 1 or value != int(value):
-            raise BadValue(f"{_say(record, key)}, not a number of pixels")
-        sides.append(int(value))
-    if sides[0] * sides[1] > MOST_PIXELS:
-        raise BadValue(f"{sides[0]} x {sides[1]} pixels is no size of an image")
-    return sides[0], sides[1]
-
-
-def _take_any_size(record: dict) -> Size | None:
-    return _take_size(record) if "width" in record or "height" in record else None
-
-
-def _take_flag(record: dict, key: str) -> bool:
-    """Return a flag: 0, 1, true or false; False where there is none."""
-    value = record.get(key)
-    if value is not None and (not isinstance(value, int | float) or value not in (0, 1)):
-        raise BadValue(f"{_say(record, key)}, neither 0 nor 1")
-    return bool(value)

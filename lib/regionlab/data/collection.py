@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from pandas.api import types
 
-from regionlab.data.images import find_images, is_sideways, read_image, turn_mask
-from regionlab.data.listing import is_hidden, is_text, readable_images, suffix_of
-from regionlab.data.masks import rle_to_mask, segmentation_to_rle
+from regionlab.data.images import read_image
+from regionlab.data.listing import find_images, is_hidden, is_text, readable_images, suffix_of
+from regionlab.data.masks import is_sideways, rle_to_mask, segmentation_to_rle, turn_mask
 from regionlab.util.errors import InputError
 
 # What every table must hold; loaders add columns of their own.
@@ -113,11 +113,18 @@ class Collection:
         for table in COLUMNS:
             _check_columns(table, getattr(self, table))
         for ids in (self.images.image_id, self.objects.object_id, self.captions.caption_id):
-            _check_ids(ids)
-        _check_paths(self.images["path"])
+            if len(twice := ids[ids.duplicated()]):
+                raise InputError(f"{ids.name} must be unique; {_first(twice)} come more than once")
+        paths = self.images["path"]
+        if len(outside := paths[(paths == "") | paths.str.contains(r"^/|(?:^|/)\.\.(?:/|$)")]):
+            raise InputError(
+                f"paths must be relative to root and stay in it, not {_first(outside)}"
+            )
         _check_boxes(self.objects)
-        _check_references("objects", self.objects, self.images)
-        _check_references("captions", self.captions, self.images)
+        for name in ("objects", "captions"):
+            ids = getattr(self, name)["image_id"]
+            if len(lost := ids[~ids.isin(self.images["image_id"])].drop_duplicates()):
+                raise InputError(f"{name} refer to unknown images: image_id {_first(lost)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -157,11 +164,11 @@ class Collection:
 
     def objects_of(self, image_id: str) -> pd.DataFrame:
         """Return the rows of `objects` that lie in an image; KeyError for an unknown id."""
-        return self._rows_of(image_id, self.objects, self._objects_by_image)
+        return self._rows_of("objects", image_id)
 
     def captions_of(self, image_id: str) -> pd.DataFrame:
         """Return the rows of `captions` that describe an image; KeyError for an unknown id."""
-        return self._rows_of(image_id, self.captions, self._captions_by_image)
+        return self._rows_of("captions", image_id)
 
     def subset(self, image_ids: Iterable[str]) -> "Collection":
         """Keep the images named, in the order named, with their objects and captions.
@@ -207,9 +214,9 @@ class Collection:
             raise KeyError(f"no image {image_id!r} in {self.name}")
         return self._image_rows[image_id]
 
-    def _rows_of(self, image_id: str, table: pd.DataFrame, by_image: dict) -> pd.DataFrame:
+    def _rows_of(self, table: str, image_id: str) -> pd.DataFrame:
         self._row(image_id)
-        return table.iloc[by_image.get(image_id, [])]
+        return getattr(self, table).iloc[self._by_image[table].get(image_id, [])]
 
     @cached_property
     def _image_rows(self) -> dict[str, int]:
@@ -220,12 +227,9 @@ class Collection:
         return {object_id: row for row, object_id in enumerate(self.objects["object_id"])}
 
     @cached_property
-    def _objects_by_image(self) -> dict[str, np.ndarray]:
-        return self.objects.groupby("image_id").indices
-
-    @cached_property
-    def _captions_by_image(self) -> dict[str, np.ndarray]:
-        return self.captions.groupby("image_id").indices
+    def _by_image(self) -> dict[str, dict[str, np.ndarray]]:
+        tables = {"objects": self.objects, "captions": self.captions}
+        return {name: table.groupby("image_id").indices for name, table in tables.items()}
 
 
 def _check_columns(name: str, table: pd.DataFrame) -> None:
@@ -238,18 +242,6 @@ def _check_columns(name: str, table: pd.DataFrame) -> None:
             raise InputError(f"{name}.{column} has missing values")
 
 
-def _check_ids(ids: pd.Series) -> None:
-    twice = ids[ids.duplicated()]
-    if len(twice):
-        raise InputError(f"{ids.name} must be unique; {_first(twice)} come more than once")
-
-
-def _check_paths(paths: pd.Series) -> None:
-    outside = paths[(paths == "") | paths.str.contains(r"^/|(?:^|/)\.\.(?:/|$)")]
-    if len(outside):
-        raise InputError(f"paths must be relative to root and stay in it, not {_first(outside)}")
-
-
 def _check_boxes(objects: pd.DataFrame) -> None:
     boxes = objects[["x0", "y0", "x1", "y1"]].to_numpy(dtype=float)
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
@@ -260,20 +252,9 @@ def _check_boxes(objects: pd.DataFrame) -> None:
         )
 
 
-def _check_references(name: str, table: pd.DataFrame, images: pd.DataFrame) -> None:
-    lost = table["image_id"][~table["image_id"].isin(images["image_id"])]
-    if len(lost):
-        raise InputError(
-            f"{name} refer to unknown images: image_id {_first(lost.drop_duplicates())}"
-        )
-
-
 def _first(values: pd.Series, n: int = 5) -> str:
     shown = ", ".join(repr(value) for value in values.iloc[:n])
     return f"{shown} and {len(values) - n:,} more" if len(values) > n else shown
-
-
-# --- folders of images, and of classes ---
 
 
 def load_folder(root: Path | str) -> Collection:
@@ -282,7 +263,7 @@ def load_folder(root: Path | str) -> Collection:
     No image is opened: sizes stay -1 until an index is built. An image's id comes from
     its path, so it stays the same when other images come or go. What looks like an image or
     a film and is left out is listed in `skipped`, see `listing.list_files`. Raises as
-    `images.find_images` does.
+    `listing.find_images` does.
     """
     root = Path(root).expanduser()
     return _make_collection(root, *_find_paths(root))
@@ -299,7 +280,7 @@ def load_class_folders(root: Path | str, *, classes: Iterable[str] | None = None
     `find_split_folders`): the classes are those in them, and one more column, `split`, says
     which of "train", "val" and "test" an image is of.
 
-    Loads the classes named, None for all. Raises as `images.find_images` does, and InputError if
+    Loads the classes named, None for all. Raises as `listing.find_images` does, and InputError if
     there is no image in any class folder, or a class named has no folder.
     """
     root = Path(root).expanduser()

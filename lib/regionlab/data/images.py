@@ -19,8 +19,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
-from regionlab.data.listing import Listing, has_heif, list_files, readable_images, unread_images
-from regionlab.util.errors import InputError, MissingFileError, NotAFolderError, RegionlabError
+from regionlab.data.listing import has_heif
+from regionlab.data.masks import STEPS, is_sideways
+from regionlab.util.errors import InputError, RegionlabError
 from regionlab.util.paths import expand
 from regionlab.util.progress import progress
 
@@ -34,19 +35,12 @@ STRIP = 2**22  # pixels that are copied at a time
 MANY = 5000  # images, from which on a bar is shown, and several threads wait for the disk
 READERS = 8
 
-# EXIF orientation -> the transposition that puts the image upright; and the same as steps: rows
-# mirrored, columns mirrored, transposed.
+# EXIF orientation -> the transposition that puts the image upright, see `masks.STEPS`.
 UPRIGHT = dict(enumerate((
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
     Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE,
     Image.Transpose.ROTATE_90,
 ), start=2))  # fmt: skip
-STEPS = {
-    1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
-    4: (True, False, False), 5: (False, False, True), 6: (True, False, True),
-    7: (True, True, True), 8: (False, True, True),
-}  # fmt: skip
-
 # Scanners and cameras put so many bits into 16.
 DEPTHS = (8, 10, 12, 14, 16)
 BITS_PER_SAMPLE, SAMPLE_FORMAT, SIGNED = 258, 339, 2  # tags of TIFF, and a value of the second
@@ -90,42 +84,6 @@ def read_limit(environ: Mapping[str, str]) -> int:
 
 # Beyond the photographs of any telephone and most panoramas. So many take 2 to 5 GB of memory.
 MAX_PIXELS = read_limit(os.environ)
-
-
-# --- find, read, write ---
-
-
-def find_images(root: Path | str) -> Listing:
-    """List the images under a folder, nested ones included, and what was left out and why.
-
-    See `listing.list_files` for what is left out. Images and films of kinds that are not read,
-    by their suffix, are in `skipped` too; files that are plainly something else are not.
-
-    Raises
-    ------
-    MissingFileError, NotAFolderError, OSError, InputError
-        If `root` is not there, is a file, cannot be listed, or holds no image.
-    """
-    root = expand(root)
-    if not root.exists():
-        raise MissingFileError(f"no such folder: {root}")
-    if not root.is_dir():
-        raise NotAFolderError(f"not a folder but a file: {root}")
-    found = list_files(root, readable_images(), unread_images())
-    if not found.paths:
-        known = ", ".join(readable_images())
-        raise InputError(f"no images in {root} (looked for {known}){found.describe_skipped()}")
-    return found
-
-
-def list_images(root: Path | str) -> list[Path]:
-    """List the images under a folder, nested ones included, in a fixed order.
-
-    Sorted by the path relative to `root` with forward slashes. Raises as `find_images` does,
-    which also says what was left out.
-    """
-    root = expand(root)
-    return [root / path for path in find_images(root).paths]
 
 
 def read_image(source: Path | str | bytes) -> np.ndarray:
@@ -176,28 +134,21 @@ def read_pil_image(
 
     Returns
     -------
-    image
-        Upright, in RGB; raises as `read_image` does.
-    size
-        Width and height in pixels of the whole image, upright.
-    digest
-        SHA-256 of the file's bytes, 64 hexadecimal digits.
+    image, size, digest
+        Upright, in RGB; width and height in pixels of the whole image, upright; SHA-256 of the
+        file's bytes, 64 hexadecimal digits. Raises as `read_image` does.
     """
-    if isinstance(source, bytes):
-        name, data = "<bytes>", source
-    else:
-        name, data = source, _read_bytes(source)
+    is_data = isinstance(source, bytes)
+    name, data = ("<bytes>", source) if is_data else (source, _read_bytes(source))
     image, factor = _decode(data, name, least_side)
     width, height = image.size
     return image, (width * factor, height * factor), hashlib.sha256(data).hexdigest()
 
 
 def read_thumbnail(source: Path | str | bytes, side: int) -> np.ndarray:
-    """Read an image shrunk so that its longer side is at most `side` pixels, at least 1.
+    """Make a thumbnail as `make_thumbnail` does, of an image that is read as `read_image` does.
 
-    As `make_thumbnail` of `read_image`, which say what is returned and raised, except that a
-    JPEG of more than four times that size is decoded at reduced scale, which takes a fraction of
-    the memory.
+    A JPEG of more than four times the size is decoded at reduced scale, in less memory.
     """
     return make_thumbnail(_to_array(read_pil_image(source, least_side=2 * side)[0]), side)
 
@@ -234,9 +185,6 @@ def _image_from_array(image: np.ndarray) -> Image.Image:
     return Image.fromarray(image)
 
 
-# --- decode ---
-
-
 def _read_bytes(path: Path | str) -> bytes:
     try:
         return expand(path).read_bytes()
@@ -263,10 +211,8 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
         return loaded if upright is None else loaded.transpose(upright), factor
     except ImageError:
         raise
-    except _RangeError as e:
-        raise ImageError(name, str(e)) from e
-    except MemoryError as e:
-        raise ImageError(name, TOO_LARGE) from e
+    except (_RangeError, MemoryError) as e:
+        raise ImageError(name, TOO_LARGE if isinstance(e, MemoryError) else str(e)) from e
     except Exception as e:  # on damaged files PIL's decoders raise almost any type
         mended = _mend(data, name, e)
         if mended is not None:
@@ -275,10 +221,7 @@ def _decode(data: bytes, name: Path | str, least_side: int | None) -> tuple[Imag
 
 
 def _open(data: bytes | BinaryIO, name: Path | str) -> Image.Image:
-    """Open an image as `PIL.Image.open` does, but with the limit of this module alone.
-
-    PIL's own, which is for the whole process, would warn of, or refuse, photographs of today.
-    """
+    """Open an image as `PIL.Image.open` does, but by `MAX_PIXELS`, not by PIL's own limit."""
     Image.init()
     file = BytesIO(data) if isinstance(data, bytes) else data
     start = file.read(32)
@@ -301,9 +244,8 @@ def _open(data: bytes | BinaryIO, name: Path | str) -> Image.Image:
 
 def _check_size(image: Image.Image, name: Path | str) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width} x {image.height} pixels"
-        reason = f"too large: {size} are more than {MAX_PIXELS:,} in all ({LIMIT_VARIABLE})"
-        raise ImageError(name, reason)
+        size, limit = f"{image.width} x {image.height} pixels", f"{MAX_PIXELS:,} in all"
+        raise ImageError(name, f"too large: {size} are more than {limit} ({LIMIT_VARIABLE})")
     return image
 
 
@@ -336,9 +278,6 @@ def _to_array(image: Image.Image) -> np.ndarray:
     return array
 
 
-# --- more than 8 bits a channel ---
-
-
 class _RangeError(ValueError):
     """Pixel values that have no agreed range; the text says what to do."""
 
@@ -353,10 +292,9 @@ def _find_depth(highest: int) -> int:
 def _load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
     """Decode an opened image, and bring it to 8 bits a channel if it has 16.
 
-    An image that says of how many bits it is keeps the upper 8 of them. 16 bits are kept for
-    whatever fits in; so if all values of an image would fit in 8, 10, 12 or 14 bits, it is taken
-    as one of that many bits, else of 16. `reopen` opens the same image again: PIL keeps only the
-    upper half of 16-bit colours, and a second reading has to bring the lower.
+    An image that says of how many bits it is keeps the upper 8 of them. Else it is of the fewest of
+    8, 10, 12, 14 and 16 bits that hold all its values. `reopen` opens the same image again: PIL
+    keeps only the upper half of 16-bit colours, and a second reading has to bring the lower.
     """
     declared, is_deep = _declared_bits(image), bool(_other_halves(image))
     layout = [part.args for part in getattr(image, "tile", ())]
@@ -366,9 +304,20 @@ def _load_8_bits(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image
         raise _RangeError("floating-point pixels: save as 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         return _narrow_gray(image, declared)
-    if is_deep and declared is None:
-        return _narrow_colours(image, reopen)
-    return _narrow_gray_alpha(image, reopen) if is_gray_alpha else image
+    if not is_gray_alpha and (not is_deep or declared is not None):
+        return image
+    pixels, other = np.array(image), reopen()
+    if is_gray_alpha:  # four bytes a pixel: the two halves of gray, and those of alpha
+        other.tile = [part._replace(args="RGBA") for part in other.tile]
+        halves = np.asarray(other).astype(np.uint16)
+        values = (halves[..., 0] << 8 | halves[..., 1])[..., None]
+    elif _find_depth(int(pixels[..., :3].max()) << 8 | 255) == 16:
+        return image  # its upper halves are what is wanted
+    else:
+        other.tile = _other_halves(other)
+        values = pixels[..., :3].astype(np.uint16) << 8 | np.asarray(other)[..., :3]
+    pixels[..., :3] = values >> (_find_depth(values.max()) - 8)
+    return Image.fromarray(pixels)
 
 
 def _narrow_gray(image: Image.Image, declared: int | None) -> Image.Image:
@@ -378,29 +327,6 @@ def _narrow_gray(image: Image.Image, declared: int | None) -> Image.Image:
     needed = _find_depth(values.max())
     shift = (declared or needed) - 8
     return Image.fromarray(np.minimum(values >> shift, 255).astype(np.uint8))
-
-
-def _narrow_colours(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
-    highest = max(high for _, high in image.getextrema()[:3])
-    if _find_depth(highest << 8 | 255) == 16:
-        return image  # its upper halves are what is wanted
-    other = reopen()
-    other.tile = _other_halves(other)
-    pixels = np.array(image)
-    values = pixels[..., :3].astype(np.uint16) << 8 | np.asarray(other)[..., :3]
-    pixels[..., :3] = values >> (_find_depth(values.max()) - 8)
-    return Image.fromarray(pixels)
-
-
-def _narrow_gray_alpha(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
-    other = reopen()
-    # Four bytes a pixel: the two halves of gray, and those of alpha.
-    other.tile = [part._replace(args="RGBA") for part in other.tile]
-    halves = np.asarray(other).astype(np.uint16)
-    values = halves[..., 0] << 8 | halves[..., 1]
-    pixels = np.array(image)
-    pixels[..., :3] = (values >> (_find_depth(values.max()) - 8))[..., None]
-    return Image.fromarray(pixels)
 
 
 def _declared_bits(image: Image.Image) -> int | None:
@@ -430,9 +356,6 @@ def _other_halves(image: Image.Image) -> list:
     return parts
 
 
-# --- orientation ---
-
-
 class Header(NamedTuple):
     """What the header of an image says: its size in pixels as stored, and its orientation."""
 
@@ -449,11 +372,6 @@ class Header(NamedTuple):
     def upright(self) -> tuple[int, int]:
         """Width and height of the image as `read_image` gives it."""
         return self.stored[::-1] if is_sideways(self.orientation) else self.stored
-
-
-def is_sideways(orientation: int) -> bool:
-    """Tell whether width and height change places when an image is put upright."""
-    return STEPS[orientation][2]
 
 
 def read_header(path: Path | str) -> Header | None:
@@ -488,34 +406,10 @@ def _orientation_of(image: Image.Image) -> int:
     return orientation if orientation in STEPS else 1
 
 
-def turn_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn an (H, W) bool mask of stored pixels upright, contiguous; (W, H) where sideways."""
-    rows, columns, transposed = STEPS[orientation]
-    mask = mask[:: -1 if rows else 1, :: -1 if columns else 1]
-    return np.ascontiguousarray(mask.T if transposed else mask)
-
-
-def turn_box(
-    box: tuple[float, float, float, float], size: tuple[int, int], orientation: int
-) -> tuple[float, float, float, float]:
-    """Turn a box, XYXY in stored pixels, upright; `size` is the stored width and height."""
-    (x0, y0, x1, y1), (width, height) = box, size
-    rows, columns, transposed = STEPS[orientation]
-    if columns:
-        x0, x1 = width - x1, width - x0
-    if rows:
-        y0, y1 = height - y1, height - y0
-    return (y0, x0, y1, x1) if transposed else (x0, y0, x1, y1)
-
-
-# --- the markers of a JPEG ---
-
-
 def count_scans(data: bytes, *, most: int = MAX_SCANS) -> int:
     """Return how many scans a JPEG has, as its decoder meets them, up to `most` + 1.
 
-    Each costs as much as a whole image, however few its bytes. Thumbnails and images within
-    the segments of the file, `data`, do not count.
+    Each costs as much as a whole image, however few its bytes. Thumbnails within do not count.
     """
     scans, place = 0, 0
     for _ in range(MOST_MARKERS):

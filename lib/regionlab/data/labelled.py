@@ -12,7 +12,7 @@ import numpy as np
 
 from regionlab.data.collection import find_split_folders, load_class_folders
 from regionlab.data.images import read_image
-from regionlab.data.listing import list_content
+from regionlab.data.listing import say_missing
 from regionlab.util.errors import InputError, MissingFileError
 
 SPLITS = ("train", "test")
@@ -223,10 +223,8 @@ def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
         return LabelledImages(np.concatenate(images), labels, root.absolute().name, split)
     if root.is_dir() and find_split_folders(root):
         return load_labelled_folders(root, split)
-    raise MissingFileError(
-        f"no CIFAR-10 in {root}: looked for {CIFAR_FOLDERS[0]}/batches.meta, batches.meta, "
-        f"batches.meta.txt and {split}/; {list_content(root)}. {CIFAR_SOURCE}"
-    )
+    names = (f"{CIFAR_FOLDERS[0]}/batches.meta", "batches.meta", "batches.meta.txt", f"{split}/")
+    raise say_missing("CIFAR-10", root, names, CIFAR_SOURCE)
 
 
 def _check_split(split: str) -> None:
@@ -237,12 +235,11 @@ def _check_split(split: str) -> None:
 def _choose_split(root: Path, split: str) -> str:
     """Return the split that folders of a root are there for, "val" in place of "test"."""
     folders = find_split_folders(root)
-    for choice in (split, "val") if split == "test" else (split,):
-        if choice in folders.values():
-            return choice
-    raise MissingFileError(
-        f"no folder of the split {split!r} in {root}: there are {', '.join(folders)}"
-    )
+    there = [each for each in (split, "val") if each in folders.values()]
+    if not there or (there == ["val"] and split != "test"):
+        names = ", ".join(folders)
+        raise MissingFileError(f"no folder of the split {split!r} in {root}: there are {names}")
+    return there[0]
 
 
 def _gray_to_rgb(images: np.ndarray) -> np.ndarray:
@@ -250,30 +247,20 @@ def _gray_to_rgb(images: np.ndarray) -> np.ndarray:
     return np.broadcast_to(images[..., None], (*images.shape, 3))
 
 
-# --- MNIST's idx files ---
-
-
 def _find_idx(root: Path, stem: str, what: str, ndim: int) -> Path:
     names = [f"{stem}-{what}{dot}idx{ndim}-ubyte{gz}" for dot in "-." for gz in ("", ".gz")]
     below = [root / "raw", *sorted(root.glob("*/raw"))]
     for folders in ([root], below, sorted(root.glob("*/")), sorted(root.glob("*/*/raw/"))):
-        found = [file for folder in folders if (file := _look_in(folder, names))]
+        found = []
+        for folder in folders:  # the first file there, or in a folder called like one
+            files = (folder / place / name for place in ("", *names) for name in names)
+            found += [file for file in files if file.is_file()][:1]
         if len(found) > 1:
             places = ", ".join(file.relative_to(root).as_posix() for file in found)
             raise InputError(f"several data sets in {root}: {places}; name the folder of one")
         if found:
             return found[0]
-    raise MissingFileError(
-        f"no {names[0]} in {root}, {root}/raw or {root}/*/raw: looked for {', '.join(names)}; "
-        f"{list_content(root)}. {MNIST_SOURCE}"
-    )
-
-
-def _look_in(folder: Path, names: list[str]) -> Path | None:
-    """Return the first file of these names, in the folder or in one of such a name."""
-    places = [folder, *(folder / name for name in names)]
-    files = (place / name for place in places for name in names)
-    return next((file for file in files if file.is_file()), None)
+    raise say_missing(names[0], root, names, MNIST_SOURCE)
 
 
 def read_idx(path: Path, *, ndim: int) -> np.ndarray:
@@ -298,9 +285,6 @@ def read_idx(path: Path, *, ndim: int) -> np.ndarray:
             f"{start + math.prod(shape)} bytes, and it holds {len(data)}"
         )
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
-
-
-# --- CIFAR-10's batches ---
 
 
 class _ArrayUnpickler(pickle.Unpickler):

@@ -3,7 +3,7 @@
 import heapq
 import os
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -11,55 +11,45 @@ from pathlib import Path
 
 from PIL import features
 
+from regionlab.util.errors import InputError, MissingFileError, NotAFolderError
+from regionlab.util.paths import expand
+
 # What `images.FORMATS` reads with every Pillow: .jfif, .jpe, .pjpeg, .insp and the
 # like are JPEG by other names.
 IMAGE_SUFFIXES = (
-    ".apng", ".bmp", ".dib", ".gif", ".insp", ".jfi", ".jfif", ".jif", ".jpe", ".jpeg", ".jpg",
-    ".jps", ".mpo", ".pbm", ".pgm", ".pjp", ".pjpeg", ".png", ".pnm", ".ppm", ".tif", ".tiff",
-    ".webp",
-)  # fmt: skip
+    ".apng .bmp .dib .gif .insp .jfi .jfif .jif .jpe .jpeg .jpg .jps .mpo .pbm .pgm .pjp .pjpeg "
+    ".png .pnm .ppm .tif .tiff .webp"
+).split()
 AVIF_SUFFIXES = (".avif", ".avifs")
 HEIF_SUFFIXES = (".heic", ".heics", ".heif", ".heifs", ".hif")
-
-# What FFmpeg reads.
-FILM_SUFFIXES = (
-    ".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m1v", ".m2t", ".m2ts",
-    ".m2v", ".m4v", ".mkv", ".mov", ".mp4", ".mpe", ".mpeg", ".mpg", ".mts", ".mxf", ".ogm",
-    ".ogv", ".qt", ".rm", ".rmvb", ".ts", ".vob", ".webm", ".wmv",
-)  # fmt: skip
-
-RAW_SUFFIXES = (
-    ".3fr", ".arw", ".bay", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq",
-    ".k25", ".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".ptx", ".raf", ".raw",
-    ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f",
-)  # fmt: skip
-OTHER_PICTURES = {
-    "raw photographs are not read: export it as JPEG or TIFF": RAW_SUFFIXES,
-    "JPEG 2000 is not read: save it as PNG or TIFF": (
-        ".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpm", ".jpx",
+FILM_SUFFIXES = (  # what FFmpeg reads
+    ".3g2 .3gp .asf .avi .divx .dv .f4v .flv .m1v .m2t .m2ts .m2v .m4v .mkv .mov .mp4 .mpe "
+    ".mpeg .mpg .mts .mxf .ogm .ogv .qt .rm .rmvb .ts .vob .webm .wmv"
+).split()
+OTHER_IMAGES = {  # reason -> suffixes
+    "raw photographs are not read: export it as JPEG or TIFF": (
+        ".3fr .arw .bay .cr2 .cr3 .crw .dcr .dng .erf .fff .gpr .iiq .k25 .kdc .mef .mos .mrw "
+        ".nef .nrw .orf .pef .ptx .raf .raw .rw2 .rwl .sr2 .srf .srw .x3f"
     ),
-    "JPEG XL is not read: save it as JPEG or PNG": (".jxl",),
-    "drawings are not read: save it as PNG": (
-        ".ai", ".cdr", ".emf", ".eps", ".svg", ".svgz", ".wmf",
-    ),
+    "JPEG 2000 is not read: save it as PNG or TIFF": ".j2c .j2k .jp2 .jpc .jpf .jpm .jpx",
+    "JPEG XL is not read: save it as JPEG or PNG": ".jxl",
+    "drawings are not read: save it as PNG": ".ai .cdr .emf .eps .svg .svgz .wmf",
     "files of editors are not read: export it as PNG": (
-        ".afphoto", ".clip", ".kra", ".ora", ".procreate", ".psb", ".psd", ".xcf",
+        ".afphoto .clip .kra .ora .procreate .psb .psd .xcf"
     ),
     "pixels without an agreed range are not read: save it as 8 or 16 bits a channel": (
-        ".dcm", ".exr", ".fit", ".fits", ".fts", ".hdr", ".nii", ".pfm",
+        ".dcm .exr .fit .fits .fts .hdr .nii .pfm"
     ),
     "this kind of picture is not read: save it as PNG": (
-        ".avci", ".bpg", ".cin", ".cur", ".dds", ".djvu", ".dpx", ".flif", ".icns", ".ico",
-        ".jbig2", ".jls", ".jng", ".jxr", ".ktx", ".ktx2", ".mng", ".pam", ".pcd", ".pct", ".pcx",
-        ".pict", ".qoi", ".ras", ".rgb", ".rgba", ".sgi", ".tga", ".vtf", ".wbmp", ".wdp", ".xbm",
-        ".xpm",
+        ".avci .bpg .cin .cur .dds .djvu .dpx .flif .icns .ico .jbig2 .jls .jng .jxr .ktx "
+        ".ktx2 .mng .pam .pcd .pct .pcx .pict .qoi .ras .rgb .rgba .sgi .tga .vtf .wbmp .wdp "
+        ".xbm .xpm"
     ),
-}  # fmt: skip
+}
 OTHER_FILMS = (
-    ".264", ".265", ".amv", ".ari", ".av1", ".avs", ".bik", ".braw", ".drc", ".h264", ".h265",
-    ".hevc", ".insv", ".ivf", ".lrv", ".mj2", ".mjpeg", ".mjpg", ".mk3d", ".mod", ".nut", ".obu",
-    ".r3d", ".swf", ".tod", ".wtv", ".y4m", ".yuv",
-)  # fmt: skip
+    ".264 .265 .amv .ari .av1 .avs .bik .braw .drc .h264 .h265 .hevc .insv .ivf .lrv .mj2 "
+    ".mjpeg .mjpg .mk3d .mod .nut .obu .r3d .swf .tod .wtv .y4m .yuv"
+).split()
 NOT_READ = "this kind of film is not read: save it as .mp4 or .mkv"
 IS_FILM = "a film, not a picture: collections of kind 'video' read films"
 
@@ -92,7 +82,7 @@ def unread_images() -> dict[str, str]:
 
     `.ts` is not among them: where there are images, it is rather TypeScript than a film.
     """
-    reasons = {suffix: reason for reason, group in OTHER_PICTURES.items() for suffix in group}
+    reasons = {suffix: reason for reason, group in OTHER_IMAGES.items() for suffix in group.split()}
     reasons |= dict.fromkeys(HEIF_SUFFIXES, "HEIC is read once regionlab[heic] is installed")
     reasons |= dict.fromkeys(AVIF_SUFFIXES, "this Pillow was built without AVIF")
     reasons |= dict.fromkeys((*OTHER_FILMS, *FILM_SUFFIXES), IS_FILM)
@@ -220,14 +210,12 @@ class _Walk:
 
     def _take_file(self, entry: os.DirEntry, path: str) -> None:
         suffix = suffix_of(entry.name)
-        if suffix in self.wanted:
-            # No pipes or devices: reading one could wait for ever.
-            if entry.is_file() or entry.is_symlink():
-                self.found.paths.append(path)
-            else:
-                self.found.skipped[path] = "not a regular file"
-        elif suffix in self.unread:
+        if suffix in self.unread and suffix not in self.wanted:
             self.found.skipped[path] = self.unread[suffix]
+        elif suffix in self.wanted and (entry.is_file() or entry.is_symlink()):
+            self.found.paths.append(path)
+        elif suffix in self.wanted:  # a pipe or device: reading one could wait for ever
+            self.found.skipped[path] = "not a regular file"
 
     def _leave_out_hidden(self, entry: os.DirEntry, path: str, is_folder: bool) -> None:
         dotted = entry.name.startswith(".")
@@ -290,8 +278,49 @@ def list_content(folder: Path) -> str:
     return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"
 
 
+def say_missing(what: str, root: Path, looked_for: Iterable[str], source: str) -> MissingFileError:
+    """Return the error that something is not in a folder, and where it can be had."""
+    names = ", ".join(looked_for)
+    return MissingFileError(
+        f"no {what} in {root}: looked for {names}; {list_content(root)}. {source}"
+    )
+
+
 def show(value: object) -> str:
     """Return a value in short, whatever it holds; JSON's null is None."""
     shown = reprlib.Repr()
     shown.maxstring = shown.maxother = 60
     return shown.repr(value)
+
+
+def find_images(root: Path | str) -> Listing:
+    """List the images under a folder, nested ones included, and what was left out and why.
+
+    See `list_files` for what is left out. Images and films of kinds that are not read,
+    by their suffix, are in `skipped` too; files that are plainly something else are not.
+
+    Raises
+    ------
+    MissingFileError, NotAFolderError, OSError, InputError
+        If `root` is not there, is a file, cannot be listed, or holds no image.
+    """
+    root = expand(root)
+    if not root.exists():
+        raise MissingFileError(f"no such folder: {root}")
+    if not root.is_dir():
+        raise NotAFolderError(f"not a folder but a file: {root}")
+    found = list_files(root, readable_images(), unread_images())
+    if not found.paths:
+        known = ", ".join(readable_images())
+        raise InputError(f"no images in {root} (looked for {known}){found.describe_skipped()}")
+    return found
+
+
+def list_images(root: Path | str) -> list[Path]:
+    """List the images under a folder, nested ones included, in a fixed order.
+
+    Sorted by the path relative to `root` with forward slashes. Raises as `find_images` does,
+    which also says what was left out.
+    """
+    root = expand(root)
+    return [root / path for path in find_images(root).paths]

@@ -9,6 +9,12 @@ from pycocotools import mask as coco_mask
 # before. More would take away parts of things that are partly hidden.
 MIN_COMPONENT_SHARE = 0.1
 PIXELS = 2**24  # of components, counted at a time
+# EXIF orientation -> what puts stored pixels upright: rows mirrored, columns mirrored, transposed.
+STEPS = {
+    1: (False, False, False), 2: (False, True, False), 3: (True, True, False),
+    4: (True, False, False), 5: (False, False, True), 6: (True, False, True),
+    7: (True, True, True), 8: (False, True, True),
+}  # fmt: skip
 LEVEL = 1  # of zlib: the fastest; rows of equal bytes shrink by a factor of 200 all the same
 LETTERS = 12  # in a number of an RLE, at most
 
@@ -167,6 +173,31 @@ def remove_small_components(mask: np.ndarray, share: float = MIN_COMPONENT_SHARE
     kept = sizes >= share * sizes.sum()
     kept[sizes.argmax()] = True
     return kept[parts] & mask
+
+
+def is_sideways(orientation: int) -> bool:
+    """Tell whether width and height change places when an image is put upright."""
+    return STEPS[orientation][2]
+
+
+def turn_mask(mask: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn an (H, W) bool mask of stored pixels upright, contiguous; (W, H) where sideways."""
+    rows, columns, transposed = STEPS[orientation]
+    mask = mask[:: -1 if rows else 1, :: -1 if columns else 1]
+    return np.ascontiguousarray(mask.T if transposed else mask)
+
+
+def turn_box(
+    box: tuple[float, float, float, float], size: tuple[int, int], orientation: int
+) -> tuple[float, float, float, float]:
+    """Turn a box, XYXY in stored pixels, upright; `size` is the stored width and height."""
+    (x0, y0, x1, y1), (width, height) = box, size
+    rows, columns, transposed = STEPS[orientation]
+    if columns:
+        x0, x1 = width - x1, width - x0
+    if rows:
+        y0, y1 = height - y1, height - y0
+    return (y0, x0, y1, x1) if transposed else (x0, y0, x1, y1)
 
 
 class MaskBits:

@@ -3,7 +3,6 @@
 Read from the files of CIRR (Liu et al., ICCV 2021) and FashionIQ (Wu et al., CVPR 2021).
 """
 
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -12,8 +11,14 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pandas as pd
 
-from regionlab.data.coco import BadValue, take_file_name
-from regionlab.data.listing import is_text, list_content, show
+from regionlab.data.listing import is_text, show
+from regionlab.data.records import (
+    BadValue,
+    read_annotations,
+    take_entry,
+    take_file_name,
+    take_texts,
+)
 from regionlab.util.errors import InputError, MissingFileError
 
 COLUMNS = ("query_id", "reference", "target", "captions", "subset")
@@ -117,10 +122,7 @@ class Triplets:
         return [name for name in self.gallery if not Path(self.files[name]).is_file()]
 
     def with_images(self) -> tuple["Triplets", list[str]]:
-        """Leave out the images whose file is missing, see `without`, and return their names too.
-
-        Raises MissingFileError if no query is left.
-        """
+        """Leave out the images not on disk, see `without`; MissingFileError if no query is left."""
         missing = self.missing_images()
         try:
             return self.without(missing), missing
@@ -241,16 +243,13 @@ def _find_subset_error(query) -> str | None:
     return None
 
 
-# --- CIRR ---
-
-
 def load_cirr(root: Path | str, *, split: str = "val", category: str | None = None) -> Triplets:
     """Load one split of CIRR (Liu et al., ICCV 2021), version rc2.
 
     A query has one caption and a subset of six images; its id is the published `pairid`, its
-    target `target_hard`. Of test1 the targets are hidden, and one query has no words: it is listed
-    in `faults`, and stays, as the server wants an answer to each. Entries that are broken, or
-    contradict themselves, and images without a path are left out and listed there too.
+    target `target_hard`. Of test1 the targets are hidden, and one query without words stays, as the
+    server wants an answer to each. It is listed in `faults`, and so is what is left out: entries
+    that are broken, or contradict themselves, and images without a path.
 
     Parameters
     ----------
@@ -278,7 +277,7 @@ def load_cirr(root: Path | str, *, split: str = "val", category: str | None = No
     splits = root / "image_splits" / f"split.{CIRR_VERSION}.{split}.json"
     files, lost = _locate_cirr_images(root, splits)
     captions = root / "captions" / f"cap.{CIRR_VERSION}.{split}.json"
-    entries = _read_json(captions, list, CIRR_SOURCE)
+    entries = read_annotations(captions, list, CIRR_SOURCE)
     read = partial(_read_cirr_query, hidden=_hides_targets(entries, "target_hard"))
     queries, faults = _read_queries(captions, entries, read, files, lost)
     return Triplets("cirr", split, "", queries, tuple(files), files, faults)
@@ -298,9 +297,8 @@ def _list_cirr_splits(root: Path) -> list[str]:
 
 
 def _locate_cirr_images(root: Path, file: Path) -> tuple[dict[str, Path], Faults]:
-    """Return where each image of the split lies, or would lie, in order."""
     paths, faults = {}, []
-    for name, path in _read_json(file, dict, CIRR_SOURCE).items():
+    for name, path in read_annotations(file, dict, CIRR_SOURCE).items():
         try:
             if not name or not is_text(name):
                 raise BadValue("which is no name")
@@ -314,16 +312,13 @@ def _locate_cirr_images(root: Path, file: Path) -> tuple[dict[str, Path], Faults
 
 
 def _read_cirr_query(entry: dict, *, hidden: bool) -> tuple[tuple, Faults]:
-    query_id = str(_take(entry, "pairid", (int, str)))
-    target = None if hidden else _take(entry, "target_hard", str)
-    captions, faults = _keep_captions(query_id, (_take(entry, "caption", str),))
-    subset = _take_texts(_take(entry, "img_set", dict), "members")
+    query_id = str(take_entry(entry, "pairid", (int, str)))
+    target = None if hidden else take_entry(entry, "target_hard", str)
+    captions, faults = _keep_captions(query_id, (take_entry(entry, "caption", str),))
+    subset = take_texts(take_entry(entry, "img_set", dict), "members")
     if len(subset) != CIRR_SUBSET:
         raise BadValue(f"a subset holds {CIRR_SUBSET} images, got {len(subset)}")
-    return (query_id, _take(entry, "reference", str), target, captions, subset), faults
-
-
-# --- FashionIQ ---
+    return (query_id, take_entry(entry, "reference", str), target, captions, subset), faults
 
 
 def list_categories(root: Path | str, split: str = "val") -> list[str]:
@@ -342,9 +337,9 @@ def load_fashioniq(
 
     Each query has two captions of its own, by two people. A caption without words is left out
     and listed in `faults`; its query stays, with the other caption, so that the counts are the
-    published ones. Entries that are broken, or contradict themselves, and what is no name of an
-    image are left out and listed there too. A query's id is "reference>target", with a number
-    where the pair comes again, as it does where the split hides the targets (test).
+    published ones. Entries that are broken, or contradict themselves, and what is no name are left
+    out and listed there too. A query's id is "reference>target", with a number where the pair
+    comes again, as it does where the split hides the targets (test).
 
     Parameters
     ----------
@@ -368,7 +363,7 @@ def load_fashioniq(
     _check_fashioniq(root, split, category)
     names, lost = _read_names(root / "image_splits" / f"split.{category}.{split}.json")
     captions = root / "captions" / f"cap.{category}.{split}.json"
-    entries = _read_json(captions, list, FASHIONIQ_SOURCE)
+    entries = read_annotations(captions, list, FASHIONIQ_SOURCE)
     hidden = _hides_targets(entries, "target")
     read = partial(_read_fashioniq_query, hidden=hidden, times={})
     queries, faults = _read_queries(captions, entries, read, names, lost)
@@ -377,7 +372,6 @@ def load_fashioniq(
 
 
 def _list_fashioniq(root: Path | str) -> list[tuple[str, str]]:
-    """List the category and the split of each file of captions."""
     files = (Path(root).expanduser() / "captions").glob("cap.*.*.json")
     return [tuple(file.name.split(".", 1)[1].rsplit(".", 2)[:2]) for file in files]
 
@@ -400,9 +394,8 @@ def _check_fashioniq(root: Path, split: str, category: str | None) -> None:
 
 
 def _read_names(file: Path) -> tuple[tuple[str, ...], Faults]:
-    """Return the names of the images of the split."""
     names, faults = {}, []
-    for name in _read_json(file, list, FASHIONIQ_SOURCE):
+    for name in read_annotations(file, list, FASHIONIQ_SOURCE):
         if not isinstance(name, str) or not name or {"/", "\\", "\0"} & set(name):
             faults.append((f"image {show(name)}", f"left out of {file.name}: it is no name"))
         elif not is_text(name) or name in names:
@@ -416,9 +409,9 @@ def _read_names(file: Path) -> tuple[tuple[str, ...], Faults]:
 def _read_fashioniq_query(
     entry: dict, *, hidden: bool, times: dict[str, int]
 ) -> tuple[tuple, Faults]:
-    reference = _take(entry, "candidate", str)
-    target = None if hidden else _take(entry, "target", str)
-    texts = _take_texts(entry, "captions")
+    reference = take_entry(entry, "candidate", str)
+    target = None if hidden else take_entry(entry, "target", str)
+    texts = take_texts(entry, "captions")
     query_id = f"{reference}>{target or '?'}"
     times[query_id] = times.get(query_id, 0) + 1
     query_id += f"#{times[query_id]}" if times[query_id] > 1 else ""
@@ -427,30 +420,12 @@ def _read_fashioniq_query(
 
 
 def _locate_fashioniq_images(folder: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Return where each image lies, or would lie, reading the folder once."""
     there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     files = {}
     for name in names:
         found = [suffix for suffix in FASHIONIQ_SUFFIXES if name + suffix in there]
         files[name] = folder / f"{name}{(found or FASHIONIQ_SUFFIXES)[0]}"
     return files
-
-
-# --- entries of both ---
-
-
-def _read_json(file: Path, kind: type[list] | type[dict], source: str) -> list | dict:
-    """Read a JSON file that holds a list, or an object, with something in it."""
-    if not file.is_file():
-        raise MissingFileError(f"no file {file}; {list_content(file.parent)}. {source}")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as e:  # not JSON, or not UTF-8
-        raise InputError(f"{file} is not JSON: {e}") from e
-    if not isinstance(content, kind) or not content:
-        what = "a list" if kind is list else "an object"
-        raise InputError(f"{file} must hold {what} with something in it, got {str(content)[:80]}")
-    return content
 
 
 def _read_queries(
@@ -491,27 +466,6 @@ def _read_queries(
 
 def _hides_targets(entries: list, key: str) -> bool:  # most entries have none
     return 2 * sum(isinstance(entry, dict) and key in entry for entry in entries) < len(entries)
-
-
-def _take(entry: dict, key: str, kinds: type | tuple[type, ...]):
-    """Return an entry's value; BadValue if it is missing or of another type."""
-    if not isinstance(entry, dict) or key not in entry:
-        raise BadValue(f"no {key!r} in {show(entry)}")
-    value = entry[key]
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        wanted = " or ".join(kind.__name__ for kind in np.atleast_1d(kinds))
-        raise BadValue(f"{key!r} must be {wanted}, got {show(value)}")
-    if isinstance(value, str) and not is_text(value):
-        raise BadValue(f"{key!r} holds half a character (a lone surrogate): {show(value)}")
-    return value
-
-
-def _take_texts(entry: dict, key: str) -> tuple[str, ...]:
-    """Return an entry's list of texts, as `_take` does."""
-    texts = _take(entry, key, list)
-    if strange := [text for text in texts if not isinstance(text, str) or not is_text(text)]:
-        raise BadValue(f"{key!r} must hold texts, got {show(strange[0])}")
-    return tuple(texts)
 
 
 def _keep_captions(query_id: str, captions: Sequence[str]) -> tuple[tuple[str, ...], Faults]:

@@ -41,13 +41,7 @@ class Split:
 
 
 def check_labels(labels: Sequence) -> np.ndarray:
-    """Return labels as an (n,) array of str.
-
-    Raises
-    ------
-    ValueError
-        If they are not (n,), one is missing, or they name fewer than two classes.
-    """
+    """Return labels as an (n,) array of str; ValueError if one is missing or all are the same."""
     if np.ndim(labels) != 1:
         raise ValueError(f"labels must be (n,), have shape {np.shape(labels)}")
     labels = pd.Series(labels, dtype=object).to_numpy()  # None and NaN stay what they are
@@ -66,21 +60,8 @@ def check_labels(labels: Sequence) -> np.ndarray:
 def split_stratified(labels: Sequence, *, test_share: float = 0.2, seed: int) -> Split:
     """Split at random with each class in the same proportion on both sides (S3, section B).
 
-    The rows are those of scikit-learn's `train_test_split(..., stratify=labels)`.
-
-    Parameters
-    ----------
-    labels
-        (n,) a class an image.
-    test_share
-        Of the images.
-    seed
-        Of the draw.
-
-    Raises
-    ------
-    ValueError
-        If a class is too small to be on both sides; the message names it.
+    The rows are those of scikit-learn's `train_test_split(..., stratify=labels)`, for (n,)
+    labels, a class an image. ValueError names a class that is too small to be on both sides.
     """
     from sklearn.model_selection import train_test_split
 
@@ -105,24 +86,15 @@ def split_grouped(
     """Split with each group whole on one side, and the classes' proportions nearly kept.
 
     The test side is a fold of scikit-learn's `StratifiedGroupKFold`, the first in which no class
-    is lost.
+    is lost. ValueError names a class that has too few groups to be on both sides.
 
     Parameters
     ----------
-    labels
-        (n,) a class an image.
-    groups
-        (n,) a group an image, such as from `find_near_duplicates`.
+    labels, groups
+        (n,) a class and a group an image, groups such as from `find_near_duplicates`.
     test_share
         Of the images, about: the nearest of 1/2, 1/3, ... 1/20, and more where no class has so
         many groups.
-    seed
-        Of the draw.
-
-    Raises
-    ------
-    ValueError
-        If a class has too few groups to be on both sides; the message names it.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -148,11 +120,12 @@ def split_grouped(
 def find_near_duplicates(
     vectors: np.ndarray, *, threshold: float = 0.97, block: int = 1024
 ) -> np.ndarray:
-    """Group the images that are nearly the same, and those that such images link.
+    """Group the images that are nearly the same, and those that such images link, (n,) int64.
 
     Two images are linked if their cosine is at least `threshold`; a group is a connected
-    component of these links, so its ends may be less alike. What is nearly the same depends on
-    the encoder: look at the pairs found before you believe a threshold.
+    component of these links, so its ends may be less alike. Groups are counted from 0 in the
+    order of their first images. What is nearly the same depends on the encoder: look at the
+    pairs found before you believe a threshold.
 
     Parameters
     ----------
@@ -162,16 +135,6 @@ def find_near_duplicates(
         Cosine in (0, 1]; 1 finds copies only.
     block
         Images compared at a time; bounds the memory at block x n cosines.
-
-    Returns
-    -------
-    np.ndarray
-        (n,) int64, the group of each image, counted from 0 in the order of their first images.
-
-    Raises
-    ------
-    ValueError
-        If `threshold` is not in (0, 1].
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -215,7 +178,7 @@ class ProbeFileError(RegionlabError, ValueError):
 
 
 def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, ClassifierMixin]":
-    """Make the paper's probe, its baselines and what tells them apart, unfitted.
+    """Make the paper's probe, its baselines and what tells them apart, unfitted, by name.
 
     Raw probes take the unit vectors as they are; scaled ones bring each dimension to mean 0 and
     variance 1 over train first. The kernel is exp(-gamma * squared distance), with gamma 1 / d
@@ -229,11 +192,6 @@ def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, Classifie
         Of the support vector machines; S3 takes 10.
     neighbours
         Of k-nearest-neighbours, by Euclidean distance: on unit vectors, the order of the cosine.
-
-    Returns
-    -------
-    dict
-        Name to scikit-learn classifier.
     """
     from sklearn.dummy import DummyClassifier
     from sklearn.linear_model import LogisticRegression
@@ -259,18 +217,10 @@ def make_probes(*, C: float = 10.0, neighbours: int = 5) -> "dict[str, Classifie
 
 @dataclass(frozen=True, eq=False)
 class ProbeResult:
-    """What a fitted probe says of the images it learned from, and of those it did not.
+    """What a fitted probe says of the images it learned from, and of those it did not."""
 
-    Attributes
-    ----------
-    model
-        The fitted classifier.
-    true, predicted
-        "train" and "test" to (n,) str labels.
-    """
-
-    model: "ClassifierMixin"
-    true: dict[str, np.ndarray]
+    model: "ClassifierMixin"  # fitted
+    true: dict[str, np.ndarray]  # "train" and "test" to (n,) str labels
     predicted: dict[str, np.ndarray]
 
     @property
@@ -303,17 +253,10 @@ def fit_probe(
     ----------
     model
         A scikit-learn classifier, such as from `make_probes`; it stays as it is.
-    vectors
-        (n, d) float32.
-    labels
-        (n,) a class an image.
+    vectors, labels
+        (n, d) float32, and (n,) a class an image.
     split
-        From `splits`.
-
-    Raises
-    ------
-    ValueError
-        If vectors and labels differ in number, or a label is missing.
+        Such as from `split_stratified`.
     """
     from sklearn.base import clone
 
@@ -334,12 +277,8 @@ def measure_confusion(confusion: np.ndarray) -> dict[str, float]:
 
     "macro" counts each class alike and takes F1 as the mean of the classes' F1; "weighted"
     counts a class as often as it has images, so that weighted recall is the accuracy. A class
-    that is never predicted has precision 0; one without images is left out.
-
-    Parameters
-    ----------
-    confusion
-        (c, c) counts, true classes in rows and predicted ones in columns.
+    that is never predicted has precision 0; one without images is left out. `confusion` is
+    (c, c) counts, true classes in rows and predicted ones in columns.
     """
     confusion = np.asarray(confusion)
     classes = _measure_classes(confusion)
@@ -354,30 +293,17 @@ def measure_confusion(confusion: np.ndarray) -> dict[str, float]:
 def summarise_confusion(
     confusion: np.ndarray, *, seed: int, n_resamples: int = 2000
 ) -> dict[str, dict]:
-    """Return each measure with its 95 % percentile bootstrap interval over images.
+    """Return each measure of `measure_confusion` as `{"value", "ci95", "n"}`, "n" images.
 
-    Drawing n images anew is drawing n cells of the table by their shares. Images are drawn as
-    if independent: with near-duplicates among them the intervals are too narrow.
+    The interval is the 95 % percentile bootstrap over images: drawing n images anew is drawing n
+    cells of the table by their shares. Images are drawn as if independent: with near-duplicates
+    among them the intervals are too narrow.
 
     Weighted precision has a value and no interval. Classes that happen to be drawn often are
     weighted more and are also more precise, so its draws lie above it, and their interval
     holds the truth in 75 to 90 of 100 tables where the others' do in 90 to 97. Where all
     images are labelled right, or none is, drawing them anew says nothing: shares of images have
     the exact interval of Clopper and Pearson then, other measures none.
-
-    Parameters
-    ----------
-    confusion
-        (c, c) counts, true classes in rows.
-    seed
-        Of the resampling.
-    n_resamples
-        How many times the images are drawn anew.
-
-    Returns
-    -------
-    dict
-        Measure to `{"value", "ci95", "n"}`, see `measure_confusion`; "ci95" may be missing.
     """
     confusion = np.asarray(confusion)
     n, rng = int(confusion.sum()), np.random.default_rng(seed)
@@ -417,19 +343,8 @@ def _measure_classes(confusion: np.ndarray) -> dict[str, np.ndarray]:
 def save_probe(path: Path | str, model: "ClassifierMixin", *, space: str) -> Path:
     """Save a fitted probe, scaler included, without pickle; return its path.
 
-    Parameters
-    ----------
-    path
-        Such as `probe.skops`.
-    model
-        From `Reading.model`.
-    space
-        Of the vectors it was fitted to, `Encoder.space`.
-
-    Raises
-    ------
-    ProbeFileError
-        If `load_probe` would not trust it, such as a class of your own.
+    `space` is that of the vectors it was fitted to, `Encoder.space`. ProbeFileError if
+    `load_probe` would not trust the model, such as a class of your own.
     """
     import skops.io
 
@@ -448,20 +363,8 @@ def load_probe(path: Path | str, *, space: str) -> "ClassifierMixin":
     """Load a probe; it predicts exactly what it predicted when it was saved.
 
     Only types that skops trusts by itself are loaded, so that a file cannot run code.
-
-    Parameters
-    ----------
-    path
-        From `save_probe`.
-    space
-        Of the vectors it is for, `Encoder.space`.
-
-    Raises
-    ------
-    ProbeFileError
-        If the file is no probe, holds other types, or the probe is of another space.
-    FileNotFoundError
-        If there is no such file.
+    ProbeFileError if the file is no probe, holds other types, or the probe is of another space
+    than `space`, that of the vectors it is for.
     """
     content = _read_trusted(expand(path))
     if not isinstance(content, dict) or content.keys() != {"space", "model"}:

@@ -49,7 +49,7 @@ PROJECTIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
 
 
 def project(vectors: np.ndarray, method: str, *, seed: int) -> np.ndarray:
-    """Lay vectors out in the plane.
+    """Lay vectors out in the plane, (n, 2) float32.
 
     t-SNE (perplexity 30) and UMAP (15 neighbours, both fewer where there are few vectors) go by
     the cosine. The same seed gives the same map on the same machine and versions.
@@ -57,21 +57,9 @@ def project(vectors: np.ndarray, method: str, *, seed: int) -> np.ndarray:
     Parameters
     ----------
     vectors
-        (n, d) float32, unit length.
+        (n, d) float32, unit length, n at least 5.
     method
         A name in `PROJECTIONS`.
-    seed
-        Of the projection.
-
-    Returns
-    -------
-    np.ndarray
-        (n, 2) float32.
-
-    Raises
-    ------
-    ValueError
-        If the method is unknown, or there are fewer than 5 vectors.
     """
     if method not in PROJECTIONS:
         raise ValueError(f"unknown projection {method!r}; known: {', '.join(PROJECTIONS)}")
@@ -81,7 +69,7 @@ def project(vectors: np.ndarray, method: str, *, seed: int) -> np.ndarray:
 
 
 def measure_trust(vectors: np.ndarray, positions: np.ndarray, *, k: int = 10) -> np.ndarray:
-    """Return how far each image's neighbours on a map are its neighbours among the vectors.
+    """Return how far each image's neighbours on a map are its neighbours among the vectors, (n,).
 
     The mean over images is the map's trustworthiness (Venna and Kaski 2001; scikit-learn's, by
     cosine): 1 if each image's k nearest on the map are its k nearest; about 0.5 for a map drawn
@@ -89,22 +77,10 @@ def measure_trust(vectors: np.ndarray, positions: np.ndarray, *, k: int = 10) ->
 
     Parameters
     ----------
-    vectors
-        (n, d) float32.
-    positions
-        (n, 2), from `project`.
+    vectors, positions
+        (n, d) float32 and (n, 2), from `project`.
     k
         Neighbours, fewer than n / 2.
-
-    Returns
-    -------
-    np.ndarray
-        (n,) float, at most 1.
-
-    Raises
-    ------
-    ValueError
-        If `k` is n / 2 or more.
     """
     from sklearn.metrics import pairwise_distances
     from sklearn.neighbors import NearestNeighbors
@@ -124,7 +100,7 @@ def measure_trust(vectors: np.ndarray, positions: np.ndarray, *, k: int = 10) ->
 def neighbour_purity(
     points: np.ndarray, labels: Sequence, *, k: int = 10, metric: str = "cosine"
 ) -> np.ndarray:
-    """Return the share of each image's k nearest, itself left out, that have its label.
+    """Return the share of each image's k nearest, itself left out, that have its label, (n,).
 
     Parameters
     ----------
@@ -136,16 +112,6 @@ def neighbour_purity(
         Neighbours, fewer than n.
     metric
         "cosine" for vectors, "euclidean" for positions.
-
-    Returns
-    -------
-    np.ndarray
-        (n,) float in [0, 1]; to be read against `chance_purity`.
-
-    Raises
-    ------
-    ValueError
-        If `k` is not in [1, n), or points and labels differ in number.
     """
     from sklearn.neighbors import NearestNeighbors
 
@@ -166,14 +132,9 @@ def chance_purity(labels: Sequence) -> np.ndarray:
 
 
 def split_similarities(vectors: np.ndarray, labels: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cosines of all pairs within a class, and of all pairs between classes.
+    """Return the cosines of all pairs within a class, and of all pairs between classes, 1-D each.
 
     Takes n x n numbers of memory. A pair counts once, an image with itself does not.
-
-    Returns
-    -------
-    within, between
-        1-D float32.
     """
     labels = np.asarray(labels)
     first, second = np.triu_indices(len(labels), 1)
@@ -182,23 +143,11 @@ def split_similarities(vectors: np.ndarray, labels: Sequence) -> tuple[np.ndarra
 
 
 def similarity_auc(vectors: np.ndarray, labels: Sequence) -> np.ndarray:
-    """Return how surely the cosine tells an image's own class from the others.
+    """Return how surely the cosine tells an image's own class from the others, (n,) in [0, 1].
 
     For each image, the chance that another of its class is more similar to it than one of
-    another class, ties counted half: 1 where the class comes first as a whole, 0.5 by chance.
-
-    Parameters
-    ----------
-    vectors
-        (n, d) float32, unit length.
-    labels
-        (n,) a label an image.
-
-    Returns
-    -------
-    np.ndarray
-        (n,) float in [0, 1]; NaN for an image that has no other of its class, or none of
-        another.
+    another class, ties counted half: 1 where the class comes first as a whole, 0.5 by chance;
+    NaN for an image that has no other of its class, or none of another.
     """
     from scipy.stats import rankdata
 
@@ -215,27 +164,10 @@ def similarity_auc(vectors: np.ndarray, labels: Sequence) -> np.ndarray:
 
 
 def label_images(collection: Collection, image_ids: Iterable[str], column: str) -> np.ndarray:
-    """Label images by a column: of their own, or of the largest object that they hold.
+    """Label (n,) images by a column, as str: of their own, or of the largest object that they hold.
 
-    Parameters
-    ----------
-    collection
-        Whose tables tell.
-    image_ids
-        (n,) images.
-    column
-        Of `collection.images`, such as "label" or "ground", or else of `collection.objects`,
-        such as "category".
-
-    Returns
-    -------
-    np.ndarray
-        (n,) str, "" where an image has no object or no value.
-
-    Raises
-    ------
-    ValueError
-        If neither table has the column.
+    The column is one of `collection.images`, such as "label" or "ground", or else of
+    `collection.objects`, such as "category"; "" where an image has no object or no value.
     """
     if column in collection.images:
         table = collection.images

@@ -28,12 +28,6 @@ class RankedGains:
     ideal
         (q, m) gains of all relevant images in the gallery in any order, those
         beyond the end of the ranking too; zeros are ignored. Kept best first.
-
-    Raises
-    ------
-    ValueError
-        If a shape is wrong, a gain is negative or not finite, the ranking has no
-        columns, or a query found more than its `ideal` holds.
     """
 
     gains: np.ndarray
@@ -52,14 +46,9 @@ class RankedGains:
     def first(self, k: int) -> np.ndarray:
         """Return the first `k` gains of each query, fewer where the ranking is shorter.
 
-        A ranking that already holds all relevant images can only go on with misses,
-        so there `k` may be larger than its length, and than the gallery.
-
-        Raises
-        ------
-        ValueError
-            If `k` is not a positive int, or is beyond the end of the ranking while
-            relevant images are missing from it: they could be among the first k.
+        A ranking that already holds all relevant images can only go on with misses, so there `k`
+        may be larger than its length. ValueError if `k` is beyond the end of the ranking while
+        relevant images are missing from it: they could be among the first k.
         """
         if not isinstance(k, Integral) or isinstance(k, bool) or k < 1:
             raise ValueError(f"k must be a positive int, not {k!r}")
@@ -117,19 +106,8 @@ def judge_ranking(
 def judge_hits(hits: np.ndarray, n_relevant: np.ndarray) -> RankedGains:
     """Judge a ranking without grades, given how many relevant images there are.
 
-    Parameters
-    ----------
-    hits
-        (q, r) bool, whether the ranked image is relevant, best ranked first.
-    n_relevant
-        (q,) int, the number of relevant images in the gallery, beyond the end of
-        the ranking too.
-
-    Raises
-    ------
-    ValueError
-        If `hits` is not bool or 0 and 1, or `n_relevant` is not a count for each
-        query, at least the number of its hits.
+    `hits` is (q, r) bool, whether the ranked image is relevant, best ranked first; `n_relevant`
+    (q,) int counts the relevant images in the gallery, beyond the end of the ranking too.
     """
     hits, n_relevant = _check_gains("hits", hits), np.asarray(n_relevant)
     if not np.isin(hits, (0, 1)).all():
@@ -214,34 +192,26 @@ def _check_found_exists(found: np.ndarray, ideal: np.ndarray) -> None:
 
 
 def hit_at_k(judged: RankedGains, k: int) -> np.ndarray:
-    """Return 1 for each query with a relevant image among its first k, else 0.
+    """Return 1 for each query with a relevant image among its first k, else 0, (q,) float.
 
-    The papers' Recall@K (and trec_eval's success). Returns (q,) float, NaN where
-    nothing is relevant.
-
-    Raises
-    ------
-    ValueError
-        If `k` is not a positive int, or goes beyond the end of a ranking that may
-        go on: see `JudgedRanking.first`. So for every metric at k.
+    The papers' Recall@K (and trec_eval's success). NaN where nothing is relevant. As every
+    metric at k, raises ValueError if `k` goes beyond the end of a ranking: see `RankedGains.first`.
     """
     return _where_defined(judged, _count_hits(judged, k) > 0)
 
 
 def recall_at_k(judged: RankedGains, k: int) -> np.ndarray:
-    """Return the share of each query's relevant images that its first k hold.
+    """Return the share of each query's relevant images that its first k hold, (q,) float.
 
-    With more than k relevant images it cannot reach 1. Returns (q,) float in
-    [0, 1], NaN where nothing is relevant. Raises as `hit_at_k` does.
+    With more than k relevant images it cannot reach 1. NaN where nothing is relevant.
     """
     return _where_defined(judged, _count_hits(judged, k) / np.maximum(judged.n_relevant, 1))
 
 
 def precision_at_k(judged: RankedGains, k: int) -> np.ndarray:
-    """Return the share of each query's first k images that are relevant.
+    """Return the share of each query's first k images that are relevant, (q,) float.
 
-    The divisor is k, even where fewer images are relevant or ranked. Returns (q,)
-    float in [0, 1], NaN where nothing is relevant. Raises as `hit_at_k` does.
+    The divisor is k, even where fewer images are relevant or ranked. NaN where nothing is.
     """
     return _where_defined(judged, _count_hits(judged, k) / k)
 
@@ -249,11 +219,10 @@ def precision_at_k(judged: RankedGains, k: int) -> np.ndarray:
 def average_precision(
     judged: RankedGains, k: int | None = None, *, divisor: Literal["relevant", "min_rk"]
 ) -> np.ndarray:
-    """Return each query's precision at its hits, summed and divided.
+    """Return each query's precision at its hits, summed and divided, (q,) float in [0, 1].
 
     AP = sum over ranks i of precision@i * [image i is relevant] / divisor. Its mean
-    over queries is mAP. Grades do not count: any gain above 0 is relevant. Returns
-    (q,) float in [0, 1], NaN where nothing is relevant.
+    over queries is mAP. Any gain above 0 is relevant; NaN where nothing is.
 
     Parameters
     ----------
@@ -266,11 +235,6 @@ def average_precision(
         "relevant" is R, all the query's relevant images (trec_eval's map and
         map_cut): with R > k it cannot reach 1. "min_rk" is min(R, k) (CIRCO's
         mAP@K), with k the length of the ranking if None.
-
-    Raises
-    ------
-    ValueError
-        If `divisor` is unknown, or as `hit_at_k` does.
     """
     k = judged.gains.shape[1] if k is None else k
     if divisor not in ("relevant", "min_rk"):
@@ -282,29 +246,21 @@ def average_precision(
 
 
 def ndcg_at_k(judged: RankedGains, k: int) -> np.ndarray:
-    """Return each query's discounted gain over that of the best possible ranking.
+    """Return each query's discounted gain over that of the best possible ranking, (q,) in [0, 1].
 
-    DCG@k = sum over ranks i = 1..k of gain_i / log2(i + 1), linear in the gain. The
-    best possible DCG@k is over the first k of all the gallery's gains, so also of
-    images that the ranking missed (Järvelin and Kekäläinen 2002, as trec_eval's
-    ndcg_cut). Returns (q,) float in [0, 1], NaN where nothing is relevant. Raises
-    as `hit_at_k` does.
+    DCG@k = sum over ranks i = 1..k of gain_i / log2(i + 1), linear in the gain. The best possible
+    DCG@k is over the first k of all the gallery's gains, so also of images that the ranking
+    missed (Järvelin and Kekäläinen 2002, as trec_eval's ndcg_cut). NaN where nothing is relevant.
     """
     gained, best = _discount(judged.first(k)), _discount(judged.ideal[:, :k])
     return _where_defined(judged, gained / np.where(best > 0, best, 1))
 
 
 def top1_similarity(scores: np.ndarray) -> np.ndarray:
-    """Return the score of each query's first image, (q,) float.
+    """Return the score of each query's first image, (q,) float, from (q, r) scores, best first.
 
-    `scores` is (q, r) similarities, best first. Where nothing was found it holds
-    NaN or -inf, and the value is NaN.
-
-    Raises
-    ------
-    ValueError
-        If `scores` is not (q, r) with a column, or a score is above the one before
-        it: distances, perhaps, or an unsorted ranking.
+    NaN where nothing was found, which NaN or -inf says. ValueError if a score is above the one
+    before it: distances, perhaps, or an unsorted ranking.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 2 or scores.shape[1] == 0:
@@ -371,21 +327,10 @@ def evaluate(
     cuts: Sequence[int] = CUTS,
     resamples: int = 2000,
 ) -> dict[str, dict]:
-    """Average each metric over the queries, with a 95 % bootstrap interval.
+    """Average each metric of `measure_ranking` over the queries, with a 95 % bootstrap interval.
 
-    Parameters
-    ----------
-    ranking, relevance, cuts
-        As for `measure_ranking`.
-    seed
-        Of the bootstrap.
-    resamples
-        How many times the queries are drawn anew.
-
-    Returns
-    -------
-    dict
-        Metric to `{"value", "ci95", "n"}`, see `bootstrap.mean_with_ci`.
+    Returns metric to `{"value", "ci95", "n"}`, see `stats.mean_with_ci`; `seed` and `resamples`
+    are of the bootstrap.
     """
     measured = measure_ranking(ranking, relevance, cuts=cuts)
     return {

@@ -12,19 +12,10 @@ from regionlab.data.collection import Collection
 
 
 def is_own_image(query_ids: Sequence[str], gallery_ids: Sequence[str]) -> np.ndarray:
-    """Tell which gallery image each query belongs to: one right answer, a caption's own picture.
+    """Tell which gallery image each query belongs to, (q, n) bool: one right answer.
 
-    Parameters
-    ----------
-    query_ids
-        (q,) the image that each query is about.
-    gallery_ids
-        (n,) unique.
-
-    Returns
-    -------
-    np.ndarray
-        (q, n) bool; a row without True is a query whose image is not in the gallery.
+    `query_ids` (q,) are the images that the queries are about, such as a caption's own; a row
+    without True is a query whose image is not in the gallery.
     """
     return np.asarray(query_ids, object)[:, None] == np.asarray(gallery_ids, object)[None, :]
 
@@ -36,7 +27,7 @@ def count_shared_kinds(
     *,
     by: Sequence[str] = ("category",),
 ) -> np.ndarray:
-    """Count the kinds of object that two images have in common.
+    """Count the kinds of object that two images have in common: a graded relevance, (q, n) int64.
 
     Objects are of one kind if they agree in all columns of `by`; crowds are left out. An image
     shares all its kinds with itself: whether it is in its own gallery is for the ranking to say.
@@ -49,16 +40,6 @@ def count_shared_kinds(
         Images, (q,) and (n,).
     by
         Columns of `objects`, such as ("category", "color", "texture").
-
-    Returns
-    -------
-    np.ndarray
-        (q, n) int64, a graded relevance; 0 is not relevant.
-
-    Raises
-    ------
-    ValueError
-        If a column of `by` is not there.
     """
     present = _count_kinds(collection, by) > 0
     queries, gallery = (
@@ -75,26 +56,19 @@ def holds_kinds_of(
     *,
     by: Sequence[str] = ("category",),
 ) -> np.ndarray:
-    """Tell which images hold an object of the kind of each object asked about.
+    """Tell which images hold an object of the kind of each object asked about, (q, n) bool.
 
     Two objects of one kind need two in the image, and crowds are left out: "a chair and a
     table" is not answered by two chairs, nor "two chairs" by one.
 
     Parameters
     ----------
-    collection
-        Whose `objects` tell.
+    collection, by
+        As for `count_shared_kinds`.
     groups
         (q,) the ids of the objects that each query asks about, one or several.
     gallery_ids
         (n,) images.
-    by
-        As for `count_shared_kinds`.
-
-    Returns
-    -------
-    np.ndarray
-        (q, n) bool. An image answers the queries made from its own objects.
 
     Raises
     ------

@@ -15,27 +15,16 @@ def krippendorff_alpha(ratings: np.ndarray, *, level: str = "ordinal") -> float:
         alpha = 1 - observed disagreement / disagreement expected by chance
 
     over all pairs of values that two raters gave to the same unit (Krippendorff 2011, "Computing
-    Krippendorff's alpha-reliability"). Any number of raters, and each may have left out units.
+    Krippendorff's alpha-reliability"). NaN where no unit has two ratings, or all values are the
+    same, so that chance could not disagree either.
 
     Parameters
     ----------
     ratings
-        (r, u) float, a row a rater and a column a unit; NaN where a rater gave none. Units with
-        fewer than two ratings have no pair and do not count.
+        (r, u) float, a row a rater and a column a unit; NaN where a rater gave none.
     level
         What the values mean: "nominal", different or not; "ordinal", their order; "interval",
         their distance.
-
-    Returns
-    -------
-    float
-        NaN where nothing can be said: no unit has two ratings, or all values are the same, so
-        that chance could not disagree either.
-
-    Raises
-    ------
-    ValueError
-        If the ratings are not (r, u) or infinite, or the level is unknown.
     """
     check_choice("level", level, LEVELS)
     ratings = np.asarray(ratings, np.float64)
@@ -80,11 +69,9 @@ def mean_with_ci(
 ) -> dict:
     """Return the mean over queries and its 95 % percentile bootstrap interval.
 
-    Without `groups` queries are drawn as if independent. Where all values are 0, or all
-    are 1, drawing them anew says nothing, and the interval is the exact one of a share
-    (Clopper and Pearson 1934), here of as many queries or groups; for other values in
-    [0, 1] than hits it errs on the wide side. Other identical values make an interval
-    without width.
+    Where all values are 0, or all are 1, drawing them anew says nothing, and the interval is the
+    exact one of a share (Clopper and Pearson 1934), here of as many queries or groups; for other
+    values in [0, 1] than hits it errs on the wide side.
 
     Parameters
     ----------
@@ -93,11 +80,10 @@ def mean_with_ci(
     seed
         Of the resampling. The same seed draws the same queries for each metric.
     groups
-        (q,) a label a query, any; queries of one label are alike, such as those about one
-        picture, and are drawn together (the cluster bootstrap). The mean stays that over
-        queries.
+        (q,) a label a query; queries of one label, such as those about one image, are drawn
+        together (the cluster bootstrap). The mean stays that over queries.
     n_resamples
-        Number of resamples.
+        40 or more.
 
     Returns
     -------
@@ -108,8 +94,7 @@ def mean_with_ci(
     Raises
     ------
     ValueError
-        If `values` is not (q,), holds infinity, fewer than 2 values (or groups) are not
-        NaN, `groups` is of another length, or `n_resamples` is below 40.
+        If `values` is not (q,), holds infinity, or fewer than 2 values (or groups) are not NaN.
     """
     values = _check_values("values", values)
     defined, labels = _take_defined(values, groups)
@@ -129,20 +114,9 @@ def summarise_parts(
 ) -> dict[str, dict]:
     """Summarise the queries of each part by themselves, such as those of one kind.
 
-    Parameters
-    ----------
-    values
-        (q,) one metric, a value a query; NaN is left out.
-    parts
-        (q,) the name of each query's part.
-    seed, groups, n_resamples
-        As for `mean_with_ci`.
-
-    Returns
-    -------
-    dict
-        Part, in the order of names, to what `mean_with_ci` returns; without "ci95" where fewer
-        than two queries (or groups) have a value, and no entry where none has.
+    `parts` (q,) names each query's part; all else is as for `mean_with_ci`. Returns part, in the
+    order of names, to what that returns; without "ci95" where fewer than two queries (or groups)
+    have a value, and no entry where none has.
     """
     values, parts, found = _check_values("values", values), np.asarray(parts), {}
     for part in np.unique(parts):
@@ -172,41 +146,34 @@ def compare_paired(
 ) -> dict:
     """Return how much better method a is than b on the same queries.
 
-    The interval is the 95 % percentile bootstrap of the mean of a - b over queries.
-    The p-value is two-sided, of the sign-flip permutation test (Fisher's
-    randomization test; Smucker, Allan and Carterette 2007): if the methods were
-    alike, each query's difference could as well have the other sign. It is
-    2 * min(left, right), where a tail is (1 + flips at least as extreme) /
-    (1 + n_resamples), and never 0; with so few queries that all 2**n flips fit
-    in `n_resamples`, each is counted once and p is exact. Where no flip is as extreme,
-    p is not measured but bounded by the number of flips: "p_is_floor" says so, and
-    `significance.show_p` writes "≤ 0.001". With `groups` a whole group has its sign flipped.
+    The interval is the 95 % percentile bootstrap of the mean of a - b over queries. The p-value
+    is two-sided, of the sign-flip permutation test (Fisher's randomization test; Smucker, Allan
+    and Carterette 2007): if the methods were alike, each query's difference could as well have
+    the other sign. It is 2 * min(left, right), where a tail is (1 + flips at least as extreme) /
+    (1 + n_resamples), and never 0; with so few queries that all 2**n flips fit in `n_resamples`,
+    each is counted once and p is exact. Where no flip is as extreme, p is not measured but
+    bounded by the number of flips: "p_is_floor" says so. With `groups` a whole group has its
+    sign flipped.
 
     Parameters
     ----------
     a, b
-        (q,) the same metric of two methods for the same queries in the same order.
-        A query that is NaN in either is left out.
-    seed
-        Of the resampling.
-    groups
-        (q,) a label a query, as for `mean_with_ci`.
-    n_resamples
-        Number of resamples, and the most sign flips.
+        (q,) the same metric of two methods for the same queries in the same order; a query that
+        is NaN in either is left out.
+    seed, groups, n_resamples
+        As for `mean_with_ci`.
 
     Returns
     -------
     dict
-        "value" mean(a) - mean(b), "ci95" [low, high], "p_value", "n" queries
-        used, "p_is_floor" True where p is only known to be no larger, and
-        "n_undefined" queries left out if there are any.
+        "value" mean(a) - mean(b), "ci95" [low, high], "p_value", "n" queries used,
+        "p_is_floor" True where p is only known to be no larger, and "n_undefined" queries left
+        out if there are any.
 
     Raises
     ------
     ValueError
-        If `a` and `b` are not (q,) of one length, hold infinity, fewer than 2
-        queries (or groups) have both values, `groups` is of another length, or
-        `n_resamples` is below 40.
+        As `mean_with_ci`, or if `a` and `b` differ in length.
     """
     a, b = _check_values("a", a), _check_values("b", b)
     if len(a) != len(b):
@@ -231,27 +198,11 @@ def compare_paired(
 def compare_apart(
     a: np.ndarray, b: np.ndarray, *, seed: int | np.random.Generator, n_resamples: int = 2000
 ) -> dict:
-    """Return how much higher the mean over some queries is than that over other queries.
+    """Return how much higher the mean of `a` (q,) is than that of `b` (r,), of different queries.
 
-    Each side is drawn anew by itself. For the same queries `compare_paired` says more.
-
-    Parameters
-    ----------
-    a, b
-        (q,) and (r,) the same metric of different queries; NaN is left out.
-    seed, n_resamples
-        Of the resampling.
-
-    Returns
-    -------
-    dict
-        "value" mean(a) - mean(b), "ci95" [low, high] of the 95 % percentile bootstrap, "n"
-        queries used on both sides.
-
-    Raises
-    ------
-    ValueError
-        As `mean_with_ci` does, for either side.
+    Each side is drawn anew by itself; NaN is left out. For the same queries `compare_paired`
+    says more. Returns "value" mean(a) - mean(b), "ci95" of the 95 % percentile bootstrap, and
+    "n" queries used on both sides.
     """
     rng, sides = np.random.default_rng(seed), []
     for name, values in (("a", a), ("b", b)):
@@ -269,22 +220,10 @@ def compare_apart(
 def sample_groups(
     sums: np.ndarray, counts: np.ndarray, rng: np.random.Generator, n_resamples: int
 ) -> np.ndarray:
-    """Return the means of samples that are made by drawing whole groups, with replacement.
+    """Return (n_resamples, m) means of m samples, made by drawing whole groups with replacement.
 
-    Parameters
-    ----------
-    sums
-        (m, g) of the values of each of g groups, for m samples that are drawn by the same
-        groups.
-    counts
-        (m, g) how many values a group has in each sample.
-    n_resamples
-        How many draws.
-
-    Returns
-    -------
-    np.ndarray
-        (n_resamples, m); NaN where a draw holds no value of a sample.
+    `sums` and `counts` are (m, g): the sum and number of the values of each of g groups. NaN
+    where a draw holds no value of a sample.
     """
     number = sums.shape[1]
     batch, means = max(1, _CELLS_A_BATCH // number), []

@@ -48,24 +48,9 @@ class ChromaEngine(Engine):
     """Search a collection of Chroma (S1): an HNSW graph by cosine.
 
     The table is kept with the vectors, for others that read the collection. `where` is asked of
-    the table itself, as in all engines: Chroma compares otherwise (a truth is no number, what is
-    missing was never kept).
-
-    Options of the name: `collection`, by default one named after the vectors; and `ef_search`,
-    how widely the graph is searched, fixed when the collection is created.
-
-    Parameters
-    ----------
-    name
-        `chroma` or `chroma:<host>:<port>` with options, taken apart.
-    vectors, table
-        As for `Engine`.
-    collection
-        Holds `vectors`.
-    ids
-        n of them, of the rows.
-    place
-        Where the collection lies.
+    the table itself, as in all engines. Options of the name: `collection`, by default one named
+    after the vectors; and `ef_search`, how widely the graph is searched, fixed when the
+    collection is created.
     """
 
     block = QUESTIONS
@@ -115,11 +100,8 @@ def open_chroma(
 ) -> ChromaEngine:
     """Open the collection of these vectors, as `open_engine` does.
 
-    Parameters
-    ----------
-    build
-        Create the collection where there is none, and add what is missing, as `build_engine`
-        does. Ids decide what is missing, so adding that was cut off goes on.
+    With `build` it is created where there is none, and what is missing is added, as `build_engine`
+    does. Ids decide what is missing, so adding that was cut off goes on.
     """
     check_gallery(vectors, table)
     name.check_options(OPTIONS)

@@ -50,14 +50,7 @@ class Engine(ABC):
     to the same row, and rows of equal score come in gallery order. All ask the same filter, and
     where an engine finds fewer rows than there are to be found, all of them are compared.
 
-    Parameters
-    ----------
-    name
-        As for `build_engine`.
-    vectors
-        (n, d) float32, one unit vector a row; may be memory-mapped.
-    table
-        n rows, what `where` asks about; None where nothing will be asked.
+    `name`, `vectors` and `table` are as for `build_engine`.
     """
 
     block = 1024  # queries answered at a time
@@ -108,9 +101,6 @@ class Engine(ABC):
 
         Raises
         ------
-        ValueError
-            If `k` is not in [1, n], the queries have another width or are not finite, `exclude`
-            does not hold one row, or -1, for each, or `where` cannot be asked of the table.
         EngineError
             If a server does not answer, the queries say that they are of another space than the
             gallery, or a row of the gallery is not finite.
@@ -344,13 +334,8 @@ def parse_name(name: str) -> EngineName:
 def fingerprint_vectors(vectors: np.ndarray, identity: str = "") -> str:
     """Hash whose vectors these are, so that an engine of others is known.
 
-    Parameters
-    ----------
-    vectors
-        (n, d) float32; may be memory-mapped.
-    identity
-        What stands for their contents, such as the id of an index: then a thousand rows are
-        read. All are read if it is empty.
+    `identity` stands for their contents, such as the id of an index: then a thousand rows are
+    read. All are read if it is empty.
     """
     digest = hashlib.sha256(f"{vectors.shape} {identity}".encode())
     step = max(len(vectors) // 1000, 1) if identity else 1
@@ -372,11 +357,8 @@ def find_place(folder: Path | str | None, base: str) -> Path:
 def staged_site(place: Path) -> Iterator[Path]:
     """Make a folder beside its place, which it takes in one move when all has gone well.
 
-    Raises
-    ------
-    EngineError
-        If the folder cannot be written, the disk is full, or another process is building the
-        same engine; what was there before stays.
+    EngineError if it cannot be written, or another process is building the same engine; what was
+    there before stays.
     """
     site = place.with_name(f".{place.name}.building")
     try:

@@ -68,9 +68,6 @@ def build_engine(
 
     Raises
     ------
-    ValueError
-        If the name or an option is unknown, FAISS refuses the factory string, or there are
-        fewer vectors than centroids.
     EngineError
         If a folder cannot be written, a server does not answer, or a collection is of another
         width, space or gallery.
@@ -99,12 +96,7 @@ def open_engine(
 ) -> Engine:
     """Open an engine that was built; parameters as for `build_engine`.
 
-    Raises
-    ------
-    EngineError
-        If there is none, it is of other vectors, damaged or incomplete.
-    ValueError
-        If the name or an option is unknown.
+    EngineError if there is none, it is of other vectors, damaged or incomplete.
     """
     parsed, kept = parse_name(name), {"folder": folder, "identity": identity, "table": table}
     if parsed.kind == "chroma":
@@ -117,20 +109,13 @@ def open_engine(
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The engine to take, and what was measured to say so.
+    """The engine to take, for `build_engine` and the searches, and what was measured to say so.
 
-    Attributes
-    ----------
-    name
-        For `build_engine` and the searches.
-    reached
-        Whether it has the recall that was asked for; else it is the best that memory allows.
-    table
-        A row for each engine and setting, `exact` first: `engine`, its name; `factory` and
-        `parameters`; `bytes` in memory; `build_seconds`; `milliseconds` a query, the median of
-        single ones; `recall`, of the worst kind of query; `recall_<kind>` of each;
-        `fits`, whether the memory holds it. What does not fit is not built: its bytes are
-        computed, the rest is NaN.
+    `reached` says whether it has the recall that was asked for; else it is the best that memory
+    allows. `table` has a row for each engine and setting, `exact` first: `engine`, its name;
+    `factory` and `parameters`; `bytes` in memory; `build_seconds`; `milliseconds` a query, the
+    median of single ones; `recall`, of the worst kind of query; `recall_<kind>` of each; `fits`,
+    whether the memory holds it. What does not fit is not built: the rest is NaN.
     """
 
     name: str
@@ -166,21 +151,10 @@ def recommend(
         `vectors`; of more than `max_queries` of a kind, that many are drawn by `seed`.
     memory
         Bytes that an engine may take; None for any number.
-    recall
-        To be reached by every kind.
-    k
-        Cut-off.
     factories
         FAISS factory strings to try; by default those of `list_factories`.
-    folder
-        Where the indexes are kept; by default they are thrown away.
-    identity
-        As for `build_engine`.
-
-    Raises
-    ------
-    ValueError
-        If there are no queries, `recall` is not in (0, 1], or FAISS refuses a factory string.
+    folder, identity
+        As for `build_engine`; without a folder the indexes are thrown away.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall must be in (0, 1], got {recall}")

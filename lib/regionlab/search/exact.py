@@ -49,10 +49,7 @@ def rank_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the best `k` of some ascending rows by their exact scores, and these.
 
-    Raises
-    ------
-    EngineError
-        If a row is not finite, which no score could be given to.
+    EngineError if a row is not finite, which no score could be given to.
     """
     parts = np.split(rows, range(GATHERED, len(rows), GATHERED))
     scores = np.concatenate([score_rows(vectors[part], query) for part in parts])
@@ -128,23 +125,10 @@ def find_exactly(
     exclude: np.ndarray,
     keep: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Yield rows for each query, ascending, the best `k` of all that are left among them.
+    """Yield (rows,) for each query, ascending, the best `k` of all that are left among them.
 
-    Parameters
-    ----------
-    vectors
-        (n, d) float32.
-    queries
-        (q, d) float32.
-    exclude
-        (q,) int: one row a query that is left out, -1 for none.
-    keep
-        (n,) bool, the rows that may be found; None for all.
-
-    Raises
-    ------
-    EngineError
-        If a row is not finite.
+    `exclude` (q,) names one row a query that is left out, -1 for none; `keep` (n,) bool tells
+    which rows may be found. EngineError if a row of `vectors` is not finite.
     """
     left = len(vectors) if keep is None else np.count_nonzero(keep)
     if 4 * k >= left:

@@ -49,28 +49,15 @@ MOST_CELLS = "IVF1048576_HNSW32"
 
 @dataclass(frozen=True)
 class Factory:
-    """What a factory string asks for.
-
-    Attributes
-    ----------
-    text
-        The string.
-    width
-        Dimensions after the rotation in front; None where they stay.
-    cells, cell_links, links
-        Cells of the inverted file; links a vector of the HNSW graph that finds cells, or
-        vectors; 0 where there is none.
-    code, refine
-        How a vector is kept, and once more for the last comparison; refine may be empty.
-    """
+    """What a factory string asks for."""
 
     text: str
-    width: int | None
-    cells: int
-    cell_links: int
-    links: int
-    code: str
-    refine: str
+    width: int | None  # dimensions after the rotation in front; None where they stay
+    cells: int  # of the inverted file, 0 for none
+    cell_links: int  # a vector of the HNSW graph that finds cells, 0 for none
+    links: int  # a vector of the HNSW graph that finds vectors, 0 for none
+    code: str  # how a vector is kept
+    refine: str  # and once more for the last comparison, "" for none
 
     @property
     def options(self) -> dict[str, int]:
@@ -86,13 +73,7 @@ class Factory:
 
 
 def parse_factory(text: str) -> Factory:
-    """Read a factory string of FAISS.
-
-    Raises
-    ------
-    ValueError
-        If it is none of those in `ALLOWED`.
-    """
+    """Read a factory string of FAISS; ValueError if it is none of those in `ALLOWED`."""
     found = GRAMMAR.fullmatch(text)
     if found is None or found["cells"] and found["graph"] is not None:
         raise ValueError(f"the factory string {text!r} is not one of: {ALLOWED}")
@@ -118,13 +99,8 @@ def _read_links(text: str, links: str | None) -> int:
 def estimate_bytes(text: str, n: int, d: int) -> int:
     """Compute the bytes of an index of `n` vectors of `d` dimensions.
 
-    A vector takes its code (Flat 4d, SQ8 d, PQ m bits/8), 8 for its number in an inverted
-    file, 8m + 16 for m links of HNSW, and its second code; the rest are centroids and rotation.
-
-    Raises
-    ------
-    ValueError
-        As `parse_factory`.
+    A vector takes its code (Flat 4d, SQ8 d, PQ m bits/8), 8 for its number in an inverted file,
+    8m + 16 for m links of HNSW, and its second code; the rest are centroids and rotation.
     """
     factory = parse_factory(text)
     width = factory.width or d
@@ -161,13 +137,8 @@ def list_factories(n: int, d: int, memory: float | None = None) -> list[str]:
     """Return the factory strings that FAISS's guidelines suggest, the largest first.
 
     Up to a million vectors have about 4 sqrt(n) cells, a power of two; more have 65,536 and
-    so on, found by an HNSW graph. The codes that are tightest are listed where nothing else
-    fits, for they take long to train.
-
-    Parameters
-    ----------
-    memory
-        Bytes that an index may take; None for any number.
+    so on, found by an HNSW graph. The codes that are tightest, which take long to train, are
+    listed where nothing else fits in `memory` bytes.
     """
     if n < 1000:
         return ["Flat"]  # nothing is gained by cells of a handful of vectors
@@ -216,15 +187,6 @@ class FaissEngine(Engine):
     an HNSW graph is searched; `quantizer_efSearch`, the same for the graph of an IVF's cells;
     and `k_factor`, how many candidates a result are compared by better vectors: those of the
     index's refinement, else the gallery's own. By default all are as in FAISS: 1, 16, 16, 1.
-
-    Parameters
-    ----------
-    name
-        `faiss:<index_factory string>?<options>`, taken apart.
-    index
-        Holds `vectors`, row i as number i.
-    vectors, table
-        As for `Engine`.
     """
 
     def __init__(
@@ -280,13 +242,7 @@ class FaissEngine(Engine):
 
 
 def read_options(name: EngineName) -> dict[str, int]:
-    """Return the options of a search with a name, FAISS's own values where it gives none.
-
-    Raises
-    ------
-    ValueError
-        If the index has no such option, or its value counts nothing.
-    """
+    """Return the options of a search with a name, FAISS's own values where it gives none."""
     known = parse_factory(name.argument).options
     name.check_options(known)
     return {option: name.get_count(option, default) for option, default in known.items()}

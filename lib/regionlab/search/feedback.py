@@ -37,11 +37,6 @@ def rocchio(
         alpha * query + beta * mean(liked) - gamma * mean(disliked), of unit length again
 
     Where they cancel each other out, the query stays. `unjudged` has no say.
-
-    Raises
-    ------
-    ValueError
-        If a weight is negative or not finite.
     """
     for name, weight in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if not np.isfinite(weight) or weight < 0:
@@ -66,17 +61,8 @@ def logistic(
 
     The query itself is one more liked example, and `unjudged` ones count as disliked: most of a
     gallery is not what is looked for. The head ranks by w · x, so w of unit length is a query
-    like any other. Without anything disliked or unjudged the query stays.
-
-    Parameters
-    ----------
-    C
-        Of `sklearn.linear_model.LogisticRegression`: the larger, the less is w held small.
-
-    Raises
-    ------
-    ValueError
-        If `C` is not positive.
+    like any other. Without anything disliked or unjudged the query stays. `C` is that of
+    `sklearn.linear_model.LogisticRegression`: the larger, the less is w held small.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -122,12 +108,6 @@ def refine(
     -------
     Vectors
         (d,) float32, unit length, to be searched with as before; of the space that `vector` says.
-
-    Raises
-    ------
-    ValueError
-        If the method or a setting is unknown or out of range, or shapes, or the spaces that
-        vectors say they are of, do not agree.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
@@ -164,42 +144,26 @@ class FeedbackSession:
 
     Each wanted part of the query is refined by itself. A judged image has its say through what
     the query, as first asked, found in it: the region that matched the part or, in a search
-    against images, the whole image. Unwanted parts stay as they are.
+    of whole images, the whole image. Unwanted parts stay as they are.
 
     Parameters
     ----------
-    index
-        Where to look.
-    query
-        What was asked for first.
+    index, query
+        Where to look, and what was asked for first.
     search
         Options of `search_regions`: `target`, `aggregation`, `image_weight`, `rol`.
     exclude
         Row of an image that is left out, such as the query's own; -1 for none.
-    method
-        A name in `refining.METHODS`: "rocchio" or "logistic".
-    settings
-        Of the method, see `refine`.
+    method, settings
+        "rocchio" or "logistic", and what `refine` may be told of it.
     negatives
-        How many unjudged images the logistic head is shown as examples of the rest.
-    seed
-        Draws them.
+        How many unjudged images, drawn by `seed`, the logistic head is shown.
     history
         Pairs of an image id and whether it was liked (None: a judgement taken back). The last
-        word about an image counts. A history from elsewhere, such as a web page, may be given.
-
-    Attributes
-    ----------
+        word about an image counts. A history from elsewhere, such as a web page, may be given;
+        KeyError if an image is not in the index.
     before
-        The ranking of all images for the query as first asked.
-
-    Raises
-    ------
-    ValueError
-        If the history holds something else than True, False or None, the method or a setting
-        is unknown, or as for `search_regions`.
-    KeyError
-        If a judged image is not in the index.
+        The ranking of all images for the query as first asked; found if not given.
     """
 
     index: Index
@@ -239,25 +203,11 @@ class FeedbackSession:
         return {image_id: liked for image_id, liked in last.items() if liked is not None}
 
     def judge(self, image_id: str, liked: bool | None) -> "FeedbackSession":
-        """Return the session with one more judgement; None takes back an image's last one.
-
-        Raises
-        ------
-        KeyError
-            If the image is not in the index.
-        ValueError
-            If `liked` is something else.
-        """
+        """Return the session with one more judgement; None takes back an image's last one."""
         return replace(self, history=(*self.history, (image_id, liked)))
 
     def undo(self) -> "FeedbackSession":
-        """Return the session without the last judgement.
-
-        Raises
-        ------
-        ValueError
-            If there is none.
-        """
+        """Return the session without the last judgement; ValueError if there is none."""
         if not self.history:
             raise ValueError("there is no judgement to undo")
         return replace(self, history=self.history[:-1])

@@ -23,27 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """The images found for each query, best first.
-
-    Attributes
-    ----------
-    index
-        Where they were found.
-    queries
-        (q,) what was asked, in words, paths or ids.
-    rows
-        (q, k) int64, rows of the index; -1 where a query has nothing more to offer.
-    scores
-        (q, k) float32, cosine similarity, higher is better.
-    excluded
-        (q,) int64, the row of the query's own image that was left out; -1 for none.
-    """
+    """The images found for each query, best first."""
 
     index: Index
-    queries: list[str]
-    rows: np.ndarray
-    scores: np.ndarray
-    excluded: np.ndarray
+    queries: list[str]  # (q,) what was asked, in words, paths or ids
+    rows: np.ndarray  # (q, k) int64, of the index; -1 where there is nothing more to offer
+    scores: np.ndarray  # (q, k) float32, cosine similarity, higher is better
+    excluded: np.ndarray  # (q,) int64, row of the query's own image, left out; -1 for none
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,7 +71,7 @@ def search_text(
     texts
         One query or several.
     encoder
-        The model that the index was made with.
+        The model that the index was made with; IndexFolderError if it is another.
     k
         How many images; all, if the index holds fewer.
     templates
@@ -96,14 +82,6 @@ def search_text(
     where
         Only images whose columns of `index.images` match, such as `label == "cat"`; see
         `engine.match_rows`.
-
-    Raises
-    ------
-    ValueError
-        If a text is empty, `k` is not positive, the engine is unknown or of another index, or
-        `where` asks about no column.
-    IndexFolderError
-        If the index is by another model.
     """
     index.check_encoder(encoder)
     texts = [texts] if isinstance(texts, str) else list(texts)
@@ -128,20 +106,11 @@ def search_image(
     index, encoder, k, engine, where
         As for `search_text`.
     images
-        One or several: paths, or (H, W, 3) uint8 RGB arrays.
+        One or several: paths, or (H, W, 3) uint8 RGB arrays; ImageError if one cannot be read.
     exclude_self
         Leave the query's own image out of its results: the file itself where it is indexed,
         else the first file of the same bytes. So this needs paths. A query that is not in the
         index loses nothing, and a further copy of the query stays and scores 1.
-
-    Raises
-    ------
-    ImageError
-        If a query image cannot be read.
-    ValueError
-        If `exclude_self` is asked for with arrays, or `k` is not positive.
-    IndexFolderError
-        If the index is by another model.
     """
     index.check_encoder(encoder)
     one = isinstance(images, str | Path) or getattr(images, "ndim", 0) == 3
@@ -164,21 +133,8 @@ def search_indexed(
 ) -> Ranking:
     """Search with images that are in the index, by their stored vectors; no model is needed.
 
-    Parameters
-    ----------
-    index, k, engine, where
-        As for `search_text`.
-    image_ids
-        One query or several.
-    exclude_self
-        Whether each query's own image is left out of its results.
-
-    Raises
-    ------
-    KeyError
-        If an id is not in the index.
-    ValueError
-        If `k` is not positive.
+    `image_ids` are one query or several, KeyError if one is not in the index; `exclude_self` says
+    whether each query's own image is left out of its results; all else is as for `search_text`.
     """
     image_ids = [image_ids] if isinstance(image_ids, str) else list(image_ids)
     rows = index.rows_of(image_ids)
@@ -213,16 +169,8 @@ def search_vectors(
         (q,) names for the record; numbers if not given.
     space
         Embedding space of the vectors, `Encoder.space`. What encoders, composers and indexes
-        return says it itself. A plain array without it is taken for one of the index's space:
-        that it fits is yours to see to.
-
-    Raises
-    ------
-    ValueError
-        If `k` is not positive, the vectors are not (q, d) unit vectors, or there are not as
-        many exclusions or names as vectors.
-    IndexFolderError
-        If the vectors are of another space than the index.
+        return says it itself; IndexFolderError if it is not the index's. A plain array without
+        it is taken for one of the index's space: that it fits is yours to see to.
     """
     check_count("k", k)
     for said in (get_space(vectors), space):
@@ -251,14 +199,8 @@ def search_vectors(
 def get_engine(index: Index, name: str, *, folder: Path | str | None = None) -> Engine:
     """Return an engine over an index, built at its first use; later ones open it.
 
-    Parameters
-    ----------
-    name
-        As for `build_engine`.
-    folder
-        Where the index's engines are kept; by default beside the index, in `<its name>.engines`.
-
-    Raises as `build_engine` does.
+    `name` is as for `build_engine`; engines are kept in `folder`, by default beside the index, in
+    `<its name>.engines`.
     """
     return build_engine(
         name,

@@ -37,20 +37,12 @@ class Part:
     rle
         The mask of the part in that image, as COCO's compressed RLE, see `regionlab.data.masks`;
         asked for only by `Rol(overlap="mask")`.
-    space
-        Embedding space of the vector, `Encoder.space`, which a search compares with the index's.
-        By default what the vector says of itself, as all that encoders make do. None, for an
-        array of your own, is compared with any: that it fits is yours to see to.
-    encoding
-        How a region became the vector, a name in `regions.REGION_ENCODINGS`, compared with that
-        of an index's regions; by default what the vector says. None for a whole image or words,
-        which may be compared with regions of any encoding.
-
-    Raises
-    ------
-    ValueError
-        If the vector is not a unit vector, or of another space or encoding than is said; the box
-        has no area or is not in [0, 1], the weight is 0 or not finite, or the RLE holds no mask.
+    space, encoding
+        Embedding space of the vector, `Encoder.space`, and how a region became the vector, a name
+        in `regions.REGION_ENCODINGS`, which a search compares with the index's. By default what
+        the vector says of itself, as all that encoders make do. Without a space, as an array of
+        your own, it is compared with any: that it fits is yours to see to. Whole images and words
+        have no encoding, and may be compared with regions of any.
     """
 
     vector: np.ndarray
@@ -79,19 +71,9 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Query:
-    """Parts that are asked for together.
+    """Parts that are asked for together, at least one of positive weight.
 
-    Parameters
-    ----------
-    parts
-        At least one of positive weight.
-    label
-        For people to read; the parts' labels if not given.
-
-    Raises
-    ------
-    ValueError
-        If no part has a positive weight, or their vectors differ in length or space.
+    The label is for people to read; by default made of the parts' labels.
     """
 
     parts: tuple[Part, ...]
@@ -184,20 +166,13 @@ def part_from_region(
     ----------
     encoder
         The model that the index was made with.
-    image
-        (H, W, 3) uint8 RGB.
-    region
-        What a prompt has marked in it.
+    image, region
+        (H, W, 3) uint8 RGB, and what a prompt has marked in it.
     encoding
         How the region becomes a vector, a name in `regions.REGION_ENCODINGS`; the one that the
         regions of the index were made with. By default `regions.DEFAULT_ENCODING`.
     weight, label
         As for `Part`.
-
-    Raises
-    ------
-    ValueError
-        If the mask is not of the image's size, or `encoding` is not known.
     """
     # Late: it needs torch, which a Query does not.
     from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions

@@ -42,10 +42,10 @@ class RegionRanking(Ranking):
     Attributes
     ----------
     regions
-        (q, k, m) int64, row of `index.regions` that answers each part of the query; -1 for
-        none, and where a query has fewer parts than m. For an unwanted part it is the region
-        most like it. For whole images alone there are none, unless the Ranking Optimization
-        Layer has looked at regions.
+        (q, k, m) int64, row of `index.regions` that answers each part of the query (of an
+        unwanted part the one most like it); -1 for none, and where a query has fewer parts than
+        m. For whole images alone there are none, unless the Ranking Optimization Layer has
+        looked at regions.
     terms
         Name of each field of `scoring.Terms` to (q, k) float32; they sum to `scores`.
     """

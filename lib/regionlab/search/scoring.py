@@ -185,8 +185,6 @@ def choose_regions(
         last region of an image.
     counts
         (c,) int, how many regions each image has.
-    vectors
-        Of the query.
 
     Returns
     -------
@@ -208,19 +206,10 @@ def choose_regions(
 
 
 def match_parts(similarity: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Give each part a region of its own, such that the score is highest.
+    """Give each of m parts a region of its own, such that the score is highest, (m,) int64.
 
-    Parameters
-    ----------
-    similarity
-        (m, r) cosines.
-    weights
-        (m,) positive.
-
-    Returns
-    -------
-    np.ndarray
-        (m,) int64, the region of each part; -1, worth `UNMATCHED`, where there are too few.
+    `similarity` is (m, r) cosines, `weights` (m,) positive; -1, worth `UNMATCHED`, where there
+    are too few regions.
     """
     from scipy.optimize import linear_sum_assignment  # late: half a second
 
@@ -272,21 +261,10 @@ def measure_overlaps(
     regions: np.ndarray,
     offsets: np.ndarray | None,
 ) -> np.ndarray:
-    """Return IoU(R_Q, R_I) of images, averaged by weight over the query's placed parts.
+    """Return IoU(R_Q, R_I) of (c,) images, averaged by weight over the query's placed parts.
 
-    Parameters
-    ----------
-    rows
-        (c,) int, images of the index.
-    regions
-        (m, c) int, the region matched with each part, -1 for none.
-    offsets
-        (n + 1,) where each image's regions begin; None where no regions are needed.
-
-    Returns
-    -------
-    np.ndarray
-        (c,) float64.
+    `regions` (m, c) are those matched with the parts, -1 for none; `offsets` (n + 1,) say where
+    each image's regions begin, None where none are needed.
     """
     overlap = _overlap_masks if rol.overlap == "mask" else _overlap_boxes
     placed = find_placed(query)
