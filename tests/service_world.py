@@ -10,8 +10,8 @@ import uvicorn
 
 from regionlab.data.registry import load_collection
 from regionlab.index.build import add_regions, build_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.service.server import configure
 from toybox import load_toybox
 

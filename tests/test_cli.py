@@ -14,7 +14,7 @@ from regionlab.data.collection import load_folder
 from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
 from regionlab.models import registry
-from regionlab.models.mask_generator import MaskGeneratorConfig
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util.errors import InputError, RegionlabError
 from regionlab.util.paths import DATA
 from small_pictures import write_picture

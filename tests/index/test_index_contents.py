@@ -21,8 +21,8 @@ from regionlab.index.index import open_index
 from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, get_staging
 from regionlab.index.tables import STAMPS, IndexFolderError
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util import paths
 from small_pictures import write_picture
 
@@ -386,7 +386,7 @@ KILLED = """
 import sys
 from regionlab.data.collection import load_folder
 from regionlab.models.registry import load_encoder
-from regionlab.models.mask_generator import Everything
+from regionlab.models.segmenter import MaskGeneratorConfig as Everything
 from regionlab.index.build import add_regions, build_index
 from regionlab.models.registry import load_segmenter
 few = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)

@@ -16,8 +16,8 @@ from regionlab.data.images import read_image
 from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.regions.encodings import encode_regions
 from small_pictures import write_picture
 

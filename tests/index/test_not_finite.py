@@ -9,8 +9,8 @@ from regionlab.data.collection import load_folder
 from regionlab.data.images import ImageError
 from regionlab.index.build import add_regions, build_index
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.regions.encodings import encode_regions
 
 FEW = MaskGeneratorConfig(

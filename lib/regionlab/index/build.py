@@ -57,8 +57,7 @@ from regionlab.util.errors import InputError
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
-    from regionlab.models.mask_generator import MaskGeneratorConfig
-    from regionlab.models.segmenter import Segmenter
+    from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 

@@ -52,8 +52,7 @@ from regionlab.util.progress import say
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
-    from regionlab.models.mask_generator import MaskGeneratorConfig
-    from regionlab.models.segmenter import Segmenter
+    from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 
 REGION_SHARD = 128  # images between two savings, when regions are found
 
@@ -324,7 +323,7 @@ def make_regions(
     """
     write = None
     if segmenter is not None:
-        from regionlab.models.mask_generator import MaskGeneratorConfig
+        from regionlab.models.segmenter import MaskGeneratorConfig
 
         everything = MaskGeneratorConfig(**config["everything"])
 

@@ -32,9 +32,8 @@ from regionlab.util.progress import progress
 
 if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
-    from regionlab.models.mask_generator import MaskGeneratorConfig
     from regionlab.models.pipeline import ImageBatch
-    from regionlab.models.segmenter import Segmenter
+    from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 
 REGION_LOG = {"sha256": "str", "reason": "str", "seconds": "float64"}
 IMAGE_LOG = REGION_LOG | {"width": "int64", "height": "int64"}
