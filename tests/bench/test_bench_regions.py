@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.bench import regions as bench_prompts
-from regionlab.bench import regions as bench_regions
 from regionlab.bench import run as bench
-from regionlab.bench.regions import (
+from regionlab.bench import searching as bench_prompts
+from regionlab.bench import searching as bench_regions
+from regionlab.bench.searching import (
     IMAGE_SIZE,
     STEPS,
     measure_prompt_loop,

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.bench.resume import measure_resume
+from killed_builds import check_log, count_twice, measure_resume
 from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
@@ -32,7 +32,7 @@ from regionlab.index.staging import (
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.update import remove_images, update_index
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
+from regionlab.models.segmenter import MaskGeneratorConfig
 
 FEW = MaskGeneratorConfig(
     2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2
@@ -71,22 +71,18 @@ def test_builds_killed_at_random_moments_end_up_the_same():
     assert 2 <= found["builds"] <= 8
 
 
-def test_a_bench_of_a_build_that_embeds_nothing_is_refused(tmp_path, monkeypatch):
-    from regionlab.bench import resume as bench_resume
-
+def test_a_build_that_does_not_embed_each_image_is_refused(tmp_path):
     log = tmp_path / "log"
     log.write_text("life\na\nb\n")
-    bench_resume._check_log(log, 2)
+    check_log(log, 2)
     with pytest.raises(RuntimeError, match="of 3 images embedded 2 of them"):
-        bench_resume._check_log(log, 3)
+        check_log(log, 3)
 
 
 def test_images_embedded_again_are_counted_by_life(tmp_path):
-    from regionlab.bench import resume as bench_resume
-
     log = tmp_path / "log"
     log.write_text("life\na\nb\nlife\nb\nc\nlife\nlife\na\nb\nd\n")
-    assert bench_resume._count_twice(log) == [1, 0, 2]
+    assert count_twice(log) == [1, 0, 2]
 
 
 # Two builders
