@@ -338,6 +338,12 @@ class SearchForm(ImageForm):
         description="Several parts: each needs a region of its own, or their mean needs one.",
     )
     image_weight: float = Field(0.5, ge=0, le=1, description="Of the whole image, in `both`.")
+    where: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_WORDS,
+        description="Only images whose columns match, such as `label == 'cat'`.",
+    )
     alpha: float = Field(1.0, ge=0, le=100, description="Weight of the similarity.")
     beta: float = Field(
         0.0, ge=0, le=100, description="Weight of the overlap with the prompts' boxes (IoU)."

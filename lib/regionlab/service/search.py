@@ -201,7 +201,8 @@ def _rank(
 ) -> tuple[RegionRanking, tuple[Part, ...]]:
     """Return the ranking, and the parts as they were searched for: feedback moves them."""
     own = picture.row if picture is not None and form.exclude_self else -1
-    options = {"target": target, "aggregation": form.aggregation, "image_weight": form.image_weight}
+    options = {"target": target, "aggregation": form.aggregation}
+    options |= {"image_weight": form.image_weight, "where": form.where}
     try:
         options["rol"] = Rol(form.alpha, form.beta, form.rol_region)
         query = Query(tuple(parts))
