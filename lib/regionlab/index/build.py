@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from regionlab.data.collection import Collection
 from regionlab.index import index as reading
+from regionlab.index import sources, staging
 from regionlab.index.change import (
     Change,
     check_sizes,
@@ -32,26 +34,7 @@ from regionlab.index.change import (
 )
 from regionlab.index.index import Index
 from regionlab.index.shards import write_image_shards
-from regionlab.index.sources import (
-    Look,
-    hash_build,
-    hash_unknown,
-    look_at_files,
-    make_storable,
-    refresh_stamps,
-)
-from regionlab.index.staging import (
-    IMAGES,
-    PREVIOUS,
-    REGIONS,
-    check_replaceable,
-    drop_previous,
-    finish_swap,
-    get_staging,
-    has_leftovers,
-    lock_index,
-    open_staging,
-)
+from regionlab.index.staging import lock_index
 from regionlab.index.tables import IndexFolderError, read_manifest
 from regionlab.util.errors import InputError
 
@@ -219,24 +202,24 @@ def add_regions(
     if shard_size < 1:
         raise InputError(f"shard_size must be at least 1, got {shard_size}")
     folder = index.folder
-    current = None if fresh or has_leftovers(folder, REGIONS) else _reopen(index)
+    current = None if fresh or staging.has_leftovers(folder, staging.REGIONS) else _reopen(index)
     if current is None or not has_regions(current, config):
         with lock_index(folder):
-            finish_swap(folder)
+            staging.finish_swap(folder)
             current = _reopen(index)
             if fresh or not has_regions(current, config):
                 kept = not fresh and is_made_by(current, config)
                 task = [current.id, kept and current.regions_id, config, shard_size]
-                work = open_staging(folder, REGIONS, json.dumps(task), fresh=fresh)
+                work = staging.open_staging(folder, staging.REGIONS, json.dumps(task), fresh=fresh)
                 rows = np.arange(len(current)) if kept else np.full(len(current), -1)
                 source = current if kept else None
                 make_regions(
                     current, work, config, source, rows, segmenter, encoder, shard_size=shard_size
                 )
-                finish_swap(folder)
+                staging.finish_swap(folder)
                 current = reading.open_index(folder)
-            drop_previous(folder)
-            shutil.rmtree(get_staging(folder, REGIONS), ignore_errors=True)
+            staging.drop_previous(folder)
+            shutil.rmtree(staging.get_staging(folder, staging.REGIONS), ignore_errors=True)
     _warn_of_region_failures(current)
     return current
 
@@ -275,24 +258,24 @@ def make_index(
     if not len(collection):
         raise InputError(f"{collection!r} has no images to index")
     folder = Path(folder).expanduser().resolve()
-    check_replaceable(folder)
-    collection = make_storable(collection)
-    build_hash = hash_build(collection, encoder)
+    staging.check_replaceable(folder)
+    collection = sources.make_storable(collection)
+    build_hash = sources.hash_build(collection, encoder)
     current = partial(
         _open_if_current, folder, collection, build_hash, regions.config, sizes["workers"]
     )
-    index = None if fresh or has_leftovers(folder, IMAGES) else current()
+    index = None if fresh or staging.has_leftovers(folder, staging.IMAGES) else current()
     if index is not None:
         return index
     try:
         with lock_index(folder):
-            finish_swap(folder)
+            staging.finish_swap(folder)
             index = None if fresh else current()
             if index is None:
                 segmenter, config = regions
                 change = Change(
-                    folder, collection, build_hash, look_at_files(collection), encoder, segmenter,
-                    config, sizes, write, retry=segmenter is not None, fresh=fresh,
+                    folder, collection, build_hash, sources.look_at_files(collection), encoder,
+                    segmenter, config, sizes, write, retry=segmenter is not None, fresh=fresh,
                 )  # fmt: skip
                 index = _make(change)
             _tidy_up(index, regions.config)
@@ -307,10 +290,10 @@ def make_index(
 def _tidy_up(index: Index, config: dict[str, Any] | None) -> None:
     """Remove what is beside an index for as long as it is not complete."""
     if has_regions(index):
-        drop_previous(index.folder)
+        staging.drop_previous(index.folder)
         if config is not None:
-            shutil.rmtree(get_staging(index.folder, REGIONS), ignore_errors=True)
-    shutil.rmtree(get_staging(index.folder, IMAGES), ignore_errors=True)
+            shutil.rmtree(staging.get_staging(index.folder, staging.REGIONS), ignore_errors=True)
+    shutil.rmtree(staging.get_staging(index.folder, staging.IMAGES), ignore_errors=True)
 
 
 # ---- which index to take over from
@@ -322,8 +305,8 @@ def _make(change: Change) -> Index:
     candidates = [] if change.fresh else list(_find_candidates(change, replaced))
     source, rows = None, np.full(len(change.collection), -1)
     if candidates:
-        seen = look_at_files(change.collection, *(index.folder for index in candidates))
-        look = hash_unknown(change.collection, seen, change.sizes["workers"])
+        seen = sources.look_at_files(change.collection, *(index.folder for index in candidates))
+        look = sources.hash_unknown(change.collection, seen, change.sizes["workers"])
         change = replace(change, look=look)
         source, rows = _choose_source(change, candidates, replaced)
     return make_change(change, source, rows, replaced)
@@ -331,7 +314,7 @@ def _make(change: Change) -> Index:
 
 def _find_candidates(change: Change, replaced: Index | None) -> Iterator[Index]:
     """Yield indexes by the model that is wanted: here, put aside, and of folders that moved."""
-    here, aside = change.folder, get_staging(change.folder, PREVIOUS)
+    here, aside = change.folder, staging.get_staging(change.folder, staging.PREVIOUS)
     own = [index for index in (replaced, _open_or_not(aside)) if index is not None]
     own = [index for index in own if _is_by(index.manifest, change.encoder)]
     yield from own
@@ -351,12 +334,12 @@ def _choose_source(
     change: Change, candidates: list[Index], replaced: Index | None
 ) -> tuple[Index | None, np.ndarray]:
     """Return the index that holds most, and the row there of each image."""
-    best, most = None, (-1, 0)
-    rows = np.full(len(change.collection), -1)
+    best, most, rows = None, (-1, 0), np.full(len(change.collection), -1)
+    aside = staging.get_staging(change.folder, staging.PREVIOUS)
+    ids, digests = change.collection.images["image_id"], change.look.digests
     for index in candidates:
-        ids, digests = change.collection.images["image_id"], change.look.digests
         found = match_images(index.images, ids, digests)
-        own = index is replaced or index.folder == get_staging(change.folder, PREVIOUS)
+        own = index is replaced or index.folder == aside
         held = int((found >= 0).sum())
         if not own and 2 * held < max(len(found), len(index)):
             continue  # another collection that has some images in common
@@ -394,21 +377,20 @@ def _open_if_current(
     index = _open_or_not(folder)
     if index is None or index.manifest["plan"] != build_hash:
         return None
-    if index.root != collection.root.resolve():
+    lacks = config is not None and not has_regions(index, config)
+    if lacks or index.root != collection.root.resolve():
         return None
-    if config is not None and not has_regions(index, config):
-        return None
-    look = look_at_files(collection, folder)
+    look = sources.look_at_files(collection, folder)
     known = look.is_known()
-    look = look if known else hash_unknown(collection, look, workers)
+    look = look if known else sources.hash_unknown(collection, look, workers)
     if not _holds(index, collection, look):
         return None
     if not known:
-        refresh_stamps(folder, collection, look)
+        sources.refresh_stamps(folder, collection, look)
     return index
 
 
-def _holds(index: Index, collection: Collection, look: Look) -> bool:
+def _holds(index: Index, collection: Collection, look: sources.Look) -> bool:
     """Tell whether an index has the very contents of a collection's files, in their order."""
     held = index.images.set_index("image_id")["sha256"]
     expected = held.reindex(collection.images["image_id"], fill_value="").to_numpy()
@@ -428,7 +410,7 @@ def _open_if_alike(
         return None
     if config is not None and not has_regions(index, config):
         return None
-    look = hash_unknown(collection, look_at_files(collection, folder), 2)
+    look = sources.hash_unknown(collection, sources.look_at_files(collection, folder), 2)
     sizes = ["width", "height"]
     held = index.images.drop(columns=[*sizes, "sha256"]).astype(str)
     read = collection.images["image_id"].isin(held["image_id"])
@@ -449,23 +431,17 @@ def _open_or_not(folder: Path) -> Index | None:
 
 def warn_of_failures(index: Index) -> None:
     """Warn the caller's caller of files that are not in an index."""
-    if len(index.failures):
-        first = index.failures.iloc[0]
-        warnings.warn(
-            f"{len(index.failures)} files are not in the index, the first: {first['path']}: "
-            f"{first['reason']}; all are listed in {index.folder / 'failures.csv'}",
-            stacklevel=3,
-        )
+    _warn(index.failures, "files are not in the index", index.folder / "failures.csv")
 
 
 def _warn_of_region_failures(index: Index) -> None:
     """Warn the caller's caller of images without regions."""
-    failures = index.region_failures
+    file = f"{index.folder / 'region_failures.csv'}. fresh=True tries them again"
+    _warn(index.region_failures, "images have no regions", file)
+
+
+def _warn(failures: pd.DataFrame, what: str, where: Path | str) -> None:
     if len(failures):
         first = failures.iloc[0]
-        warnings.warn(
-            f"{len(failures)} images have no regions, the first: {first['path']}: "
-            f"{first['reason']}; all are listed in {index.folder / 'region_failures.csv'}. "
-            "fresh=True tries them again",
-            stacklevel=3,
-        )
+        reason = f"{first['path']}: {first['reason']}; all are listed in {where}"
+        warnings.warn(f"{len(failures)} {what}, the first: {reason}", stacklevel=4)

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.data.collection import Collection
+from regionlab.index import staging
 from regionlab.index.index import Index, open_index
 from regionlab.index.shards import (
     Found,
@@ -25,17 +26,6 @@ from regionlab.index.shards import (
     write_region_shards,
 )
 from regionlab.index.sources import Look, hash_unknown, write_stamps
-from regionlab.index.staging import (
-    IMAGES,
-    REGION_SHARDS,
-    SHARDS,
-    finish_swap,
-    hand_over_regions,
-    keep_previous,
-    open_shards,
-    open_staging,
-    staged_folder,
-)
 from regionlab.index.tables import (
     BLOCK,
     PENDING,
@@ -107,7 +97,7 @@ def make_change(
         The index in this place now, None if there is none.
     """
     task = _describe_task(change, source, rows)
-    work = open_staging(change.folder, IMAGES, task, fresh=change.fresh)
+    work = staging.open_staging(change.folder, staging.IMAGES, task, fresh=change.fresh)
     if source is not None:
         say(_describe_change(source, change.collection, rows))
     config = change.region_config
@@ -116,7 +106,7 @@ def make_change(
     taken = source is not None and source.regions is not None and is_made_by(source, config)
     lost = replaced is not None and replaced.regions is not None
     if lost and change.segmenter is None and not (taken and (rows >= 0).any()):
-        keep_previous(work)
+        staging.keep_previous(work)
     target = work / ("ready" if config is None else "images")
     _make_images(change, source, rows, work, target)
     if config is not None:
@@ -128,8 +118,8 @@ def make_change(
             change.segmenter, change.encoder, shard_size=REGION_SHARD, retry=change.retry,
         )  # fmt: skip
     if change.segmenter is None:
-        hand_over_regions(change.folder)
-    finish_swap(change.folder)
+        staging.hand_over_regions(change.folder)
+    staging.finish_swap(change.folder)
     return open_index(change.folder)
 
 
@@ -281,9 +271,9 @@ def _make_images(
     def digests() -> np.ndarray:
         return hash_unknown(change.collection, change.look, change.sizes["workers"]).digests
 
-    shards = open_shards(work, SHARDS, model)
+    shards = staging.open_shards(work, staging.SHARDS, model)
     made = _complete(known, rows, shards, digests, write, retry=True)
-    with staged_folder(target) as new:
+    with staging.staged_folder(target) as new:
         write_images(
             new, change.folder, change.collection, model, change.build_hash, made.image_log,
             made.blocks, unchanged=source.folder if source is not None and made.same else None,
@@ -340,10 +330,10 @@ def make_regions(
         seconds = source.manifest["regions"]["seconds"] / max(len(source), 1)
         log = source.images[["sha256"]].assign(reason=reasons, seconds=seconds)
         known = Found(log, source.regions, source.region_vectors)
-    shards = open_shards(work, REGION_SHARDS, config)
+    shards = staging.open_shards(work, staging.REGION_SHARDS, config)
     made = _complete(known, rows, shards, index.images["sha256"].to_numpy, write, retry=retry)
     table = _name_anew(made.table, index.images)
-    with staged_folder(work / "ready") as new:
+    with staging.staged_folder(work / "ready") as new:
         unchanged = source.folder if source is not None and made.same else None
         write_regions(
             new, index.folder, config, table, made.image_log, made.blocks, unchanged=unchanged

@@ -6,7 +6,7 @@ nothing, empty if there is, `seconds`; with the images' vectors also `width` and
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from itertools import compress, islice
@@ -202,12 +202,13 @@ def write_region_shards(
 
     A shard with an image that could not be read is done again: it may be back.
     """
+    from regionlab.regions.encodings import encode_regions
+
     missing = find_missing(folder, rows, shard_size, retry=True)
-    visits = (
-        _find_regions(index, int(row), segmenter, encoder, encoding, everything)
-        for shard in missing.values()
-        for row in shard
-    )
+    find = partial(segmenter.segment_everything, settings=everything)
+    encode = partial(encode_regions, encoder, encoding=encoding, strict=False)
+    rows = (int(row) for shard in missing.values() for row in shard)
+    visits = (_find_regions(index, row, find, encode, encoder.dim) for row in rows)
     visits = progress(visits, desc="find regions", total=sum(map(len, missing.values())))
     for start, shard in missing.items():
         lines, vectors, reasons, seconds = zip(*islice(visits, len(shard)), strict=True)
@@ -222,25 +223,21 @@ def write_region_shards(
 
 
 def _find_regions(
-    index: Index,
-    row: int,
-    segmenter: "Segmenter",
-    encoder: "Encoder",
-    encoding: str,
-    everything: "MaskGeneratorConfig",
+    index: Index, row: int, find: Callable, encode: Callable, dim: int
 ) -> tuple[list[tuple], np.ndarray, str, float]:
     """Return lines of the table but for `row`, vectors, why there are none, and seconds."""
     from regionlab.models.encoder import NO_DIRECTION
-    from regionlab.regions.encodings import encode_regions
 
     began = time.perf_counter()
-    vectors, lines, reason = np.empty((0, encoder.dim), np.float32), [], ""
+    vectors, lines, reason = np.empty((0, dim), np.float32), [], ""
     try:
-        image = _read_as_indexed(index, row)
+        path = index.path(row)
+        image, digest = read_image_and_digest(path)
+        if digest != index.images["sha256"].iloc[row]:
+            raise ImageError(path, "changed since it was indexed")
         with named_memory_error(name_picture(image.shape)):
-            regions = segmenter.segment_everything(image, settings=everything)
-            masks = (region.mask for region in regions)  # one at a time
-            vectors = encode_regions(encoder, image, masks, encoding=encoding, strict=False)
+            regions = find(image)
+            vectors = encode(image, (region.mask for region in regions))  # one at a time
         name = index.images["image_id"].iloc[row]
         for region in regions:
             counts = region.rle["counts"]
@@ -255,11 +252,3 @@ def _find_regions(
         reason = f"{np.sum(~good)} of its {len(good)} regions left out: {NO_DIRECTION}"
         vectors, lines = vectors[good], list(compress(lines, good))
     return lines, vectors, reason, time.perf_counter() - began
-
-
-def _read_as_indexed(index: Index, row: int) -> np.ndarray:
-    path = index.path(row)
-    image, digest = read_image_and_digest(path)
-    if digest != index.images["sha256"].iloc[row]:
-        raise ImageError(path, "changed since it was indexed")
-    return image

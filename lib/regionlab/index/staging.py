@@ -1,4 +1,4 @@
-"""Workshop: the hidden folder beside an index where the next one is made, and the move into place.
+"""Staging: the lock of an index, the hidden folder where the next is made, the move into place.
 
 `.<name>.building` is that of the images, `.<name>.regions` that of the regions. An index that
 is complete waits there as `ready`, and takes the place of the old one in one move. Where that one
@@ -23,6 +23,10 @@ from regionlab.index.tables import FILES, IndexFolderError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
+IMAGES, REGIONS = "building", "regions"
+SHARDS, REGION_SHARDS = "shards", "region shards"  # of images, and of their regions
+PREVIOUS = "previous"
+MADE_BY = "made_by.json"
 
 
 class IndexBusyError(IndexFolderError):
@@ -33,30 +37,18 @@ class IndexBusyError(IndexFolderError):
 def lock_index(folder: Path, *, wait: float = 0) -> Iterator[None]:
     """Keep everybody else from writing an index meanwhile, within a `with`.
 
-    The lock is the operating system's: it goes with the process, however that ends. What the
-    disk refuses is explained.
-
-    Parameters
-    ----------
-    folder
-        Where the index lies or will lie, resolved.
-    wait
-        Seconds to wait for another process.
-
-    Raises
-    ------
-    IndexBusyError
-        If another process has it.
-    IndexFolderError
-        If the disk is full, or cannot be written to.
+    The lock is the operating system's: it goes with the process, however that ends. `wait` is
+    how many seconds to wait for another process; after that `IndexBusyError` is raised. What the
+    disk refuses becomes an `IndexFolderError` that explains it.
     """
-    path = get_lock(folder)
-    with explain_refusal(folder):
+    path = _get_lock(folder)
+    with _explain_refusal(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _acquire(path, folder, wait):
             try:
                 with suppress(OSError):  # the word is a courtesy, the lock is held without
-                    path.write_text(_describe_self())
+                    now = time.strftime("%Y-%m-%d %H:%M:%S")
+                    path.write_text(f"process {os.getpid()} on {socket.gethostname()} since {now}")
                 yield
             finally:
                 with suppress(OSError):  # while it is held: who has opened it meanwhile sees that
@@ -64,7 +56,7 @@ def lock_index(folder: Path, *, wait: float = 0) -> Iterator[None]:
 
 
 @contextmanager
-def explain_refusal(folder: Path) -> Iterator[None]:
+def _explain_refusal(folder: Path) -> Iterator[None]:
     """Turn what the operating system refuses while an index is written into plain words."""
     try:
         yield
@@ -81,7 +73,7 @@ def explain_refusal(folder: Path) -> Iterator[None]:
 
 def find_builder(folder: Path) -> str | None:
     """Return who is writing an index, as `IndexBusyError` says it; None if nobody is."""
-    path = get_lock(folder)
+    path = _get_lock(folder)
     if not path.exists():
         return None
     try:
@@ -93,7 +85,7 @@ def find_builder(folder: Path) -> str | None:
         return None
 
 
-def get_lock(folder: Path) -> Path:
+def _get_lock(folder: Path) -> Path:
     """Return the file by which an index is locked; it is there only while somebody builds."""
     return folder.with_name(f".{folder.name}.lock")
 
@@ -118,11 +110,6 @@ def _acquire(path: Path, folder: Path, wait: float):
         return nullcontext()
 
 
-def _describe_self() -> str:
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
-    return f"process {os.getpid()} on {socket.gethostname()} since {now}"
-
-
 def _read_holder(path: Path) -> str:
     try:
         return path.read_text() or "another process"
@@ -130,31 +117,25 @@ def _read_holder(path: Path) -> str:
         return "another process"
 
 
-IMAGES, REGIONS = "building", "regions"
-SHARDS, REGION_SHARDS = "shards", "region shards"  # of images, and of their regions
-PREVIOUS = "previous"
-MADE_BY = "made_by.json"
-
-
 def get_staging(folder: Path, task: str) -> Path:
-    """Return where the workshop of an index is; `task` is `IMAGES` or `REGIONS`."""
+    """Return the staging folder of an index; `task` is `IMAGES` or `REGIONS`."""
     return folder.with_name(f".{folder.name}.{task}")
 
 
-def open_staging(folder: Path, task: str, plan: str, *, fresh: bool = False) -> Path:
-    """Return the workshop of a plan; shards of another plan that lie there become salvage."""
+def open_staging(folder: Path, task: str, made_for: str, *, fresh: bool = False) -> Path:
+    """Return the staging folder for a task; shards for another one become salvage."""
     work = get_staging(folder, task)
     marker = work / "plan"
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
-    if not marker.exists() or marker.read_text() != plan:
+    if not marker.exists() or marker.read_text() != made_for:
         _lay_by(work)
-        marker.write_text(plan)
+        marker.write_text(made_for)
     return work
 
 
 def _lay_by(work: Path) -> None:
-    """Empty a workshop, but for the shards, whose images may be known again by contents."""
+    """Empty a staging folder, but for the shards, whose images may be known again by contents."""
     salvage = work / "salvage"
     salvage.mkdir(parents=True, exist_ok=True)
     for path in (work / SHARDS, work / REGION_SHARDS):
@@ -166,16 +147,10 @@ def _lay_by(work: Path) -> None:
 
 
 def open_shards(work: Path, name: str, made_by: Any) -> tuple[Path, list[Path]]:
-    """Return a workshop's folder of shards, and others that were made alike for other plans.
+    """Return a staging folder's folder of shards, and others that were made alike for other plans.
 
-    Those may lie in either workshop of the index.
-
-    Parameters
-    ----------
-    name
-        `SHARDS` or `REGION_SHARDS`.
-    made_by
-        What decides what is in them, but for the images: as plain JSON values.
+    Those may lie in either staging folder of the index. `made_by` is what decides what is in
+    them, but for the images, as plain JSON values.
     """
     text = json.dumps([name, made_by], sort_keys=True)
     shards = work / name
@@ -190,7 +165,7 @@ def open_shards(work: Path, name: str, made_by: Any) -> tuple[Path, list[Path]]:
 
 
 def hand_over_regions(folder: Path) -> None:
-    """Let the regions that cut off work has found so far outlive the images' workshop."""
+    """Let the regions that cut off work has found so far outlive the images' staging folder."""
     salvage = get_staging(folder, REGIONS) / "salvage"
     for marker in sorted(get_staging(folder, IMAGES).glob(f"salvage/*/{MADE_BY}")):
         if json.loads(marker.read_text())[0] == REGION_SHARDS:
@@ -218,7 +193,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     partial.mkdir()
     yield partial
     for path in (*partial.iterdir(), partial):
-        sync(path)
+        _sync(path)
     if target.exists():  # moved first: deleted in place, it would be there and not whole
         shutil.rmtree(stale, ignore_errors=True)
         target.rename(stale)
@@ -226,7 +201,7 @@ def staged_folder(target: Path) -> Iterator[Path]:
     shutil.rmtree(stale, ignore_errors=True)
 
 
-def sync(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Wait until a file or folder is on the disk itself, and not only in the system's memory."""
     if os.name == "nt":  # syncs only what is open for writing
         return
@@ -262,7 +237,7 @@ def finish_swap(folder: Path) -> None:
 
 
 def keep_previous(work: Path) -> None:
-    """Let the index that is replaced by what is made in a workshop stay beside it."""
+    """Let the index that is replaced by what is made in a staging folder stay beside it."""
     (work / PREVIOUS).touch()
 
 

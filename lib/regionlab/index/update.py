@@ -12,17 +12,10 @@ import numpy as np
 import pandas as pd
 
 from regionlab.data.collection import Collection
+from regionlab.index import sources, staging
 from regionlab.index.build import warn_of_failures
 from regionlab.index.change import Change, check_sizes, make_change, match_images
 from regionlab.index.index import Index, open_index
-from regionlab.index.sources import (
-    Look,
-    hash_build,
-    hash_unknown,
-    look_at_files,
-    make_storable,
-)
-from regionlab.index.staging import IMAGES, finish_swap, get_staging, lock_index
 from regionlab.index.tables import IndexFolderError
 from regionlab.util.errors import InputError
 
@@ -73,10 +66,10 @@ def update_index(
     if not len(collection):
         raise InputError(f"{collection!r} has no images to index")
     sizes = check_sizes(batch_size, workers, shard_size)
-    collection = make_storable(collection)
+    collection = sources.make_storable(collection)
     with _claimed(index) as current:
-        build_hash = hash_build(collection, encoder)
-        look = hash_unknown(collection, look_at_files(collection), workers)
+        build_hash = sources.hash_build(collection, encoder)
+        look = sources.hash_unknown(collection, sources.look_at_files(collection), workers)
         rows = match_images(current.images, collection.images["image_id"], look.digests)
         changed = _change(current, collection, rows, build_hash, look, encoder, segmenter, sizes)
     warn_of_failures(changed)
@@ -114,10 +107,10 @@ def add_images(
         )
     sizes = check_sizes(batch_size, workers, shard_size)
     with _claimed(index) as current:
-        merged = make_storable(_merge(as_collection(current), collection))
+        merged = sources.make_storable(_merge(as_collection(current), collection))
         rows = np.concatenate([np.arange(len(current)), np.full(len(merged) - len(current), -1)])
-        build_hash = _extend_hash(current, "add", hash_build(merged, encoder))
-        look = look_at_files(merged)
+        build_hash = _extend_hash(current, "add", sources.hash_build(merged, encoder))
+        look = sources.look_at_files(merged)
         changed = _change(current, merged, rows, build_hash, look, encoder, segmenter, sizes)
     warn_of_failures(changed)
     return changed
@@ -145,7 +138,7 @@ def remove_images(index: Index, image_ids: Iterable[str]) -> Index:
         held = as_collection(current)
         kept = replace(held, images=held.images.iloc[rows].reset_index(drop=True))
         build_hash = _extend_hash(current, "remove", sorted(gone))
-        return _change(current, kept, rows, build_hash, look_at_files(kept))
+        return _change(current, kept, rows, build_hash, sources.look_at_files(kept))
 
 
 def as_collection(index: Index) -> Collection:
@@ -177,10 +170,10 @@ def _extend_hash(index: Index, *changes: object) -> str:
 @contextmanager
 def _claimed(index: Index) -> Iterator[Index]:
     """Give the index as it is on disk now, and keep others from writing it meanwhile."""
-    with lock_index(index.folder):
-        finish_swap(index.folder)
+    with staging.lock_index(index.folder):
+        staging.finish_swap(index.folder)
         yield open_index(index.folder)
-        shutil.rmtree(get_staging(index.folder, IMAGES), ignore_errors=True)
+        shutil.rmtree(staging.get_staging(index.folder, staging.IMAGES), ignore_errors=True)
 
 
 def _change(
@@ -188,7 +181,7 @@ def _change(
     collection: Collection,
     rows: np.ndarray,
     build_hash: str,
-    look: Look,
+    look: sources.Look,
     encoder: "Encoder | None" = None,
     segmenter: "Segmenter | None" = None,
     sizes: dict[str, Any] | None = None,
