@@ -26,23 +26,16 @@ from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_code
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = {
-    "bounded_sam": ["bounded_sam"],
-    "everything": ["everything", "masking"],
-    "index": ["index"],
-    "index_files": ["index", "index_regions"],
-    "islands": ["masking", "memory"],
-    "mask_bits": ["mask_bits", "masking"],
-    "masking": ["masking"],
-    "memory": ["memory"],
-    "metrics": ["metrics"],
-    "overlap": ["packed_masks", "region_search"],
-    "packed_masks": ["packed_masks"],
-    "prompts": ["prompts"],
-    "ranking": ["ranking"],
-    "rle": ["rle"],
-    "rle_runs": ["packed_masks"],
-    "search": ["search"],
+TESTS = {  # modules, and the tests of each
+    "data/masks": ["data/rle", "data/mask_bits"],
+    "data/prompts": ["data/prompts"],
+    "index/tables": ["index/index", "index/index_regions"],
+    "metrics/ranking": ["metrics/metrics"],
+    "models/mask_generator": ["models/everything", "models/masking"],
+    "models/segmenter": ["models/masking"],
+    "search/images": ["search/search"],
+    "search/scoring": ["search/ranking"],
+    "util/memory": ["util/memory"],
 }
 PATIENCE = 5, 60  # times the tests' own time, and seconds more, until a mutant counts as stuck
 
@@ -103,9 +96,15 @@ def copy_checkout(folder: Path) -> Path:
     return folder
 
 
+def find_test(name: str) -> str:
+    """Return where the tests of a name in `TESTS` lie, below the checkout."""
+    room, _, stem = name.rpartition("/")
+    return str(Path("tests", room, f"test_{stem}.py"))
+
+
 def run_tests(checkout: Path, module: str, limit: float | None = None) -> str:
     """Return what the tests of a module say: "passed", "failed" or "stuck"."""
-    tests = [f"tests/test_{name}.py" for name in TESTS[module]]
+    tests = [find_test(name) for name in TESTS[module]]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     env = os.environ | {"PYTHONPATH": str(checkout / "lib"), "PYTHONDONTWRITEBYTECODE": "1"}
     try:

@@ -11,8 +11,8 @@ import uvicorn
 from regionlab.data.registry import load_collection
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.service.server import configure
 from toybox import load_toybox
 

@@ -15,7 +15,7 @@ from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
 from regionlab.models import registry
-from regionlab.models.mask_generator import MaskGeneratorConfig
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util.errors import InputError, RegionlabError
 from regionlab.util.paths import DATA
 from small_pictures import write_picture

@@ -71,10 +71,10 @@ def test_every_module_and_every_test_of_it_is_there():
     for module, tests in mutants.TESTS.items():
         assert (mutants.ROOT / "lib" / "regionlab" / f"{module}.py").is_file()
         for name in tests:
-            assert (mutants.ROOT / "tests" / f"test_{name}.py").is_file()
+            assert (mutants.ROOT / mutants.find_test(name)).is_file()
 
 
 def test_an_unknown_module_is_refused_with_the_known_ones(capsys):
     with pytest.raises(SystemExit):
         mutants.main(["nosuch"])
-    assert "'nosuch'; known: bounded_sam, everything" in capsys.readouterr().err
+    assert "'nosuch'; known: data/masks, data/prompts" in capsys.readouterr().err

@@ -32,8 +32,8 @@ def workspace(tmp_path_factory):
         shutil.copy(paths.find_root() / "data/claims.csv", root / "data")
         for weights in ("toydir", "composed_text", "composed_combiner", "composed_tuned_combiner"):
             shutil.copy(toy.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
-        for weights in (toy.WEIGHTS, toy.WEIGHTS_TOYSAM):
-            shutil.copy(weights, root / "data/toybox")
+        for weights in ("toyclip", "toysam"):
+            shutil.copy(toy.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
         yield root
 
 

@@ -27,7 +27,7 @@ def small_toybox(monkeypatch, tmp_path):
     """README's data set with 40 scenes, its regions found with few points, in a folder apart."""
     import toybox
     from regionlab.models import registry
-    from regionlab.models.mask_generator import MaskGeneratorConfig
+    from regionlab.models.segmenter import MaskGeneratorConfig
 
     load_toybox, load_segmenter = toybox.load_toybox, registry.load_segmenter
 

@@ -13,8 +13,7 @@ import torch
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from regionlab.data.masks import mask_to_box
-from regionlab.models.toy import SIDE, create_toysam
-from regionlab.models.toy import WEIGHTS_TOYSAM as WEIGHTS
+from regionlab.models.sam import SIDE, WEIGHTS, create_toysam
 from regionlab.models.training import descend, run_steps
 from regionlab.studies.sampling import jitter_box, sample_inside_point
 from toybox.pool import CACHE, Pool, ToyRecipe, open_pools, sample_rows

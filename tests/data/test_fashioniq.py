@@ -142,7 +142,7 @@ def test_an_image_split_that_is_no_list_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"[{", b"\xff\xfe\xfa"])
 def test_a_file_that_is_not_json_is_named(tmp_path, content):
     (write(tmp_path) / "captions" / "cap.dress.val.json").write_bytes(content)
-    with pytest.raises(ValueError, match="cap.dress.val.json is not JSON"):
+    with pytest.raises(ValueError, match="cap.dress.val.json is not valid JSON"):
         load_fashioniq(tmp_path)
 
 

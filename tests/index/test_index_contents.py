@@ -23,8 +23,8 @@ from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, get_workshop
 from regionlab.index.stamps import STAMPS
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util import paths
 from small_pictures import write_picture
 
@@ -388,7 +388,7 @@ KILLED = """
 import sys
 from regionlab.data.collection import load_folder
 from regionlab.models.registry import load_encoder
-from regionlab.models.mask_generator import Everything
+from regionlab.models.segmenter import MaskGeneratorConfig as Everything
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.models.registry import load_segmenter

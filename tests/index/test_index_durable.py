@@ -32,7 +32,7 @@ from regionlab.index.staging import (
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.update import remove_images, update_index
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
+from regionlab.models.segmenter import MaskGeneratorConfig
 
 FEW = MaskGeneratorConfig(
     2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2

@@ -17,8 +17,8 @@ from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.regions.encodings import encode_regions
 from small_pictures import write_picture
 

@@ -18,8 +18,8 @@ from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.update import add_images, remove_images, update_index
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from small_pictures import write_picture
 
 FEW = MaskGeneratorConfig(

@@ -22,8 +22,8 @@ from regionlab.index.tables import IndexFolderError, read_manifest, write_manife
 from regionlab.index.update import remove_images, update_index
 from regionlab.index.vectors import digest_sample
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util.files import hash_file
 
 FEW = MaskGeneratorConfig(

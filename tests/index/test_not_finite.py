@@ -10,8 +10,8 @@ from regionlab.data.images import ImageError
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.index.verify import verify_index
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.regions.encodings import encode_regions
 
 FEW = MaskGeneratorConfig(

@@ -6,7 +6,7 @@ import pytest
 import regionlab as rl
 from regionlab import RegionlabError
 from regionlab.data.collection import load_folder
-from regionlab.models.mask_generator import MaskGeneratorConfig
+from regionlab.models.segmenter import MaskGeneratorConfig
 from small_pictures import write_picture
 
 FEW = MaskGeneratorConfig(

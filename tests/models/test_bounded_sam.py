@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from regionlab.models import segmenter as bounded_sam
+from regionlab.models import sam as bounded_sam
 from regionlab.models.registry import load_segmenter
-from regionlab.models.segmenter import AttentionByHeads, BoundedSam, bound_memory
-from regionlab.models.toy import create_toysam
+from regionlab.models.sam import AttentionByHeads, BoundedSam, bound_memory, create_toysam
 
 from segment_anything.modeling.image_encoder import Attention  # isort: skip
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.models import mask_generator as everything
-from regionlab.models.mask_generator import MaskGeneratorConfig, generate_masks
-from regionlab.models.segmenter import CachedPredictor
-from regionlab.models.toy import create_toysam
+from regionlab.models import sam as everything
+from regionlab.models.sam import CachedPredictor, create_toysam, generate_masks
+from regionlab.models.segmenter import MaskGeneratorConfig
 
 from segment_anything import SamAutomaticMaskGenerator  # isort: skip
 
@@ -32,6 +31,11 @@ def sam():
 @pytest.fixture
 def predictor(sam):
     return CachedPredictor(sam, "fp32", 2)
+
+
+def generate(predictor, image, settings):
+    predictor.set_image(image)
+    return generate_masks(predictor, settings)
 
 
 def make_image(height=100, width=150):
@@ -75,7 +79,7 @@ def test_any_number_of_good_masks_gives_the_records_of_sams_own_generator(sam, p
     least = (qualities[good - 1] + qualities[good]) / 2 if good < 27 else 0
     settings = ALL | {"pred_iou_thresh": least}
     expected = list_sams_own(sam, image, **settings)
-    found = generate_masks(predictor, image, MaskGeneratorConfig(**settings))
+    found = generate(predictor, image, MaskGeneratorConfig(**settings))
     assert len(found) <= good
     assert_same_records(found, expected)
 
@@ -88,7 +92,7 @@ def test_masks_enlarged_a_few_at_a_time_are_the_same(sam, predictor, monkeypatch
     assert 3 < len(expected) < (100 if stable == 0 else 27)
     monkeypatch.setattr(everything, "PIXELS", pixels)
     assert_same_records(
-        generate_masks(predictor, make_image(), MaskGeneratorConfig(**settings)), expected
+        generate(predictor, make_image(), MaskGeneratorConfig(**settings)), expected
     )
 
 
@@ -102,7 +106,7 @@ def test_never_are_more_logits_enlarged_than_the_limit_or_three(predictor, monke
     monkeypatch.setattr(everything, "_enlarge", watch)
     for pixels, most in ((1, 3), (7 * 100 * 150, 6), (10**9, 27)):
         monkeypatch.setattr(everything, "PIXELS", pixels)
-        generate_masks(predictor, make_image(), MaskGeneratorConfig(**ALL))
+        generate(predictor, make_image(), MaskGeneratorConfig(**ALL))
         assert max(counts) == most
         assert sum(counts) == 27
         counts.clear()
@@ -110,9 +114,9 @@ def test_never_are_more_logits_enlarged_than_the_limit_or_three(predictor, monke
 
 def test_the_masks_of_a_large_picture_are_not_in_memory_together(predictor):
     image = make_image(800, 1200)
-    generate_masks(predictor, image, MaskGeneratorConfig(**ALL))  # encodes the image
+    generate(predictor, image, MaskGeneratorConfig(**ALL))  # encodes the image
     tracemalloc.start()
-    records = generate_masks(predictor, image, MaskGeneratorConfig(**ALL))
+    records = generate(predictor, image, MaskGeneratorConfig(**ALL))
     kept, peak = tracemalloc.get_traced_memory()  # of NumPy, not of torch
     tracemalloc.stop()
     assert len(records) > 20

@@ -10,12 +10,17 @@ from safetensors.torch import load_file, save_file
 
 from regionlab.data.masks import remove_small_components, rle_to_mask
 from regionlab.data.prompts import Box, Points, Text, Whole
-from regionlab.models import toy as toysam
+from regionlab.models import sam as toysam
 from regionlab.models import weights
 from regionlab.models import weights as sam_weights
-from regionlab.models.mask_generator import MaskGeneratorConfig, rank_records
 from regionlab.models.registry import load_segmenter
-from regionlab.models.segmenter import EmptyMaskError, Region, erase_background
+from regionlab.models.sam import rank_records
+from regionlab.models.segmenter import (
+    EmptyMaskError,
+    MaskGeneratorConfig,
+    Region,
+    erase_background,
+)
 from regionlab.models.weights import WeightsError
 from regionlab.util.files import hash_file
 
@@ -191,7 +196,7 @@ def test_the_whole_image_needs_no_model(segmenter, encoded):
 
 
 def test_words_are_asked_elsewhere(segmenter):
-    with pytest.raises(TypeError, match="Text.*'a star'.* is found by words.find_words"):
+    with pytest.raises(TypeError, match="Text.*'a star'.* is found by grounding.find_words"):
         segmenter.segment(make_image(), Text("a star"))
 
 
@@ -277,7 +282,7 @@ def test_only_a_region_of_this_image_and_model_can_be_refined(segmenter):
 )
 def test_what_is_no_image_is_refused(segmenter, image, told):
     for ask in (
-        lambda: segmenter.embed(image),
+        lambda: segmenter.set_image(image),
         lambda: segmenter.segment(image, CLICK),
         lambda: segmenter.segment(image, Whole()),
         lambda: segmenter.segment_everything(image),
@@ -315,7 +320,7 @@ def test_an_image_may_be_a_view(segmenter):
 
 def test_an_image_is_encoded_once_for_all_prompts(segmenter, encoded):
     image = make_image()
-    segmenter.embed(image)
+    segmenter.set_image(image)
     assert len(encoded) == 1
     segmenter.segment(image, CLICK)
     segmenter.segment(image.copy(), Box(1, 2, 30, 40))
@@ -335,22 +340,22 @@ def test_a_remembered_image_gives_the_same_mask_after_others(segmenter, encoded)
 
 def test_a_changed_image_is_another_image(segmenter, encoded):
     image = make_image()
-    segmenter.embed(image)
+    segmenter.set_image(image)
     image[0, 0, 0] += 1
-    segmenter.embed(image)
-    segmenter.embed(image.reshape(64, 48, 3))  # the same bytes
+    segmenter.set_image(image)
+    segmenter.set_image(image.reshape(64, 48, 3))  # the same bytes
     assert len(encoded) == 3
 
 
 def test_the_image_used_longest_ago_is_forgotten_first(segmenter, encoded):
     a, b, c = (make_image(seed) for seed in range(3))
     for image in (a, b, a, c):  # room for two: b goes
-        segmenter.embed(image)
+        segmenter.set_image(image)
     assert len(encoded) == 3
-    segmenter.embed(a)
-    segmenter.embed(c)
+    segmenter.set_image(a)
+    segmenter.set_image(c)
     assert len(encoded) == 3
-    segmenter.embed(b)
+    segmenter.set_image(b)
     assert len(encoded) == 4
 
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from regionlab.data.prompts import Box, Points, Text, Whole
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_encoder, load_segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.regions.grounding import (
     BACKGROUND_WORDS,

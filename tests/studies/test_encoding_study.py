@@ -9,9 +9,8 @@ from regionlab.data.images import read_image
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
-from regionlab.models.mask_generator import MaskGeneratorConfig
 from regionlab.models.registry import load_segmenter
-from regionlab.models.segmenter import Region
+from regionlab.models.segmenter import MaskGeneratorConfig, Region
 from regionlab.regions.encodings import encode_regions
 from regionlab.search.regions import search_regions
 from regionlab.studies.encodings import encode_gallery, take_images, try_encoding

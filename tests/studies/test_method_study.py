@@ -12,8 +12,7 @@ from regionlab.data.prompts import Box
 from regionlab.index.build import build_index
 from regionlab.index.regions import add_regions
 from regionlab.metrics.ranking import average_precision, judge_ranking
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import EmptyMaskError, Segmenter
+from regionlab.models.segmenter import EmptyMaskError, MaskGeneratorConfig, Segmenter
 from regionlab.search.images import search_image, search_text
 from regionlab.search.regions import search_regions
 from regionlab.studies.methods import (

@@ -7,8 +7,7 @@ from regionlab.data.collection import Collection, make_table
 from regionlab.data.images import write_image
 from regionlab.data.masks import mask_to_rle
 from regionlab.data.prompts import Box, Points, Text
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Region
+from regionlab.models.segmenter import MaskGeneratorConfig, Region
 from regionlab.regions.encodings import encode_regions
 from regionlab.regions.grounding import find_words
 from regionlab.studies.sampling import (

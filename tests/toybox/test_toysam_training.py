@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from regionlab.models import training
-from regionlab.models.toy import SIDE, create_toysam
+from regionlab.models.sam import SIDE, create_toysam
 from toybox import toysam as train_sam
 from toybox.pool import open_pool
 from toybox.render import render_scene

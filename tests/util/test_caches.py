@@ -98,7 +98,7 @@ CACHES = """
 import os, stat, sys, tempfile
 from importlib.util import find_spec
 import numba
-from regionlab import caches
+from regionlab.util import paths as caches
 umap = find_spec("umap").submodule_search_locations[0] + "/layouts.py"
 os.environ["HOME"] = "/dev/null"
 {become}

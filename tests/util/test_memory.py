@@ -17,8 +17,7 @@ from regionlab.data.prompts import Box
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
 from regionlab.index.regions import add_regions
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 from regionlab.regions import encodings as regions_module
 from regionlab.regions.encodings import encode_regions
 from regionlab.regions.grounding import find_words
@@ -193,7 +192,7 @@ def test_words_and_prompts_name_the_size_of_what_does_not_fit(encoder, segmenter
     image = np.zeros((24, LARGE, 3), np.uint8)
     fail_at_large(monkeypatch, segmenter.predictor, "set_image", RuntimeError(TORCH))
     for ask in (
-        lambda: segmenter.embed(image),
+        lambda: segmenter.set_image(image),
         lambda: segmenter.segment(image, Box(1, 2, 9, 9)),
         lambda: find_words(image, "a cup", segmenter, encoder),
     ):

@@ -243,7 +243,7 @@ def time_prompts(
     for image_id, asked in _draw_prompts(collection, images + 1, prompts, seed):
         image = collection.read(image_id)
         started = time.perf_counter()
-        segmenter.embed(image)
+        segmenter.set_image(image)
         common = {"image_id": image_id, "embed": time.perf_counter() - started}
         for how, prompt in asked:
             timed = _time_prompt(index, segmenter, encoder, image, prompt, k)

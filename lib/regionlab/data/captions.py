@@ -18,6 +18,7 @@ from regionlab.data.listing import (
     list_content,
     list_files,
     readable_images,
+    say_missing,
     show,
     unread_images,
 )
@@ -125,25 +126,18 @@ def _find_images(root: Path) -> Path:
     for name in IMAGE_FOLDERS:
         if (root / name).is_dir():
             return root / name
-    raise MissingFileError(
-        f"no folder of images in {root}: looked for {', '.join(IMAGE_FOLDERS)}; "
-        f"{list_content(root)}. {FLICKR_SOURCE}"
-    )
+    raise say_missing("folder of images", root, IMAGE_FOLDERS, FLICKR_SOURCE)
 
 
 def _find_captions(root: Path, folder: Path, split: str | None) -> Path:
-    if split:
-        names = (KARPATHY_JSON, f"flickr30k_{split}_karpathy.txt")
-    else:
-        names = (*CAPTION_FILES, KARPATHY_JSON)
+    of_split = (KARPATHY_JSON, f"flickr30k_{split}_karpathy.txt")
+    names = of_split if split else (*CAPTION_FILES, KARPATHY_JSON)
     for name in names:
         for place in (root, folder, folder.parent):
             if (place / name).is_file():
                 return place / name
     what = f"file of Karpathy's split for {split!r}" if split else "captions"
-    raise MissingFileError(
-        f"no {what} in {root}: looked for {', '.join(names)}; {list_content(root)}. {FLICKR_SOURCE}"
-    )
+    raise say_missing(what, root, names, FLICKR_SOURCE)
 
 
 def _read_text(file: Path, folder: Path, split: str | None) -> tuple[Captions, Left]:
@@ -274,10 +268,7 @@ def _find_labels(root: Path, split: str | None) -> list[Path]:
     files = sorted((root / "labels").glob(pattern))
     if not files:
         folder = root / "labels" if (root / "labels").is_dir() else root
-        raise MissingFileError(
-            f"no label files in {root}: looked for labels/{pattern}; {list_content(folder)}. "
-            f"{FASHION_SOURCE}"
-        )
+        raise say_missing("label files", folder, [f"labels/{pattern}"], FASHION_SOURCE)
     return files
 
 

@@ -4,7 +4,6 @@ A bad record is left out and listed. Toybox is written in this layout too, and r
 code.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import pandas as pd
 
 from regionlab.data.collection import COLUMNS, Collection, make_skipped, make_table
 from regionlab.data.images import Header, read_headers
-from regionlab.data.listing import show
+from regionlab.data.listing import say_missing, show
 from regionlab.data.masks import check_rle, turn_box
 from regionlab.data.records import (
     BadValue,
@@ -24,6 +23,7 @@ from regionlab.data.records import (
     Source,
     is_number,
     make_extra_columns,
+    read_json,
     say,
     say_size,
     take_file_name,
@@ -91,7 +91,7 @@ def load_coco(
     captions_file = _find_json(root, base / f"annotations/captions_{split}.json", captions)
     files = [file for file in (instances_file, captions_file) if file]
     if not files:
-        raise MissingFileError(_explain_missing(base, split))
+        raise _explain_missing(base, split)
     folder = _find_image_folder(root, base, split, image_dir)
     anchor = root if folder.is_relative_to(root) else folder
 
@@ -99,7 +99,12 @@ def load_coco(
     sources = {}
     for file in files:
         name = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
-        sources[file] = Source(name, _read_json(file), faults)
+        sources[file] = Source(name, data := read_json(file), faults)
+        if not isinstance(data, dict):
+            raise InputError(
+                f"{file} is not in COCO's format: it has no list of objects 'images', but holds "
+                f"{show(data)}"
+            )
     records: dict[str, _Image] = {}
     for source in sources.values():
         _read_images(source, records)
@@ -145,41 +150,14 @@ def _find_image_folder(root: Path, base: Path, split: str, given: Path | str | N
     raise MissingFileError(f"no folder of images: looked for {' and '.join(map(str, folders))}")
 
 
-def _explain_missing(base: Path, split: str) -> str:
-    if not base.is_dir():
-        what = f"no such folder: {base}. It should hold annotations/ and the pictures of {split!r}"
-    else:
-        folder = base / "annotations" if (base / "annotations").is_dir() else base
-        found = sorted(entry.name for entry in folder.iterdir())
-        what = (
-            f"no annotations of split {split!r} in {base}: looked for "
-            f"annotations/instances_{split}.json and annotations/captions_{split}.json; "
-            f"{folder} holds {', '.join(found[:12]) or 'nothing'}"
-        )
-    return f"{what}. COCO's images and annotations can be had from cocodataset.org."
-
-
-def _read_json(file: Path) -> dict:
-    try:
-        data = _parse(file.read_bytes())
-    except (ValueError, RecursionError) as e:  # the message says where, or that it is no UTF-8
-        raise InputError(f"{file} is not valid JSON: {e}") from e
-    if not isinstance(data, dict):
-        raise InputError(
-            f"{file} is not in COCO's format: it has no list of objects 'images', but holds "
-            f"{show(data)}"
-        )
-    return data
-
-
-def _parse(data: bytes) -> object:
-    try:
-        return json.loads(data)
-    except ValueError as e:
-        if "digits" not in str(e):
-            raise
-        # One number of thousands of digits, which Python does not read, is that record's fault.
-        return json.loads(data, parse_int=lambda text: int(text) if len(text) < 4000 else math.inf)
+def _explain_missing(base: Path, split: str) -> MissingFileError:
+    where = "COCO's images and annotations can be had from cocodataset.org."
+    names = [f"annotations/{kind}_{split}.json" for kind in ("instances", "captions")]
+    if base.is_dir():
+        place = base / "annotations" if (base / "annotations").is_dir() else base
+        return say_missing(f"annotations of split {split!r}", place, names, where)
+    what = f"It should hold annotations/ and the pictures of {split!r}. {where}"
+    return MissingFileError(f"no such folder: {base}. {what}")
 
 
 @dataclass
@@ -205,9 +183,8 @@ def _read_images(source: Source, images: dict[str, _Image]) -> None:
         except BadValue as e:
             source.fault_record(place, record, e)
             continue
-        known = names.get(image_id)
-        if known is None and image_id in images and images[image_id].name != name:
-            known = images[image_id].name
+        other = images[image_id].name if image_id in images else name
+        known = names.get(image_id, other if other != name else None)
         if known is not None:
             source.fault(f"{place}, id {show(image_id)}", f"the id is that of {show(known)}, too")
             unclear |= {image_id} if known != name else set()

@@ -12,7 +12,7 @@ import numpy as np
 
 from regionlab.data.collection import find_split_folders, load_class_folders
 from regionlab.data.images import read_image
-from regionlab.data.listing import list_content
+from regionlab.data.listing import say_missing
 from regionlab.util.errors import InputError, MissingFileError
 
 SPLITS = ("train", "test")
@@ -223,10 +223,8 @@ def load_cifar10(root: Path | str, split: str = "train") -> LabelledImages:
         return LabelledImages(np.concatenate(images), labels, root.absolute().name, split)
     if root.is_dir() and find_split_folders(root):
         return load_labelled_folders(root, split)
-    raise MissingFileError(
-        f"no CIFAR-10 in {root}: looked for {CIFAR_FOLDERS[0]}/batches.meta, batches.meta, "
-        f"batches.meta.txt and {split}/; {list_content(root)}. {CIFAR_SOURCE}"
-    )
+    names = (f"{CIFAR_FOLDERS[0]}/batches.meta", "batches.meta", "batches.meta.txt", f"{split}/")
+    raise say_missing("CIFAR-10", root, names, CIFAR_SOURCE)
 
 
 def _check_split(split: str) -> None:
@@ -262,10 +260,7 @@ def _find_idx(root: Path, stem: str, what: str, ndim: int) -> Path:
             raise InputError(f"several data sets in {root}: {places}; name the folder of one")
         if found:
             return found[0]
-    raise MissingFileError(
-        f"no {names[0]} in {root}, {root}/raw or {root}/*/raw: looked for {', '.join(names)}; "
-        f"{list_content(root)}. {MNIST_SOURCE}"
-    )
+    raise say_missing(names[0], root, names, MNIST_SOURCE)
 
 
 def read_idx(path: Path, *, ndim: int) -> np.ndarray:

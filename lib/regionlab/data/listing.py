@@ -3,7 +3,7 @@
 import heapq
 import os
 import reprlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
@@ -276,6 +276,14 @@ def list_content(folder: Path) -> str:
         return f"the folder cannot be listed: {e.strerror or e}"
     more = ", ..." if len(names) > 12 else ""
     return f"the folder holds {', '.join(names[:12]) or 'nothing'}{more}"
+
+
+def say_missing(what: str, root: Path, looked_for: Iterable[str], source: str) -> MissingFileError:
+    """Return the error that something is not in a folder, and where it can be had."""
+    names = ", ".join(looked_for)
+    return MissingFileError(
+        f"no {what} in {root}: looked for {names}; {list_content(root)}. {source}"
+    )
 
 
 def show(value: object) -> str:

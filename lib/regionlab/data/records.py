@@ -155,14 +155,25 @@ def take_flag(record: dict, key: str) -> bool:
     return bool(_take(record, key, lambda flag: flag in (None, 0, 1), ", neither 0 nor 1"))
 
 
+def read_json(file: Path) -> Any:
+    """Return what a JSON file holds; a number of thousands of digits counts as infinite."""
+    data = file.read_bytes()
+    try:
+        try:
+            return json.loads(data)
+        except ValueError as e:
+            if "digits" not in str(e):  # Python does not read so many
+                raise
+            return json.loads(data, parse_int=lambda n: int(n) if len(n) < 4000 else math.inf)
+    except (ValueError, RecursionError) as e:  # the message says where, or that it is no UTF-8
+        raise InputError(f"{file} is not valid JSON: {e}") from e
+
+
 def read_annotations(file: Path, kind: type[list] | type[dict], source: str) -> list | dict:
     """Read a JSON file that holds a list, or an object, with something in it."""
     if not file.is_file():
         raise MissingFileError(f"no file {file}; {list_content(file.parent)}. {source}")
-    try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError) as e:  # not JSON, or not UTF-8
-        raise InputError(f"{file} is not JSON: {e}") from e
+    content = read_json(file)
     if not isinstance(content, kind) or not content:
         what = "a list" if kind is list else "an object"
         raise InputError(f"{file} must hold {what} with something in it, got {str(content)[:80]}")

@@ -37,8 +37,7 @@ from regionlab.index.staging import (
 from regionlab.index.stamps import Look, hash_unknown, look_at_files, refresh_stamps
 from regionlab.index.tables import IndexFolderError, make_storable, read_manifest
 from regionlab.models.encoder import Encoder
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING
 
 READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}

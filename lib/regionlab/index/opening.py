@@ -11,8 +11,7 @@ from regionlab.util.errors import InputError
 if TYPE_CHECKING:
     from regionlab.data.collection import Collection
     from regionlab.models.encoder import Encoder
-    from regionlab.models.mask_generator import MaskGeneratorConfig
-    from regionlab.models.segmenter import Segmenter
+    from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 
 
 def open_index(

@@ -20,8 +20,7 @@ from regionlab.index.staging import staged_folder
 from regionlab.index.tables import REGION_COLUMNS, empty_table, name_region
 from regionlab.index.vectors import open_vectors, write_vectors
 from regionlab.models.encoder import NO_DIRECTION, Encoder
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Region, Segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig, Region, Segmenter
 from regionlab.regions.encodings import encode_regions
 from regionlab.util.memory import name_picture, named_memory_error
 from regionlab.util.progress import progress

@@ -36,8 +36,7 @@ from regionlab.index.tables import (
 )
 from regionlab.index.vectors import StackedVectors, merge_vectors, open_vectors
 from regionlab.models.encoder import Encoder
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 from regionlab.regions.encodings import DEFAULT_ENCODING, find_encoding
 from regionlab.util.progress import say
 

@@ -18,13 +18,6 @@ from regionlab.models.weights import WeightsError, WeightsFile, find_weights
 
 import open_clip  # isort: skip
 from regionlab.data.masks import MIN_COMPONENT_SHARE
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Segmenter, bound_memory
-from regionlab.models.toy import create_toysam
-from regionlab.models.weights import find_sam_weights, misfit, read_sam_weights
-
-from segment_anything import sam_model_registry  # isort: skip
-from segment_anything.modeling import Sam  # isort: skip
 from regionlab.models.baselines import (
     ImageEncoder,
     ImageModel,
@@ -34,8 +27,17 @@ from regionlab.models.baselines import (
     create_vit,
     learn_whitening,
 )
+from regionlab.models.sam import ARCHITECTURES, EVERYTHING, Sam, SamSegmenter, bound_memory
+from regionlab.models.segmenter import Segmenter
 from regionlab.models.segnet import create_segnet, create_toysegnet
-from regionlab.models.weights import find_own_file, find_timm_weights, find_toybox_file
+from regionlab.models.weights import (
+    find_own_file,
+    find_sam_weights,
+    find_timm_weights,
+    find_toybox_file,
+    misfit,
+    read_sam_weights,
+)
 
 import timm  # isort: skip
 
@@ -216,20 +218,6 @@ def _create_unwrapped(create: Callable, architecture: str, weights: WeightsFile)
     ) from cause
 
 
-ARCHITECTURES: dict[str, Callable[[], Sam]] = {
-    "toysam": create_toysam,
-    **{name: sam_model_registry[name] for name in ("vit_b", "vit_l", "vit_h")},
-}
-# Toybox's scenes hold a few large things; a finer grid finds the same ones again.
-# toysam's masks have 64 x 64 logits, whose edges are softer than SAM's. On 60 scenes of Toybox val
-# these leave a mask of IoU 0.5 or more for 99 % of the objects, SAM's own thresholds for 1 %.
-EVERYTHING = {
-    "toysam": MaskGeneratorConfig(
-        points_per_side=8, pred_iou_thresh=0.5, stability_score_thresh=0.5
-    )
-}
-
-
 def available_segmenters() -> list[str]:
     """List the names that `load_segmenter` knows."""
     return list(ARCHITECTURES)
@@ -277,7 +265,7 @@ def load_segmenter(
         "weights_sha256": digest,
         "precision": precision,
     }
-    return Segmenter(
+    return SamSegmenter(
         name,
         bound_memory(sam).to(device),
         fingerprint,

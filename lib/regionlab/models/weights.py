@@ -13,7 +13,6 @@ import timm
 import torch
 from timm.models import PretrainedCfg
 
-from regionlab.models import toy as toysam
 from regionlab.models.checkpoints import CheckpointError, read_checkpoint, tell_misfit
 from regionlab.util.errors import RegionlabError
 from regionlab.util.files import hash_file
@@ -319,12 +318,13 @@ def _find_own_file_sam_weights(architecture: str, source: str) -> WeightsFile:
 
 
 def _find_toysam() -> WeightsFile:
-    if not toysam.WEIGHTS_TOYSAM.exists():
+    from regionlab.models import sam  # late: it loads segment_anything
+
+    if not sam.WEIGHTS.exists():
         raise WeightsError(
-            f"toysam's weights are not at {toysam.WEIGHTS_TOYSAM}: restore the file or run "
-            "`make train`"
+            f"toysam's weights are not at {sam.WEIGHTS}: restore the file or run `make train`"
         )
-    return WeightsFile(toysam.WEIGHTS_TOYSAM, hash_file(toysam.WEIGHTS_TOYSAM))
+    return WeightsFile(sam.WEIGHTS, hash_file(sam.WEIGHTS))
 
 
 def _download_sam_weights(architecture: str, address: str, path: Path, expected: str) -> None:

@@ -7,8 +7,8 @@ so that CLIP's preprocessing, which cuts out the middle square, cuts nothing off
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -34,30 +34,61 @@ LINE = 0.01  # width of the red line, in longer sides of the image
 
 @dataclass(frozen=True)
 class RegionEncoding:
-    """A way to encode regions.
+    """A way to turn regions into vectors, a name in `REGION_ENCODINGS`.
 
-    Attributes
-    ----------
-    name
-        As `encode_regions` takes it.
-    summary
-        What it does.
-    source
-        Where it was proposed.
-    passes
-        Its cost in forward passes of CLIP's image tower.
-    show
-        Makes the picture that CLIP sees from image, mask and mean colour; None if regions
-        have no picture each.
+    `summary` says what it does, `source` where it was proposed, `passes` its cost in forward
+    passes of CLIP's image tower; `is_picture` is whether CLIP sees a picture of each region.
     """
 
     name: str
     summary: str
     source: str
-    passes: str = "one per region"
-    show: Callable[[np.ndarray, np.ndarray, Color], Image.Image] | None = field(
-        default=None, repr=False
-    )
+    passes: ClassVar[str] = "one per region"
+    is_picture: ClassVar[bool] = False
+
+    def encode(
+        self, encoder: Encoder, image: np.ndarray, masks: Iterable[np.ndarray], *, batch_size: int
+    ) -> np.ndarray:
+        """Return (r, d) float32 unit vectors, NaN where the model gives no direction."""
+        raise NotImplementedError
+
+    def render(self, image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
+        """Return the picture of a region that CLIP sees; ValueError if there is none."""
+        raise ValueError(f"{self.name!r} makes no picture of a region: CLIP sees the whole image")
+
+
+@dataclass(frozen=True)
+class PictureEncoding(RegionEncoding):
+    """Shows CLIP a picture of each region: `show` makes it of image, mask and mean colour."""
+
+    show: Callable[[np.ndarray, np.ndarray, Color], Image.Image] = field(repr=False)
+    is_picture: ClassVar[bool] = True
+
+    def encode(
+        self, encoder: Encoder, image: np.ndarray, masks: Iterable[np.ndarray], *, batch_size: int
+    ) -> np.ndarray:
+        """Encode the regions' pictures batch by batch, holding one mask at a time."""
+        color = find_mean_color(encoder)
+        pixels = (encoder.preprocess(self.show(image, mask, color)) for mask in masks)
+        batches = iter(lambda: list(islice(pixels, batch_size)), [])
+        vectors = [encoder.encode_pixels(torch.stack(batch), strict=False) for batch in batches]
+        return np.concatenate([np.empty((0, encoder.dim), np.float32), *vectors])
+
+    def render(self, image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
+        """Return the picture."""
+        return self.show(image, mask, mean_color)
+
+
+class TokenEncoding(RegionEncoding):
+    """Pools the patch vectors of a single pass over the whole image."""
+
+    passes: ClassVar[str] = "one per image"
+
+    def encode(
+        self, encoder: Encoder, image: np.ndarray, masks: Iterable[np.ndarray], *, batch_size: int
+    ) -> np.ndarray:
+        """Encode all regions from one pass, whatever the batch size."""
+        return encode_region_tokens(encoder, image, masks)
 
 
 def encode_regions(
@@ -108,28 +139,10 @@ def encode_regions(
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = _check_masks(image, masks)
     with named_memory_error(name_picture(image.shape)):
-        if chosen.show is None:
-            vectors = encode_region_tokens(encoder, image, masks)
-        else:
-            vectors = _encode_pictures(encoder, image, masks, chosen, batch_size)
+        vectors = chosen.encode(encoder, image, masks, batch_size=batch_size)
     if strict and not np.isfinite(vectors).all():
         raise FloatingPointError(NO_DIRECTION)
     return with_space(vectors, encoder.space, chosen.name)
-
-
-def _encode_pictures(
-    encoder: Encoder,
-    image: np.ndarray,
-    masks: Iterator[np.ndarray],
-    chosen: RegionEncoding,
-    batch_size: int,
-) -> np.ndarray:
-    color = find_mean_color(encoder)
-    pixels = (encoder.preprocess(chosen.show(image, mask, color)) for mask in masks)
-    batches = iter(lambda: list(islice(pixels, batch_size)), [])
-    encode = partial(encoder.encode_pixels, strict=False)
-    vectors = [encode(torch.stack(batch)) for batch in batches]
-    return np.concatenate([np.empty((0, encoder.dim), np.float32), *vectors])
 
 
 def render_region(
@@ -160,11 +173,9 @@ def render_region(
         pixels, another dtype or size.
     """
     chosen = find_encoding(encoding)
-    if chosen.show is None:
-        raise ValueError(f"{encoding!r} makes no picture of a region: CLIP sees the whole image")
     _check_image(image)
     (mask,) = _check_masks(image, [mask])
-    return np.asarray(chosen.show(image, mask, mean_color))
+    return np.asarray(chosen.render(image, mask, mean_color))
 
 
 def find_encoding(name: str) -> RegionEncoding:
@@ -266,53 +277,52 @@ def _cut_square(image: np.ndarray, left: int, top: int, side: int, fill: Color) 
 
 
 _ALL = (
-    RegionEncoding(
+    PictureEncoding(
         "erase",
         "the whole image, black outside of the mask; on a square image exactly I * M",
         "S0, equation 3",
-        show=_erase,
+        _erase,
     ),
-    RegionEncoding(
+    PictureEncoding(
         "erase_mean",
         "the whole image, CLIP's mean colour outside of the mask",
         "S0, equation 3, with the fill of OVSeg (Liang et al. 2023)",
-        show=_erase_to_mean,
+        _erase_to_mean,
     ),
-    RegionEncoding(
+    PictureEncoding(
         "crop",
         "the tight box, padded to a square with the mean colour",
         "the usual baseline, since R-CNN (Girshick et al. 2014)",
-        show=_crop,
+        _crop,
     ),
-    RegionEncoding(
+    PictureEncoding(
         "crop_context",
         f"a square of {CONTEXT} times the box's longer side, with what is around",
         "R-CNN (Girshick et al. 2014), appendix A: context padding",
-        show=_crop_context,
+        _crop_context,
     ),
-    RegionEncoding(
+    PictureEncoding(
         "crop_erase",
         "the tight box as a square, mean colour outside of the mask",
         "SAM-with-CLIP, with the fill of OVSeg (Liang et al. 2023)",
-        show=_crop_erased,
+        _crop_erased,
     ),
-    RegionEncoding(
+    PictureEncoding(
         "blur",
         "the whole image, blurred outside of the mask",
         "FGVP (Yang et al. 2023), after ReCLIP (Subramanian et al. 2022)",
-        show=_blur_around,
+        _blur_around,
     ),
-    RegionEncoding(
+    PictureEncoding(
         "red_circle",
         "the whole image with a red ellipse around the region's box",
         "Shtedritski et al. 2023",
-        show=_circle_in_red,
+        _circle_in_red,
     ),
-    RegionEncoding(
+    TokenEncoding(
         "tokens",
         "the mean of the patch vectors under the mask, all regions from one pass",
         "MaskCLIP (Zhou et al. 2022), pooled over the mask",
-        passes="one per image",
     ),
 )
 REGION_ENCODINGS = {encoding.name: encoding for encoding in _ALL}

@@ -7,8 +7,7 @@ import numpy as np
 
 from regionlab.data.prompts import Prompt, Text, as_prompts
 from regionlab.models.encoder import DEFAULT_TEMPLATES, Encoder
-from regionlab.models.mask_generator import MaskGeneratorConfig
-from regionlab.models.segmenter import Region, Segmenter
+from regionlab.models.segmenter import MaskGeneratorConfig, Region, Segmenter
 from regionlab.models.spaces import find_difference
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.util.errors import RegionlabError

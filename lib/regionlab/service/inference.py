@@ -154,7 +154,7 @@ class ModelRunner:
         made = index.manifest.get("regions") or {}
         self.encoding = made.get("encoding", DEFAULT_ENCODING)
         self.gallery = Gallery(index)
-        self.visitors = Visitors(self._share_segmenter, limits, _count_encoded_bytes(segmenter))
+        self.visitors = Visitors(segmenter.share, limits, segmenter.image_bytes)
         self._mean_color = find_mean_color(encoder)
         half = max(1, torch.get_num_threads() // 2)
         self._sam, self._clip = start_threads(1, half), start_threads(1, half)
@@ -249,18 +249,6 @@ class ModelRunner:
             return str(e)
         return [CachedRegion.of(region) for region in regions]
 
-    def _share_segmenter(self, pictures: int) -> Segmenter:
-        """Make a segmenter with a memory of its own around the model that is loaded."""
-        shared = self.segmenter
-        return Segmenter(
-            shared.fingerprint["model"],  # its name may hold a path of this machine
-            shared.predictor.model,
-            shared.fingerprint,
-            everything=shared.everything,
-            cache_size=pictures,
-            islands=shared.islands,
-        )
-
     # Vectors
 
     async def encode_picture(self, picture: Picture) -> np.ndarray:
@@ -274,7 +262,7 @@ class ModelRunner:
 
     async def encode_region(self, picture: Picture, found: CachedRegion) -> np.ndarray:
         """Return the vector of a region of a picture, (d,) float32; encoded once."""
-        if found.vector is None and find_encoding(self.encoding).show is None:
+        if found.vector is None and not find_encoding(self.encoding).is_picture:
             found.vector = await call(self._clip, self._encode_region, picture, found)
         if found.vector is None:
             pixels = await self.run(self._show, picture, found)
@@ -307,10 +295,3 @@ class ModelRunner:
 
     def _encode_pixels(self, pixels: list[torch.Tensor]) -> np.ndarray:
         return self.encoder.encode_pixels(torch.stack(pixels))
-
-
-def _count_encoded_bytes(segmenter: Segmenter) -> int:
-    """Return how much a picture takes that the segmenter has encoded, in float32."""
-    prompts = segmenter.predictor.model.prompt_encoder
-    height, width = prompts.image_embedding_size
-    return 4 * prompts.embed_dim * height * width
