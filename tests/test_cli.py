@@ -11,9 +11,8 @@ from regionlab import search_text
 from regionlab.cli import main
 from regionlab.cli.search import _read_numbers
 from regionlab.data.collection import load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.models import registry
 from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util.errors import InputError, RegionlabError
@@ -269,7 +268,7 @@ def run_raising(monkeypatch, error):
     def copy(*_):
         raise error
 
-    monkeypatch.setattr("regionlab.index.copy.copy_index", copy)
+    monkeypatch.setattr("regionlab.index.verify.copy_index", copy)
     return main(["copy", "a", "b"])
 
 
