@@ -1,4 +1,4 @@
-"""How many pictures to a batch: measured on the model and machine at hand."""
+"""From images to an encoder's batches: reading ahead, preprocessing, threads, batch size."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,17 +7,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from threading import Barrier, Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from regionlab.data.images import ImageError
-
-if TYPE_CHECKING:
-    from regionlab.models.encoder import Encoder
-
+from regionlab.util.errors import InputError
 
 AHEAD = 3  # batches that are read before they are needed
 
@@ -209,7 +206,7 @@ def pad_first(preprocess, padding: str):
         If `padding` is unknown.
     """
     if padding not in PADDINGS:
-        raise ValueError(f"unknown padding {padding!r}; known: {', '.join(PADDINGS)}")
+        raise InputError(f"unknown padding {padding!r}; known: {', '.join(PADDINGS)}")
     if padding == "none":
         return preprocess
     return type(preprocess)([PADDINGS[padding](), *preprocess.transforms])
@@ -277,7 +274,7 @@ ENOUGH = 0.95  # of the best rate: memory and the wait for the first vectors gro
 
 
 def choose_batch_size(
-    encoder: "Encoder", *, sizes: Sequence[int] | None = None, seconds: float = 2.0
+    encoder: Any, *, sizes: Sequence[int] | None = None, seconds: float = 2.0
 ) -> int:
     """Return the smallest batch size that is about as fast as any.
 
@@ -316,12 +313,12 @@ def choose_batch_size(
     return min((size for size, rate in rates.items() if rate >= enough), default=sizes[0])
 
 
-def _list_sizes(encoder: "Encoder") -> list[int]:
+def _list_sizes(encoder: Any) -> list[int]:
     threads = torch.get_num_threads() if encoder.device.type == "cpu" else 1
     return [size for size in SIZES if size >= min(LEAST_PART * threads, SIZES[-1])]
 
 
-def resolve_batch_size(encoder: "Encoder", batch_size: int | str) -> int:
+def resolve_batch_size(encoder: Any, batch_size: int | str) -> int:
     """Return a batch size; "auto" is what `choose_batch_size` finds.
 
     Raises
@@ -332,11 +329,11 @@ def resolve_batch_size(encoder: "Encoder", batch_size: int | str) -> int:
     if batch_size == "auto":
         return choose_batch_size(encoder)
     if isinstance(batch_size, str):
-        raise ValueError(f'batch_size must be a number or "auto", got {batch_size!r}')
+        raise InputError(f'batch_size must be a number or "auto", got {batch_size!r}')
     return batch_size
 
 
-def _measure_rate(encoder: "Encoder", model: SideBySide, size: int) -> float:
+def _measure_rate(encoder: Any, model: SideBySide, size: int) -> float:
     """Return pictures per second, after a batch that pays for memory and the choice of kernels."""
     pixels = encoder.blank_pixels(size)
     model.map(encoder.encode_pixels, pixels)

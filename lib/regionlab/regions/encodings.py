@@ -19,6 +19,7 @@ from regionlab.models.encoder import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.models.segmenter import erase_background
 from regionlab.models.spaces import Vectors, with_space
 from regionlab.regions.patch_tokens import CLIP_MEAN, encode_region_tokens, find_normalization
+from regionlab.util.errors import InputError
 from regionlab.util.memory import name_picture, named_memory_error
 
 DEFAULT_ENCODING = "crop_erase"
@@ -187,7 +188,7 @@ def find_encoding(name: str) -> RegionEncoding:
         If there is none, with the known names.
     """
     if name not in REGION_ENCODINGS:
-        raise ValueError(f"unknown region encoding {name!r}; known: {', '.join(REGION_ENCODINGS)}")
+        raise InputError(f"unknown region encoding {name!r}; known: {', '.join(REGION_ENCODINGS)}")
     return REGION_ENCODINGS[name]
 
 

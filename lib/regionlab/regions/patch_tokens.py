@@ -7,15 +7,15 @@ mean over the region's mask.
 
 from collections.abc import Iterable
 
+from regionlab.models.torchvision_cpu import import_open_clip
+
 import numpy as np
 import torch
 from PIL import Image
 
 from regionlab.models.encoder import Encoder
 
-from open_clip.modified_resnet import ModifiedResNet  # isort: skip
-from open_clip.transformer import VisionTransformer  # isort: skip
-
+open_clip = import_open_clip()
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB in [0, 1], OpenAI's, as most models have
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -84,7 +84,7 @@ def encode_patches(encoder: Encoder, image: np.ndarray, *, scale: int = 2) -> np
     _check_tower(encoder.name, visual)
     if scale < 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
-    if isinstance(visual, VisionTransformer):
+    if isinstance(visual, open_clip.transformer.VisionTransformer):
         patches = _encode_vit_patches(visual, _squash(encoder, image, 1))
     else:
         patches = _encode_resnet_patches(visual, _squash(encoder, image, scale))
@@ -125,11 +125,11 @@ def find_normalization(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float
 
 def _check_tower(name: str, visual: torch.nn.Module) -> None:
     kind = type(visual).__name__
-    if isinstance(visual, VisionTransformer):
+    if isinstance(visual, open_clip.transformer.VisionTransformer):
         if visual.attn_pool is None and len(visual.transformer.resblocks) > 1:
             return
         kind += " with attentional pooling" if visual.attn_pool is not None else " of one block"
-    elif isinstance(visual, ModifiedResNet):
+    elif isinstance(visual, open_clip.modified_resnet.ModifiedResNet):
         return
     raise ValueError(
         f"{name} has no patch tokens that are known to match words: its image tower is a {kind}, "
@@ -148,7 +148,7 @@ def _squash(encoder: Encoder, image: np.ndarray, scale: int) -> torch.Tensor:
     return pixels.to(encoder.device, encoder.dtype, memory_format=torch.channels_last)
 
 
-def _encode_vit_patches(visual: VisionTransformer, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_vit_patches(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Let each patch attend only to itself in the last block: (b, rows, columns, d)."""
     *_, last = blocks = visual.transformer.resblocks
     tokens = visual.forward_intermediates(
@@ -163,7 +163,7 @@ def _encode_vit_patches(visual: VisionTransformer, pixels: torch.Tensor) -> torc
     return patches.reshape(len(tokens), *visual.grid_size, -1)
 
 
-def _encode_resnet_patches(visual: ModifiedResNet, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_resnet_patches(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Project the last feature map as the attention pool does its values: (b, rows, columns, d)."""
     features = visual.forward_intermediates(pixels, indices=[4], intermediates_only=True)
     features = features["image_intermediates"][0].permute(0, 2, 3, 1)
