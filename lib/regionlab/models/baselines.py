@@ -56,8 +56,7 @@ class ImageModel(torch.nn.Module):
     ----------
     preprocess
         Turns a PIL image into the (3, size, size) float tensor that the network was trained on.
-    image_size
-        The side of it in pixels.
+    image_size : The side of it in pixels.
     """
 
     def __init__(self, preprocess: Callable[[Image.Image], torch.Tensor], image_size: int):
@@ -89,8 +88,7 @@ class ImageModel(torch.nn.Module):
 
         Raises
         ------
-        RuntimeError
-            If one is missing, of another shape, or not known here.
+        RuntimeError : If one is missing, of another shape, or not known here.
         """
         self.load_state_dict(state)
 
@@ -242,8 +240,7 @@ class Whitening(torch.nn.Module):
 
         Raises
         ------
-        ValueError
-            If the vectors do not vary in as many directions as are kept.
+        ValueError : If the vectors do not vary in as many directions as are kept.
         """
         vectors = vectors.double()
         kept = self.matrix.shape[1]
@@ -324,19 +321,14 @@ def learn_whitening(
 
     Parameters
     ----------
-    encoder
-        Of Deep Image Retrieval; it stays as it is.
-    images
-        More of them than dimensions, as for `Encoder.encode_images`.
-    path
-        Where the weights go, as safetensors.
-    kept
-        Dimensions of the whitened vectors; None keeps all.
+    encoder : Of Deep Image Retrieval; it stays as it is.
+    images : More of them than dimensions, as for `Encoder.encode_images`.
+    path : Where the weights go, as safetensors.
+    kept : Dimensions of the whitened vectors; None keeps all.
 
     Raises
     ------
-    ValueError
-        If the encoder is another, or the images are too few.
+    ValueError : If the encoder is another, or the images are too few.
     """
     if not isinstance(encoder.model, DeepImageRetrieval):
         raise ValueError(f"{encoder.name} is no Deep Image Retrieval: it has no whitening to learn")
@@ -359,11 +351,9 @@ class SegNet(ImageModel):
 
     Parameters
     ----------
-    blocks
-        Channels of the encoder's convolutions, a block each between two poolings; the decoder
+    blocks : Channels of the encoder's convolutions, a block each between two poolings; the decoder
         mirrors them.
-    classes
-        How many classes a pixel may have.
+    classes : How many classes a pixel may have.
     """
 
     def __init__(self, blocks: Blocks, classes: int, image_size: int):

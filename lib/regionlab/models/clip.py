@@ -193,8 +193,7 @@ def encode_tokens(model, tokens: torch.Tensor) -> torch.Tensor:
 
     Parameters
     ----------
-    tokens
-        (n, context) int64, zero-padded.
+    tokens : (n, context) int64, zero-padded.
 
     Returns
     -------
@@ -217,12 +216,9 @@ def encode_by_length(tower: Callable, tokens: torch.Tensor, *, chunk: int = 64):
 
     Parameters
     ----------
-    tower
-        Tokens to (b, d), such as a `TextTower`.
-    tokens
-        (n, context) int64.
-    chunk
-        Texts a pass.
+    tower : Tokens to (b, d), such as a `TextTower`.
+    tokens : (n, context) int64.
+    chunk : Texts a pass.
 
     Returns
     -------
@@ -273,15 +269,12 @@ class TextFeatures:
 
     Parameters
     ----------
-    encoder
-        The encoder, or the one that was tuned.
-    weights
-        Name in the model's state to tensor, of the tower's weights that are replaced.
+    encoder : The encoder, or the one that was tuned.
+    weights : Name in the model's state to tensor, of the tower's weights that are replaced.
 
     Raises
     ------
-    ValueError
-        If the model has no such weight, or of another shape.
+    ValueError : If the model has no such weight, or of another shape.
     """
 
     def __init__(self, encoder, weights: Mapping[str, torch.Tensor] | None = None):

@@ -25,16 +25,11 @@ class ImageBatch:
 
     Attributes
     ----------
-    rows
-        (b,) int64, positions in the stream of those that could be read.
-    vectors
-        (b, d) float32, of unit length if asked for.
-    sizes
-        (b, 2) int64, width and height in pixels.
-    digests
-        SHA-256 of each file; empty for an image given as an array.
-    failures
-        Position and reason of each that could not be read.
+    rows : (b,) int64, positions in the stream of those that could be read.
+    vectors : (b, d) float32, of unit length if asked for.
+    sizes : (b, 2) int64, width and height in pixels.
+    digests : SHA-256 of each file; empty for an image given as an array.
+    failures : Position and reason of each that could not be read.
     """
 
     rows: np.ndarray
@@ -77,17 +72,14 @@ class Preprocessing:
 
     Parameters
     ----------
-    preprocess
-        Turns a PIL image into the (3, h, w) float tensor that the model takes; best a torchvision
-        `Compose`.
-    device, dtype
-        What the model computes on and in.
+    preprocess : Turns a PIL image into the (3, h, w) float tensor that the model takes; best a
+        torchvision `Compose`.
+    device, dtype : What the model computes on and in.
 
     Attributes
     ----------
-    least_side
-        Pixels that the shorter side of a picture should have at least for `shape`, where its
-        decoder can make it smaller; None where that is not known to be harmless.
+    least_side : Pixels that the shorter side of a picture should have at least for `shape`, where
+        its decoder can make it smaller; None where that is not known to be harmless.
     """
 
     def __init__(
@@ -148,13 +140,11 @@ class TargetPad:
 
     Parameters
     ----------
-    ratio
-        Longer by shorter side that is left, at least 1; a picture below it stays as it is.
+    ratio : Longer by shorter side that is left, at least 1; a picture below it stays as it is.
 
     Raises
     ------
-    ValueError
-        If `ratio` is below 1.
+    ValueError : If `ratio` is below 1.
     """
 
     def __init__(self, ratio: float = TARGET_RATIO):
@@ -195,15 +185,12 @@ def pad_first(preprocess, padding: str):
 
     Parameters
     ----------
-    preprocess
-        A torchvision `Compose` that takes a PIL image.
-    padding
-        "none", "target" (to 1.25, as S4) or "square".
+    preprocess : A torchvision `Compose` that takes a PIL image.
+    padding : "none", "target" (to 1.25, as S4) or "square".
 
     Raises
     ------
-    ValueError
-        If `padding` is unknown.
+    ValueError : If `padding` is unknown.
     """
     if padding not in PADDINGS:
         raise InputError(f"unknown padding {padding!r}; known: {', '.join(PADDINGS)}")
@@ -283,16 +270,13 @@ def choose_batch_size(
 
     Parameters
     ----------
-    sizes
-        To choose from, ascending; by default powers of two up to 512, on a CPU from the one on
+    sizes : To choose from, ascending; by default powers of two up to 512, on a CPU from the one on
         that gives each of torch's threads a part. The first is the answer if none was measured.
-    seconds
-        To measure in.
+    seconds : To measure in.
 
     Raises
     ------
-    ValueError
-        If there are no sizes, or one is below 1.
+    ValueError : If there are no sizes, or one is below 1.
     """
     sizes = _list_sizes(encoder) if sizes is None else list(sizes)
     if not sizes or min(sizes) < 1:
@@ -323,8 +307,7 @@ def resolve_batch_size(encoder: Any, batch_size: int | str) -> int:
 
     Raises
     ------
-    ValueError
-        If it is another word.
+    ValueError : If it is another word.
     """
     if batch_size == "auto":
         return choose_batch_size(encoder)

@@ -84,29 +84,22 @@ def load_encoder(
 
     Parameters
     ----------
-    name
-        "toyclip"; or "<architecture>/<weights>" for any open_clip architecture, where weights
-        is a published tag ("ViT-B-32/openai"), the path of a file, or "untrained" (random
-        weights from seed 0, for timing). Weights by OpenAI, and others trained so, get
-        QuickGELU. Nothing in a file of your own says so: if it was trained with QuickGELU, name
-        the architecture that has it, such as "ViT-B-32-quickgelu".
-    device
-        "auto" (GPU if there is one), or a torch device.
-    precision
-        "bf16" or "fp32"; "auto" is bf16 where the processor computes in it, else fp32.
-    padding
-        What is done to long images before the model cuts out the middle square: "none";
-        "target", black bars until the sides are as 1.25 to 1 (S4); "square", until nothing is
-        cut off. It is part of the fingerprint.
-    fast_decode
-        Decode large JPEGs at reduced scale.
+    name : "toyclip"; or "<architecture>/<weights>" for any open_clip architecture, where weights is
+        a published tag ("ViT-B-32/openai"), the path of a file, or "untrained" (random weights from
+        seed 0, for timing). Weights by OpenAI, and others trained so, get QuickGELU. Nothing in a
+        file of your own says so: if it was trained with QuickGELU, name the architecture that has
+        it, such as "ViT-B-32-quickgelu".
+    device : "auto" (GPU if there is one), or a torch device.
+    precision : "bf16" or "fp32"; "auto" is bf16 where the processor computes in it, else fp32.
+    padding : What is done to long images before the model cuts out the middle square: "none";
+        "target", black bars until the sides are as 1.25 to 1 (S4); "square", until nothing is cut
+        off. It is part of the fingerprint.
+    fast_decode : Decode large JPEGs at reduced scale.
 
     Raises
     ------
-    InputError
-        If the name, device, precision or padding is not known.
-    WeightsError
-        If the weights cannot be had, or do not fit.
+    InputError : If the name, device, precision or padding is not known.
+    WeightsError : If the weights cannot be had, or do not fit.
     """
     from regionlab.models import clip
     from regionlab.models.encoder import FULL, Encoder
@@ -145,26 +138,19 @@ def load_segmenter(
 
     Parameters
     ----------
-    name
-        "toysam"; "vit_b", "vit_l" or "vit_h" for SAM's official checkpoints;
-        "<name>/<file>" for weights of your own; "<name>/untrained" for random weights from
-        seed 0, for timing.
-    device
-        "auto" (GPU if there is one), or a torch device.
-    precision
-        Of the image encoder: "bf16" or "fp32"; "auto" is bf16 where the processor computes
+    name : "toysam"; "vit_b", "vit_l" or "vit_h" for SAM's official checkpoints; "<name>/<file>" for
+        weights of your own; "<name>/untrained" for random weights from seed 0, for timing.
+    device : "auto" (GPU if there is one), or a torch device.
+    precision : Of the image encoder: "bf16" or "fp32"; "auto" is bf16 where the processor computes
         in it, else fp32.
-    cache_size
-        How many images are remembered.
-    islands
-        Parts of an answer that hold less than this share of it go; 0 keeps SAM's answer.
+    cache_size : How many images are remembered.
+    islands : Parts of an answer that hold less than this share of it go; 0 keeps SAM's answer.
 
     Raises
     ------
     InputError
         If the name, device or precision is not known; ValueError if `cache_size` is below 1.
-    WeightsError
-        If the weights cannot be had, or do not fit.
+    WeightsError : If the weights cannot be had, or do not fit.
     """
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
@@ -200,26 +186,21 @@ def load_baseline(
 
     Parameters
     ----------
-    name
-        "toyvit", "toydir" or "toysegnet", trained on Toybox; "vit/<timm name>" for a Vision
+    name : "toyvit", "toydir" or "toysegnet", trained on Toybox; "vit/<timm name>" for a Vision
         Transformer or "dir/<timm name>" for Deep Image Retrieval on a ResNet, such as
-        "vit/vit_base_patch16_224" or "dir/resnet50", with the weights that timm publishes, and
-        with a tag ("vit/vit_base_patch16_224.dino") for others of them. Each may be followed by
-        "/<file>", a state dict of your own: timm's, torchvision's, or one that training here
-        wrote. "segnet/<file>" is SegNet in the sizes of its paper; none is published to load by
-        name. "/untrained" gives random weights from seed 0, for timing.
-        Published weights give Deep Image Retrieval without whitening, see `learn_whitening`.
-    device
-        "auto" (GPU if there is one), or a torch device.
-    precision
-        "bf16" or "fp32"; "auto" is bf16 where the processor computes in it, else fp32.
+        "vit/vit_base_patch16_224" or "dir/resnet50", with the weights that timm publishes, and with
+        a tag ("vit/vit_base_patch16_224.dino") for others of them. Each may be followed by
+        "/<file>", a state dict of your own: timm's, torchvision's, or one that training here wrote.
+        "segnet/<file>" is SegNet in the sizes of its paper; none is published to load by name.
+        "/untrained" gives random weights from seed 0, for timing. Published weights give Deep Image
+        Retrieval without whitening, see `learn_whitening`.
+    device : "auto" (GPU if there is one), or a torch device.
+    precision : "bf16" or "fp32"; "auto" is bf16 where the processor computes in it, else fp32.
 
     Raises
     ------
-    InputError
-        If the name, device or precision is not known.
-    WeightsError
-        If the weights cannot be had, or do not fit.
+    InputError : If the name, device or precision is not known.
+    WeightsError : If the weights cannot be had, or do not fit.
     """
     from regionlab.models import baselines
 
@@ -425,8 +406,7 @@ def resolve_device(device: str = "auto") -> "torch.device":
 
     Raises
     ------
-    InputError
-        If torch knows no such device, or this machine has none.
+    InputError : If torch knows no such device, or this machine has none.
     """
     import torch
 
@@ -449,8 +429,7 @@ def resolve_precision(precision: str, device: "torch.device") -> str:
 
     Raises
     ------
-    InputError
-        If the precision is not known.
+    InputError : If the precision is not known.
     """
     import torch
 

@@ -111,19 +111,15 @@ class SamSegmenter(Segmenter):
     ----------
     name, device, precision, fingerprint
         As loaded; the precision is that of the image encoder, the decoder computes in fp32.
-    cache_size
-        How many images are remembered, the least recently used go first; a `vit_*` keeps 4 MB
-        an image, toysam 128 kB.
-    islands
-        Parts of an answer that hold less than this share of it go, see
+    cache_size : How many images are remembered, the least recently used go first; a `vit_*` keeps 4
+        MB an image, toysam 128 kB.
+    islands : Parts of an answer that hold less than this share of it go, see
         `remove_small_components`.
-    everything
-        The settings of `generate` where none are given.
+    everything : The settings of `generate` where none are given.
 
     Raises
     ------
-    ValueError
-        If `cache_size` is below 1.
+    ValueError : If `cache_size` is below 1.
     """
 
     def __init__(
@@ -426,8 +422,7 @@ def rank_records(records: Sequence[dict]) -> list[dict]:
 
     Parameters
     ----------
-    records
-        Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool, or its `MaskBits`.
+    records : Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool, or its `MaskBits`.
     """
     ranked = sorted(records, key=lambda record: record["predicted_iou"], reverse=True)
     chosen: dict[MaskBits, dict] = {}

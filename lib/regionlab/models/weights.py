@@ -65,14 +65,11 @@ class WeightsFile:
 
     Attributes
     ----------
-    path, sha256
-        Where it lies, and the SHA-256 of its bytes, 64 hexadecimal digits.
-    settings
-        What open_clip's table says of it: mean, std, interpolation, resize_mode, quick_gelu.
-        For a file of your own, the preprocessing that all published weights of its
-        architecture share.
-    trusted
-        Whether all of `sha256` is a published sum, so that even a format that may hold code
+    path, sha256 : Where it lies, and the SHA-256 of its bytes, 64 hexadecimal digits.
+    settings : What open_clip's table says of it: mean, std, interpolation, resize_mode, quick_gelu.
+        For a file of your own, the preprocessing that all published weights of its architecture
+        share.
+    trusted : Whether all of `sha256` is a published sum, so that even a format that may hold code
         (OpenAI's TorchScript archives) can be loaded.
     """
 
@@ -88,16 +85,12 @@ class Published:
 
     Attributes
     ----------
-    name
-        Of the model, for errors.
-    stem, suffixes
-        As which file names in `WEIGHTS` they are looked for.
-    url
-        Where they can be fetched, unless from `hub`.
+    name : Of the model, for errors.
+    stem, suffixes : As which file names in `WEIGHTS` they are looked for.
+    url : Where they can be fetched, unless from `hub`.
     hub, files
         A Hugging Face repository, and the names of its file, the first that is there being taken.
-    sha256
-        Of the file at `url`: all of its digits, the first ones, or none.
+    sha256 : Of the file at `url`: all of its digits, the first ones, or none.
     """
 
     name: str
@@ -120,8 +113,7 @@ class Published:
 
         Raises
         ------
-        WeightsError
-            If the download fails, or the file is not the published one.
+        WeightsError : If the download fails, or the file is not the published one.
         """
         folder = expand(folder or WEIGHTS)
         path = self.place(folder)
@@ -218,8 +210,7 @@ def read_weights(weights_file: WeightsFile) -> dict[str, "torch.Tensor"]:
 
     Raises
     ------
-    WeightsError
-        If the file is damaged, holds something else, or numbers that are not finite.
+    WeightsError : If the file is damaged, holds something else, or numbers that are not finite.
     """
     import torch
 
@@ -276,14 +267,12 @@ def read_checkpoint(path: Path) -> dict[str, "torch.Tensor"]:
 
     Parameters
     ----------
-    path
-        A `.safetensors` file, or what `torch.save` made of a state dict, alone or in a dict
+    path : A `.safetensors` file, or what `torch.save` made of a state dict, alone or in a dict
         under one of `KEYS` or as the only one.
 
     Raises
     ------
-    CheckpointError
-        If the file is damaged, holds no state dict or several, or calls functions.
+    CheckpointError : If the file is damaged, holds no state dict or several, or calls functions.
     """
     content, unknown = _read_content(path)
     return strip_names(_find_state(content, unknown))
@@ -305,8 +294,7 @@ def tell_misfit(error: Exception) -> str:
 
     Parameters
     ----------
-    error
-        Of `load_state_dict`, or of a conversion that missed a name.
+    error : Of `load_state_dict`, or of a conversion that missed a name.
     """
     if isinstance(error, KeyError):
         return f"it has no {error}"
@@ -350,8 +338,7 @@ def _find_unknown(path: Path) -> list[str]:
 
     Raises
     ------
-    CheckpointError
-        If one is of Python's own library, as those are by which files run code.
+    CheckpointError : If one is of Python's own library, as those are by which files run code.
     """
     import torch
 

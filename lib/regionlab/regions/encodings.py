@@ -105,19 +105,13 @@ def encode_regions(
 
     Parameters
     ----------
-    encoder
-        The CLIP model.
-    image
-        (H, W, 3) uint8 RGB.
-    masks
-        (H, W) bool each, the image's own size; none is fine. They are taken one by one, so that
+    encoder : The CLIP model.
+    image : (H, W, 3) uint8 RGB.
+    masks : (H, W) bool each, the image's own size; none is fine. They are taken one by one, so that
         an iterator need not hold more than one of a large image.
-    encoding
-        A name in `REGION_ENCODINGS`.
-    batch_size
-        Pictures a forward pass.
-    strict
-        False gives NaN in place of a vector that is not finite, or zero, rather than an error.
+    encoding : A name in `REGION_ENCODINGS`.
+    batch_size : Pictures a forward pass.
+    strict : False gives NaN in place of a vector that is not finite, or zero, rather than an error.
 
     Returns
     -------
@@ -126,13 +120,10 @@ def encode_regions(
 
     Raises
     ------
-    FloatingPointError
-        If the model gives a vector that is not finite, or zero.
-    ValueError
-        If the encoding is not known or not possible with this encoder, `batch_size` is not
+    FloatingPointError : If the model gives a vector that is not finite, or zero.
+    ValueError : If the encoding is not known or not possible with this encoder, `batch_size` is not
         positive, or the image or a mask has no pixels, another dtype or size.
-    MemoryError
-        If the image is too large for the memory there is.
+    MemoryError : If the image is too large for the memory there is.
     """
     chosen = find_encoding(encoding)
     _check_image(image)
@@ -153,14 +144,10 @@ def render_region(
 
     Parameters
     ----------
-    image
-        (H, W, 3) uint8 RGB.
-    mask
-        (H, W) bool, the image's own size.
-    encoding
-        A name in `REGION_ENCODINGS`, but not "tokens", which has no picture of a region.
-    mean_color
-        RGB, see `find_mean_color`.
+    image : (H, W, 3) uint8 RGB.
+    mask : (H, W) bool, the image's own size.
+    encoding : A name in `REGION_ENCODINGS`, but not "tokens", which has no picture of a region.
+    mean_color : RGB, see `find_mean_color`.
 
     Returns
     -------
@@ -169,8 +156,7 @@ def render_region(
 
     Raises
     ------
-    ValueError
-        If the encoding is not known or shows no picture, or the image or the mask has no
+    ValueError : If the encoding is not known or shows no picture, or the image or the mask has no
         pixels, another dtype or size.
     """
     chosen = find_encoding(encoding)
@@ -184,8 +170,7 @@ def find_encoding(name: str) -> RegionEncoding:
 
     Raises
     ------
-    ValueError
-        If there is none, with the known names.
+    ValueError : If there is none, with the known names.
     """
     if name not in REGION_ENCODINGS:
         raise InputError(f"unknown region encoding {name!r}; known: {', '.join(REGION_ENCODINGS)}")
