@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -109,6 +109,7 @@ class Region:
         return mask_to_rle(self.mask)
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """A promptable segmenter, made by `registry.load_segmenter`. Not for several threads at once.
 
