@@ -9,8 +9,7 @@ from types import SimpleNamespace
 import uvicorn
 
 from regionlab.data.registry import load_collection
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.service.server import configure

@@ -11,9 +11,8 @@ from regionlab import search_text
 from regionlab.cli import main
 from regionlab.cli.search import _read_numbers
 from regionlab.data.collection import load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.models import registry
 from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.util.errors import InputError, RegionlabError
@@ -269,7 +268,7 @@ def run_raising(monkeypatch, error):
     def copy(*_):
         raise error
 
-    monkeypatch.setattr("regionlab.index.copy.copy_index", copy)
+    monkeypatch.setattr("regionlab.index.verify.copy_index", copy)
     return main(["copy", "a", "b"])
 
 
@@ -293,3 +292,29 @@ def test_an_interrupt_ends_with_130(monkeypatch, capsys):
 def test_what_is_no_command_is_refused(arguments, capsys):
     assert main(arguments) == 2
     assert "Usage: regionlab" in capsys.readouterr().err
+
+
+# Extras
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "arguments"),
+    [
+        ("chroma", "chromadb", ["search", "INDEX", "a star", "--engine", "chroma"]),
+        ("video", "av", ["index", "PHOTOS", "--dataset", "video"]),
+        ("serve", "fastapi", ["serve", "--index", "INDEX"]),
+        ("serve", "uvicorn", ["serve", "--index", "INDEX"]),
+        ("ray", "ray", ["index", "PHOTOS", "--ray", "--out", "OUT"]),
+    ],
+)
+def test_what_is_missing_is_told_by_the_name_of_its_extra(
+    folder, encoder_file, tmp_path, monkeypatch, capsys, extra, package, arguments
+):
+    places = {"INDEX": folder, "PHOTOS": folder.parent / "photos", "OUT": tmp_path / "index"}
+    if arguments[-2:] == ["--dataset", "video"]:
+        places["PHOTOS"] = tmp_path
+        (tmp_path / "film.mp4").write_bytes(b"no film")
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    own = [] if arguments[0] == "serve" else ["--encoder", f"toyclip/{encoder_file}"]
+    words = [places.get(word, word) for word in arguments]
+    assert f"pip install 'regionlab[{extra}]'" in refuse(capsys, *words, *own)

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "RegionlabError": "util.errors",
-    "add_regions": "index.regions",
+    "add_regions": "index.build",
     "build_index": "index.build",
     "create_composer": "compose.composers",
     "evaluate": "metrics.ranking",
@@ -19,7 +19,7 @@ _HOMES = {
     "load_encoder": "models.registry",
     "load_segmenter": "models.registry",
     "measure_ranking": "metrics.ranking",
-    "open_index": "index.opening",
+    "open_index": "index.build",
     "search_image": "search.images",
     "search_indexed": "search.images",
     "search_regions": "search.regions",

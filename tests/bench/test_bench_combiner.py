@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.bench import combiner as bench_combiner
+from regionlab.bench import indexing as bench_combiner
 from regionlab.bench import run as bench
-from regionlab.bench.combiner import measure_combiner, sample_triplets
+from regionlab.bench.indexing import measure_combiner, sample_triplets
 from regionlab.models.encoder import Encoder
 
 KEYS = {"value", "range", "n"}

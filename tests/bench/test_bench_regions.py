@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from regionlab.bench import regions as bench_prompts
-from regionlab.bench import regions as bench_regions
 from regionlab.bench import run as bench
-from regionlab.bench.regions import (
+from regionlab.bench import searching as bench_prompts
+from regionlab.bench import searching as bench_regions
+from regionlab.bench.searching import (
     IMAGE_SIZE,
     STEPS,
     measure_prompt_loop,
@@ -19,8 +19,7 @@ from regionlab.bench.regions import (
     time_prompts,
 )
 from regionlab.data.registry import load_collection
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.models.registry import load_segmenter
 from regionlab.models.segmenter import EmptyMaskError
 from regionlab.regions.encodings import DEFAULT_ENCODING, REGION_ENCODINGS

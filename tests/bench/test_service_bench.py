@@ -10,12 +10,11 @@ from regionlab.bench.serving import (
     describe_latency,
     describe_parts,
     drive,
-    find_box,
     make_questions,
 )
 from regionlab.cli import main
 from regionlab.service.app import create_app
-from regionlab.service.process import run_service
+from regionlab.service.process import find_box, run_service
 from service_world import build_world, serve
 
 

@@ -14,8 +14,7 @@ from regionlab.compose.regions import holds_changes, sample_changes, search_chan
 from regionlab.data.collection import Collection
 from regionlab.data.registry import load_collection
 from regionlab.data.triplets import Triplets, make_queries
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.models.registry import load_segmenter
 from regionlab.search.query import Part, Query
 from regionlab.search.regions import search_regions

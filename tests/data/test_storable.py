@@ -12,8 +12,8 @@ from PIL import Image
 from regionlab.data.collection import Collection, load_folder, make_table
 from regionlab.index.build import build_index
 from regionlab.index.index import open_index
-from regionlab.index.tables import make_storable
-from regionlab.index.vectors import FAILURE_COLUMNS, read_failures, write_failures
+from regionlab.index.sources import make_storable
+from regionlab.index.tables import FAILURE_COLUMNS, read_failures, write_failures
 
 
 def make_collection(root, paths, **columns):

@@ -394,7 +394,7 @@ def test_a_file_changed_while_a_build_was_dead_is_read_again(
 ):
     with monkeypatch.context() as patch:
         patch.setattr(
-            "regionlab.index.change.write_index_files",
+            "regionlab.index.change.write_images",
             lambda *args, **options: (_ for _ in ()).throw(Killed),
         )
         with pytest.raises(Killed):

@@ -16,12 +16,10 @@ from PIL import Image
 
 from regionlab import load_collection
 from regionlab.data.collection import load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
-from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, get_workshop
-from regionlab.index.stamps import STAMPS
-from regionlab.index.tables import IndexFolderError
+from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, get_staging
+from regionlab.index.tables import STAMPS, IndexFolderError
 from regionlab.index.verify import verify_index
 from regionlab.models.registry import load_encoder
 from regionlab.models.segmenter import MaskGeneratorConfig
@@ -257,7 +255,7 @@ def test_regions_stay_until_those_of_another_model_are_there(
     made, work, encoder, other, segmenter, done
 ):
     index = build(work / "photos", other)
-    aside = get_workshop(index.folder, PREVIOUS)
+    aside = get_staging(index.folder, PREVIOUS)
     assert parts(open_index(aside)) == parts(open_index(made / "index"))
     assert all(not finding.harm for finding in verify_index(index.folder))
     back = build(work / "photos", encoder)
@@ -273,7 +271,7 @@ def test_fresh_vectors_leave_the_old_regions_until_there_are_new_ones(
 ):
     index = build_index(load_folder(work / "photos"), encoder, work / "index", fresh=True)
     assert len(done[0]) == COUNT and index.regions is None
-    assert open_index(get_workshop(index.folder, PREVIOUS)).regions is not None
+    assert open_index(get_staging(index.folder, PREVIOUS)).regions is not None
     add_regions(index, segmenter, encoder, everything=FEW)
     assert hidden(work) == []
 
@@ -374,7 +372,7 @@ def test_images_embedded_by_a_build_that_was_cut_off_are_not_embedded_again(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(encoder, "encode_pixels", stop)
         build_index(load_folder(tmp_path / "photos"), encoder, tmp_path / "index", **sizes)
-    assert get_workshop(tmp_path / "index", IMAGES).exists()
+    assert get_staging(tmp_path / "index", IMAGES).exists()
     write_picture(tmp_path / "photos" / "25.png", 25)
     done[0].clear()
     index = build_index(load_folder(tmp_path / "photos"), encoder, tmp_path / "index", **sizes)
@@ -389,8 +387,7 @@ import sys
 from regionlab.data.collection import load_folder
 from regionlab.models.registry import load_encoder
 from regionlab.models.segmenter import MaskGeneratorConfig as Everything
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.models.registry import load_segmenter
 few = Everything(2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=3)
 encoder = load_encoder(sys.argv[1], device="cpu", precision="fp32")
@@ -420,7 +417,7 @@ def test_a_kill_loses_no_region(made, work, encoder, encoder_file, segmenter, do
     now = parts(index)
     assert {digest: now[digest] for digest in before} == before
     assert set(done[1]) <= {55} and len(now) == COUNT + 1
-    assert get_workshop(index.folder, REGIONS).exists() is False
+    assert get_staging(index.folder, REGIONS).exists() is False
 
 
 def test_a_picture_edited_in_place_is_seen_though_its_time_was_set_back(tmp_path, encoder):

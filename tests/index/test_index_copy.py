@@ -7,11 +7,11 @@ import pytest
 
 from regionlab.data.collection import load_folder
 from regionlab.data.images import write_image
-from regionlab.index import copy as index_copy
+from regionlab.index import verify as index_copy
 from regionlab.index.build import build_index
-from regionlab.index.copy import copy_index
 from regionlab.index.index import open_index
 from regionlab.index.tables import IndexFolderError
+from regionlab.index.verify import copy_index
 
 
 @pytest.fixture(scope="module")

@@ -16,17 +16,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regionlab.bench.resume import measure_resume
+from killed_builds import check_log, count_twice, measure_resume
 from regionlab.data.collection import load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.index.staging import (
     IMAGES,
     IndexBusyError,
     find_builder,
     finish_swap,
-    get_workshop,
+    get_staging,
     lock_index,
 )
 from regionlab.index.tables import IndexFolderError
@@ -71,22 +70,18 @@ def test_builds_killed_at_random_moments_end_up_the_same():
     assert 2 <= found["builds"] <= 8
 
 
-def test_a_bench_of_a_build_that_embeds_nothing_is_refused(tmp_path, monkeypatch):
-    from regionlab.bench import resume as bench_resume
-
+def test_a_build_that_does_not_embed_each_image_is_refused(tmp_path):
     log = tmp_path / "log"
     log.write_text("life\na\nb\n")
-    bench_resume._check_log(log, 2)
+    check_log(log, 2)
     with pytest.raises(RuntimeError, match="of 3 images embedded 2 of them"):
-        bench_resume._check_log(log, 3)
+        check_log(log, 3)
 
 
 def test_images_embedded_again_are_counted_by_life(tmp_path):
-    from regionlab.bench import resume as bench_resume
-
     log = tmp_path / "log"
     log.write_text("life\na\nb\nlife\nb\nc\nlife\nlife\na\nb\nd\n")
-    assert bench_resume._count_twice(log) == [1, 0, 2]
+    assert count_twice(log) == [1, 0, 2]
 
 
 # Two builders
@@ -180,7 +175,7 @@ def test_a_reader_waits_for_a_builder_that_puts_an_index_in_its_place(
 ):
     folder = tmp_path / "index"
     build_index(photos, encoder, folder)
-    work = get_workshop(folder, IMAGES)
+    work = get_staging(folder, IMAGES)
     work.mkdir()
     claimed = threading.Event()
 
@@ -210,7 +205,7 @@ def test_an_index_replaced_while_it_is_read_is_read_again(photos, encoder, tmp_p
             update_index(old, more, encoder)
         return read(path, **options)
 
-    monkeypatch.setattr("regionlab.index.vectors.np.load", replace_first)
+    monkeypatch.setattr("regionlab.index.tables.np.load", replace_first)
     assert len(open_index(folder)) == 9
     assert len(reads) > 1
 
@@ -296,7 +291,7 @@ def test_a_disk_that_runs_full_is_named_and_what_was_done_is_kept(encoder, small
         assert contents(old.folder) == before
         if room > 100 * 1024:
             break
-    assert any(get_workshop(old.folder, IMAGES).glob("shards/*.npz"))
+    assert any(get_staging(old.folder, IMAGES).glob("shards/*.shard"))
     filler.unlink()
     assert len(build_index(photos, encoder, small_disk / "index", **options)) == 40
     assert verify_index(small_disk / "index") == []

@@ -13,9 +13,8 @@ import pytest
 
 from regionlab.data.collection import load_folder
 from regionlab.data.images import read_image
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.models.segmenter import MaskGeneratorConfig

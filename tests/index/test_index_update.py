@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from regionlab.data.collection import load_class_folders, load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.change import match_images
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.index.tables import IndexFolderError
 from regionlab.index.update import add_images, remove_images, update_index
 from regionlab.index.verify import verify_index

@@ -14,13 +14,11 @@ from PIL import Image
 
 from regionlab.cli import main
 from regionlab.data.collection import load_folder
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.index.staging import lock_index
-from regionlab.index.tables import IndexFolderError, read_manifest, write_manifest
+from regionlab.index.tables import IndexFolderError, digest_sample, read_manifest, write_manifest
 from regionlab.index.update import remove_images, update_index
-from regionlab.index.vectors import digest_sample
 from regionlab.index.verify import verify_index
 from regionlab.models.registry import load_encoder
 from regionlab.models.segmenter import MaskGeneratorConfig

@@ -7,8 +7,7 @@ from PIL import Image
 
 from regionlab.data.collection import load_folder
 from regionlab.data.images import ImageError
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.verify import verify_index
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.models.segmenter import MaskGeneratorConfig

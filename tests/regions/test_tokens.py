@@ -7,6 +7,7 @@ from torch.nn.functional import gelu, layer_norm, linear
 
 from regionlab.models.encoder import Encoder
 from regionlab.models.registry import load_encoder
+from regionlab.models.torchvision_cpu import add_timm
 from regionlab.regions.patch_tokens import (
     CLIP_MEAN,
     CLIP_STD,
@@ -17,6 +18,8 @@ from regionlab.regions.patch_tokens import (
 )
 
 import open_clip  # isort: skip
+
+add_timm()
 
 VIT = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 8}
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}

@@ -159,6 +159,15 @@ def test_several_parts_unwanted_ones_and_words_go_together(world, client):
     assert all(result["terms"]["negative"] < 0 for result in answer["results"])
 
 
+def test_a_filter_leaves_the_images_that_match(world, client):
+    names = world.index.images["image_id"].iloc[[4, 1]].tolist()
+    answer = search(client, words="a blue star", where=f"image_id in {names}")
+    assert {result["image_id"] for result in answer["results"]} == set(names)
+    query = Query([part_from_words(world.encoder, "a blue star")])
+    keep = np.isin(np.arange(len(world.index)), [4, 1])
+    assert_same(answer, search_regions(world.index, query, target="images", where=keep, k=2))
+
+
 def test_words_alone_can_be_unwanted(world, client):
     prompts = [
         {"kind": "text", "words": "a red circle"},
@@ -387,6 +396,8 @@ REFUSED = [
     ({"words": "x", "k": "many"}, 422, "k: "),
     ({"words": "x", "kk": 3}, 422, "kk: "),
     ({"words": "x", "target": "all"}, 422, "target: "),
+    ({"words": "x", "where": "colour == 'red'"}, 422, "no column 'colour' to filter by"),
+    ({"words": "x", "where": "__import__('os')"}, 422, "only comparisons of columns"),
     ({"words": "x", "alpha": 0}, 422, "alpha and beta are both 0"),
     ({"words": "x", "beta": 1}, 422, "no box"),
     ({"words": "x", "liked": ["nobody"]}, 404, "no image 'nobody'"),

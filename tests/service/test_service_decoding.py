@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from regionlab.data.images import MAX_SCANS, ImageError, count_scans, read_image
-from regionlab.service.decoding import CHEAP, DecodeError, Decoder, Decoders
-from regionlab.service.room import ByteBudget, begin_work
+from regionlab.service.work import CHEAP, ByteBudget, DecodeError, Decoder, Decoders, begin_work
 from service_attacks import make_progressive, make_spaced_ppm, save
 
 GIB = 2**30

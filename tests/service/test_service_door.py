@@ -10,10 +10,9 @@ import pytest
 from fastapi import HTTPException, Request
 from starlette.datastructures import Headers
 
-from regionlab.service import guard as headers
+from regionlab.service import limits as headers
 from regionlab.service.forms import MAX_FIELD, MAX_PARTS, read_form
-from regionlab.service.guard import find_fault, keep_own_cookie, name_visitor
-from regionlab.service.limits import Limits
+from regionlab.service.limits import Limits, find_fault, keep_own_cookie, name_visitor
 
 HOSTS = ("localhost", "127.0.0.1", "::1", "search.test")
 FORM = "multipart/form-data; boundary=x"

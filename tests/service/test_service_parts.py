@@ -13,8 +13,8 @@ from regionlab.data.prompts import Box
 from regionlab.service.gallery import mask_to_path
 from regionlab.service.inference import Batcher
 from regionlab.service.limits import Counters, Limits, RequestLog
-from regionlab.service.room import ByteBudget
 from regionlab.service.sessions import Picture, Visitors
+from regionlab.service.work import ByteBudget
 
 # Batches
 

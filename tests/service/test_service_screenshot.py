@@ -5,7 +5,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from regionlab.service.screenshot import BROWSERS, SIZE, take_screenshot
+from regionlab.service.process import BROWSERS, SIZE, take_screenshot
 from service_world import build_world
 
 pytest.importorskip("playwright", reason="no playwright to steer a browser")

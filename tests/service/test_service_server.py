@@ -8,8 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI, Request, Response
 
-from regionlab.service.guard import LimitsMiddleware
-from regionlab.service.limits import Limits
+from regionlab.service.limits import Limits, LimitsMiddleware
 from regionlab.service.server import MAX_HEADERS
 from service_world import serve
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from regionlab.data.images import read_image
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.tables import IndexFolderError
 from regionlab.models.registry import load_segmenter
 from regionlab.models.segmenter import MaskGeneratorConfig, Region

@@ -9,8 +9,7 @@ from sklearn.linear_model import LinearRegression
 
 from regionlab.data.images import read_image
 from regionlab.data.prompts import Box
-from regionlab.index.build import build_index
-from regionlab.index.regions import add_regions
+from regionlab.index.build import add_regions, build_index
 from regionlab.metrics.ranking import average_precision, judge_ranking
 from regionlab.models.segmenter import EmptyMaskError, MaskGeneratorConfig, Segmenter
 from regionlab.search.images import search_image, search_text

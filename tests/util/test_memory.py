@@ -14,9 +14,8 @@ from regionlab.data.collection import load_folder
 from regionlab.data.images import ImageError, read_image
 from regionlab.data.masks import remove_small_components
 from regionlab.data.prompts import Box
-from regionlab.index.build import build_index
+from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
-from regionlab.index.regions import add_regions
 from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 from regionlab.regions import encodings as regions_module
 from regionlab.regions.encodings import encode_regions

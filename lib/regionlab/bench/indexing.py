@@ -1,7 +1,8 @@
-"""How fast a folder becomes an index: against the model alone, and against the way of S3."""
+"""How fast a folder becomes an index, and how fast the Combiner trains on features kept."""
 
 import statistics
 import tempfile
+import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from regionlab.compose.training import CombinerRecipe, EncodedTriplets, create_combiner, take_epoch
 from regionlab.data.collection import load_folder
 from regionlab.data.images import read_pil_image
 from regionlab.index.build import build_index
@@ -19,13 +21,13 @@ from regionlab.models.pipeline import Preprocessing, SideBySide
 from regionlab.models.registry import load_encoder
 from regionlab.runs.record import describe_device
 from regionlab.util.timing import summarise_measure, time_interleaved
-from toybox.render import render_scene
-from toybox.world import sample_scene, scene_rng
 
 # As most pictures in COCO: width and height in pixels, and detail for files of 165 kB on average.
 PICTURE_SIZE = (640, 480)
 DETAIL = 32  # standard deviation, in levels of 256
 S3_BATCH = 16
+TRIPLETS = 18_000  # FashionIQ's training set
+ENCODER = "ViT-B-32/untrained"  # 512 wide
 
 
 def measure_indexing(
@@ -38,31 +40,17 @@ def measure_indexing(
 ) -> dict[str, Any]:
     """Measure images per second from JPEG files to a finished index.
 
-    All sides are measured in turn, round by round, after a run that does not count. A ratio
-    is one of rates, taken within a round: above 1 means that indexing is the faster side.
-
-    Parameters
-    ----------
-    encoder
-        As for `load_encoder`; precision "auto".
-    count
-        Pictures, see `write_pictures`.
-    rounds
-        How often each side is measured.
-    batch_size
-        Of indexing and of the model alone.
-    seed
-        Of the scenes.
+    `count` images of `write_pictures`; all sides in turn, round by round, after one that does
+    not count.
 
     Returns
     -------
     dict
-        `ratio_vs_forward` (the model's forward pass, same batches and precision, on pixels that
-        are ready on its device), `ratio_vs_split_forward` (the same in parts side by side, as
-        indexing computes it: what the machine can do at most), `ratio_vs_s3` (batches of 16 in
-        fp32, one file read after another), `images_per_second` of the four, `cosine_worst` of
-        the vectors to those of S3's way, and the setting. A measured value is the median, with
-        its range over the rounds.
+        Ratios of rates within a round, above 1 where indexing is faster: `ratio_vs_forward` (the
+        forward pass, same batches and precision, pixels ready on its device),
+        `ratio_vs_split_forward` (the same in parts side by side, as indexing computes it),
+        `ratio_vs_s3` (batches of 16 in fp32, one file after another); `images_per_second` of
+        the four, `cosine_worst` of the vectors to those of S3's way, and the setting.
     """
     ours, in_fp32 = load_encoder(encoder), load_encoder(encoder, precision="fp32")
     with tempfile.TemporaryDirectory() as temporary:
@@ -81,12 +69,9 @@ def measure_indexing(
         vectors = {name: np.array(sides[name]()) for name in ("index", "s3")}  # warms up too
         times = time_interleaved(sides, rounds)
         file_bytes = statistics.mean(path.stat().st_size for path in paths)
-    return {
-        "ratio_vs_forward": summarise_measure(np.divide(times["forward"], times["index"])),
-        "ratio_vs_split_forward": summarise_measure(
-            np.divide(times["split_forward"], times["index"])
-        ),
-        "ratio_vs_s3": summarise_measure(np.divide(times["s3"], times["index"])),
+    others = ("forward", "split_forward", "s3")
+    ratios = {f"ratio_vs_{name}": np.divide(times[name], times["index"]) for name in others}
+    return {name: summarise_measure(ratio) for name, ratio in ratios.items()} | {
         "images_per_second": {
             name: summarise_measure(count / np.array(seconds)) for name, seconds in times.items()
         },
@@ -105,10 +90,12 @@ def measure_indexing(
 def write_pictures(folder: Path, count: int, seed: int) -> Path:
     """Write JPEGs of quality 90 with the size and the detail of photographs; return the folder.
 
-    Toybox scenes enlarged to COCO's usual size, under noise whose amplitude falls with the
-    frequency, as that of natural images does (Field 1987). Colours are stored in full, as in
-    COCO.
+    Toybox scenes of COCO's usual size, under noise whose amplitude falls with the frequency
+    (Field 1987); colours are not subsampled.
     """
+    from toybox.render import render_scene
+    from toybox.world import sample_scene, scene_rng
+
     folder.mkdir(parents=True)
     for number in range(count):
         rng = scene_rng(seed, "test", number)
@@ -156,3 +143,64 @@ def _encode_split(encoder: Encoder, batches: Sequence[torch.Tensor]) -> None:
 def _read_pixels(encoder: Encoder, path: Path) -> torch.Tensor:
     with Image.open(path) as picture:
         return encoder.preprocess(picture.convert("RGB"))
+
+
+def measure_combiner(
+    *,
+    triplets: int = TRIPLETS,
+    batch: int = 2048,
+    encoder_name: str = ENCODER,
+    pictures: int = 16,
+    rounds: int = 3,
+    epochs: int = 2,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Measure training the Combiner of S4's size on random features of an encoder's width.
+
+    The encoder is timed on `pictures` images and as many texts in each round.
+
+    Returns
+    -------
+    dict
+        `seconds_per_epoch`, and `ratio_features_once`: how many times as long an epoch would
+        take that encodes reference, target and words of each triplet anew.
+    """
+    encoder = load_encoder(encoder_name)
+    rng = np.random.default_rng(seed)
+    training_set = sample_triplets(triplets, encoder.dim, rng)
+    recipe = CombinerRecipe(seed=seed, batch=batch)
+    combiner = create_combiner(encoder.dim, recipe).to(encoder.device)
+    optimizer = torch.optim.Adam(combiner.parameters(), lr=recipe.learning_rate)
+    training_set = EncodedTriplets(*(x.to(encoder.device) for x in vars(training_set).values()))
+    images = list(rng.integers(0, 256, (pictures, 224, 224, 3), dtype=np.uint8))
+    texts = [f"is red and has {i} buttons" for i in range(pictures)]
+    sides = {
+        "images": lambda: encoder.encode_images(images),
+        "texts": lambda: encoder.encode_texts(texts),
+    }
+    time_interleaved(sides, 1)  # warm
+    seconds = []
+    for _ in range(epochs):
+        started = time.perf_counter()
+        take_epoch(combiner, optimizer, training_set, batch, rng)
+        seconds.append(time.perf_counter() - started)
+    encoding = time_interleaved(sides, rounds)
+    triplet = (2 * np.array(encoding["images"]) + np.array(encoding["texts"])) / pictures
+    used = triplets // batch * batch
+    return {
+        "triplets": used,
+        "width": encoder.dim,
+        "batch": batch,
+        "parameters": sum(p.numel() for p in combiner.parameters()),
+        "encoder": encoder.name,
+        "seconds_per_epoch": summarise_measure(seconds),
+        "ratio_features_once": summarise_measure(1 + triplet * used / np.median(seconds)),
+    }
+
+
+def sample_triplets(count: int, width: int, rng: np.random.Generator) -> EncodedTriplets:
+    """Draw random features of the length of CLIP's, (count, width), in four wordings."""
+    shapes = ((count, width), (count, width), (count, 4, width))
+    return EncodedTriplets(
+        *(torch.from_numpy(rng.normal(0, 10 / width**0.5, s).astype(np.float32)) for s in shapes)
+    )

@@ -6,7 +6,6 @@ Every ratio's two sides are measured in the same run. Entries not measured again
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -21,19 +20,18 @@ GPU = "gpu"  # under which results on a GPU go, beside those on the processor
 OF_AN_ENTRY = ("commit", "dirty", "started", "device")  # what a kept entry brings along
 
 
-def _call(module: str, function: str) -> dict[str, Any]:
-    return getattr(import_module(f"regionlab.{module}"), function)()  # late: --help needs no torch
+def _late(module: str, function: str) -> Callable[[], dict[str, Any]]:
+    """Import what measures when it is called: to list the entries needs no torch."""
+    return lambda: getattr(import_module(f"regionlab.bench.{module}"), function)()
 
 
 ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
-    "index": partial(_call, "bench_index", "measure_indexing"),
-    "prompt_loop": partial(_call, "bench_prompts", "measure_prompt_loop"),
-    "regions": partial(_call, "bench_regions", "measure_region_encoding"),
-    "combiner": partial(_call, "bench_combiner", "measure_combiner"),
-    "search": partial(_call, "bench_search", "measure_search"),
-    "resume": partial(_call, "bench_resume", "measure_resume"),
-    "memory": partial(_call, "bench_memory", "measure_memory"),
-    "service": partial(_call, "bench_service", "measure_service"),
+    "index": _late("indexing", "measure_indexing"),
+    "prompt_loop": _late("searching", "measure_prompt_loop"),
+    "regions": _late("searching", "measure_region_encoding"),
+    "combiner": _late("indexing", "measure_combiner"),
+    "search": _late("searching", "measure_search"),
+    "service": _late("serving", "measure_service"),
 }
 
 
@@ -45,17 +43,12 @@ def run_bench(names: Sequence[str] = (), *, file: Path = FILE) -> dict[str, Any]
     names
         Names in `ENTRIES`; none means all.
     file
-        Gets `{"record": {...}, "results": {entry: {...}}}`, on a GPU `{"gpu": {entry: ...}}`.
-        The record is that of this run; its `entries` say when and on what each was measured.
-
-    Returns
-    -------
-    dict
-        The content of the file.
+        Gets `{"record": {...}, "results": {entry: {...}}}`, on a GPU `{"gpu": {entry: ...}}`;
+        the record's `entries` say when and on what each was measured. This is returned.
 
     Raises
     ------
-    ValueError
+    InputError
         If an entry is unknown, or the file is there and is none of ours.
     """
     unknown = [name for name in names if name not in ENTRIES]

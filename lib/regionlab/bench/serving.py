@@ -1,26 +1,24 @@
 """How the search service bears many clients at once, beside S3's table V.
 
-The service runs as a process of its own; the clients are this one: bare HTTP over asyncio, as
-they share the machine with what they measure.
+The service runs as a process of its own; the clients share this one and its machine.
 """
 
 import asyncio
-import itertools
 import json
 import math
-import re
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, cycle, islice, product
 from typing import Any
 
+import httpx
 import numpy as np
 
 from regionlab.index.index import Index
 from regionlab.runs.record import describe_device
-from regionlab.service.process import run_service
-from regionlab.util import paths
+from regionlab.service.process import find_box, prepare_index, run_service
 from regionlab.util.timing import summarise_measure
 
 KINDS = ("words", "image", "region")
@@ -32,25 +30,12 @@ TABLE_V = {"encode": [85, 120], "search": [0, 5], "total": [120, 150]}
 
 @dataclass(frozen=True)
 class Asked:
-    """A request and how it went.
+    """A request and how it went."""
 
-    Attributes
-    ----------
-    kind
-        "words", "image" or "region".
-    seconds
-        From the first byte sent to the last one read.
-    right
-        Whether it was answered by 200, with as many results as asked for and, where the query
-        is an image of the collection, that image first.
-    parts
-        Seconds by stage, as the service tells them.
-    """
-
-    kind: str
-    seconds: float
-    right: bool
-    parts: dict[str, float]
+    kind: str  # of KINDS
+    seconds: float  # from sending it to the last byte of the answer
+    right: bool  # answered by 200 and what was expected
+    parts: dict[str, float]  # seconds by stage, as the service tells them
 
 
 @dataclass(frozen=True)
@@ -67,21 +52,10 @@ def measure_service(
 ) -> dict[str, Any]:
     """Measure the service under many clients on loopback, and what batching gains.
 
-    The clients ask in turn by words, by a whole picture that they send, and by a box on a
-    picture that they send, never the same twice in a row. First all of them for `seconds`, once
-    every question has been asked; then in rounds one client alone, and all of them on a service
-    with and on one without batching, each as many questions of each kind.
-
-    Parameters
-    ----------
-    seconds
-        Of the long run.
-    clients
-        How many ask at once.
-    images
-        Of Toybox, test, that are searched; indexed with their regions on first use.
-    rounds
-        Of the ratios.
+    The clients ask in turn by words, by an image that they send, and by a box on one, never the
+    same twice in a row. First all of them for `seconds`, once every question has been asked;
+    then in rounds one client alone, and all of them on a service with and on one without
+    batching, each as many questions of each kind. `images` of Toybox's test split are searched.
 
     Returns
     -------
@@ -105,7 +79,7 @@ def measure_service(
         sides = {"alone": (served, 1), "unbatched": (plain, clients), "batched": (served, clients)}
         runs: dict[str, list[list[Asked]]] = {name: [] for name in sides}
         rates: dict[str, list[float]] = {name: [] for name in sides}
-        for number, (name, (service, many)) in itertools.product(range(rounds), sides.items()):
+        for number, (name, (service, many)) in product(range(rounds), sides.items()):
             skip = (number + 1) * len(questions) // (rounds + 1)
             # one client asks a tenth of what all ask together
             each = EACH if many > 1 else EACH * max(1, clients // 10)
@@ -113,7 +87,7 @@ def measure_service(
             runs[name].append(drive(service.port, questions, many, each=each, skip=skip))
             rates[name].append(len(runs[name][-1]) / (time.perf_counter() - started))
         batches = served.ask_health()["batches"]["images"]
-    everything = [long, *itertools.chain(*runs.values())]
+    everything = [long, *chain(*runs.values())]
     return {
         "ratio_batched": summarise_measure(np.divide(rates["batched"], rates["alone"])),
         "ratio_vs_unbatched": summarise_measure(np.divide(rates["batched"], rates["unbatched"])),
@@ -123,7 +97,7 @@ def measure_service(
         "errors": sum(not asked.right for run in everything for asked in run),
         "memory_mb": {"before": before, "after": after},
         "images_per_batch": round(batches["items"] / batches["calls"], 2),
-        "parts_ms": _by_kind(describe_parts, list(itertools.chain(*runs["alone"]))),
+        "parts_ms": _by_kind(describe_parts, list(chain(*runs["alone"]))),
         "s3_table_v_ms": TABLE_V,
         "seconds": seconds,
         "clients": clients,
@@ -131,24 +105,6 @@ def measure_service(
         "regions": len(index.regions),
         "device": describe_device(),
     }
-
-
-def prepare_index(images: int) -> Index:
-    """Return the index of so many Toybox images with regions, built where it is not there."""
-    from regionlab.index.build import build_index
-    from regionlab.index.regions import add_regions
-    from regionlab.models.registry import (
-        load_encoder,  # late: an index that is there needs no torch
-        load_segmenter,
-    )
-    from toybox import load_toybox
-    from toybox.disk import SIZES
-
-    encoder, segmenter = load_encoder(), load_segmenter()
-    collection = load_toybox(count=images)
-    count = None if images == SIZES["test"] else str(images)
-    folder = paths.index_folder("toybox", "test", count, encoder.name, "regions")
-    return add_regions(build_index(collection, encoder, folder), segmenter, encoder)
 
 
 # Questions
@@ -168,15 +124,6 @@ def make_questions(index: Index) -> list[Question]:
             _make_question("region", b'"regions":[{', image=picture, prompts=prompts),
         ]
     return questions
-
-
-def find_box(index: Index, row: int) -> list[float]:
-    """Return the box of an image's largest region that is not its ground, XYXY in pixels."""
-    image, regions = index.images.iloc[row], index.regions.iloc[index.regions_of(row)]
-    things = regions[regions["area"] < image["width"] * image["height"] / 2]
-    if not len(things):
-        return [0.0, 0.0, float(image["width"]), float(image["height"])]
-    return things.loc[things["area"].idxmax(), ["x0", "y0", "x1", "y1"]].astype(float).tolist()
 
 
 def _make_question(kind: str, expected: bytes, **fields: bytes) -> Question:
@@ -222,15 +169,10 @@ async def _drive(
 ) -> list[Asked]:
     starts = np.linspace(0, len(questions), clients, endpoint=False).astype(int)
     asking = [
-        _ask_until(
-            end,
-            port,
-            f"client-{number:012d}",
-            itertools.islice(itertools.cycle(_turn(questions, int(start))), each),
-        )
+        _ask_until(end, port, f"client-{number:012d}", islice(cycle(_turn(questions, start)), each))
         for number, start in enumerate(starts)
     ]
-    return list(itertools.chain(*await asyncio.gather(*asking)))
+    return list(chain(*await asyncio.gather(*asking)))
 
 
 def _turn(questions: Sequence[Question], start: int) -> list[Question]:
@@ -240,32 +182,26 @@ def _turn(questions: Sequence[Question], start: int) -> list[Question]:
 async def _ask_until(
     end: float, port: int, name: str, questions: Iterator[Question]
 ) -> list[Asked]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    asked = []
-    for question in questions:
-        if time.perf_counter() >= end:
-            break
-        asked.append(await _ask(reader, writer, name, question))
-    writer.close()
-    return asked
+    headers = {"Cookie": f"visitor={name}", "Content-Type": "multipart/form-data; boundary=x"}
+    address = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(
+        base_url=address, headers=headers, timeout=None, trust_env=False
+    ) as client:
+        asked = []
+        for question in questions:
+            if time.perf_counter() >= end:
+                break
+            asked.append(await _ask(client, question))
+        return asked
 
 
-async def _ask(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, name: str, question: Question
-) -> Asked:
-    head = (
-        f"POST /search HTTP/1.1\r\nHost: localhost\r\nCookie: visitor={name}\r\n"
-        f"Content-Type: multipart/form-data; boundary=x\r\n"
-        f"Content-Length: {len(question.body)}\r\n\r\n"
-    )
+async def _ask(client: httpx.AsyncClient, question: Question) -> Asked:
     started = time.perf_counter()
-    writer.write(head.encode() + question.body)
-    answer = await reader.readuntil(b"\r\n\r\n")
-    body = await reader.readexactly(int(re.search(rb"content-length: (\d+)", answer)[1]))
+    answer = await client.post("/search", content=question.body)
     seconds = time.perf_counter() - started
-    right = answer.startswith(b"HTTP/1.1 200") and question.expected in body
-    told = re.search(rb'"seconds":(\{[^}]*\})', body)
-    return Asked(question.kind, seconds, right, json.loads(told[1]) if told else {})
+    right = answer.status_code == 200 and question.expected in answer.content
+    parts = answer.json()["seconds"] if answer.status_code == 200 else {}
+    return Asked(question.kind, seconds, right, parts)
 
 
 # Summaries

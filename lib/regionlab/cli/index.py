@@ -75,7 +75,7 @@ def index(
             padding=padding, address=address, fresh=fresh,
         )  # fmt: skip
         if finder:
-            from regionlab.index.regions import add_regions
+            from regionlab.index.build import add_regions
 
             model = load_encoder(encoder, device=device, precision=precision, padding=padding)
             found = add_regions(found, finder, model, fresh=fresh, **encoding)
@@ -178,6 +178,6 @@ def copy(
     target: Annotated[str, typer.Argument(help="A folder, or such a URI.")],
 ) -> None:
     """Copy an index, also to object storage and from there; every file is checked."""
-    from regionlab.index.copy import copy_index
+    from regionlab.index.verify import copy_index
 
     print(copy_index(source, target))

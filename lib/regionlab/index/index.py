@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,15 +12,16 @@ from regionlab.data.masks import rle_to_mask
 from regionlab.index.staging import finish_swap, is_ready, lock_index, stamp_file
 from regionlab.index.tables import (
     IndexFolderError,
-    check_agreement,
     damaged,
     find_root,
+    read_images,
     read_manifest,
-    read_region_files,
+    read_regions,
 )
-from regionlab.index.vectors import open_vectors, read_failures
-from regionlab.models.encoder import Encoder
 from regionlab.models.spaces import get_encoding, with_space
+
+if TYPE_CHECKING:
+    from regionlab.models.encoder import Encoder
 
 SWAP_SECONDS = 10.0  # how long a reader waits for a builder that puts an index in its place
 
@@ -103,7 +104,7 @@ class Index:
             raise KeyError(f"no image {missing!r} in the index {self.folder}")
         return rows.astype(np.int64)
 
-    def check_encoder(self, encoder: Encoder) -> None:
+    def check_encoder(self, encoder: "Encoder") -> None:
         """Raise `IndexFolderError` if the encoder's vectors live in another space than these."""
         if encoder.space != self.manifest["space"]:
             raise IndexFolderError(
@@ -192,16 +193,13 @@ def open_index(folder: Path | str) -> Index:
 def _read_index(folder: Path) -> Index:
     manifest = read_manifest(folder)
     try:
-        images = pd.read_parquet(folder / "images.parquet")
-        vectors = open_vectors(folder / "image_vectors.npy")
-        failures = read_failures(folder / "failures.csv")
-        check_agreement(manifest, images, vectors, failures)
-        regions = read_region_files(folder, manifest, images)
-        root = find_root(folder, manifest)
-        vectors = with_space(vectors, manifest["space"])
-        if manifest["regions"]:
-            made = manifest["space"], manifest["regions"]["encoding"]
-            regions = (regions[0], with_space(regions[1], *made), regions[2])
+        images = read_images(folder, manifest)
+        regions = read_regions(folder, manifest, images.rows)
+        root, space = find_root(folder, manifest), manifest["space"]
+        images = images._replace(vectors=with_space(images.vectors, space))
+        if regions.rows is not None:
+            vectors = with_space(regions.vectors, space, manifest["regions"]["encoding"])
+            regions = regions._replace(vectors=vectors)
     except Exception as e:  # parquet, numpy, csv and the manifest each have errors of their own
         raise damaged(folder, e) from e
-    return Index(folder, manifest, root, images, vectors, failures, *regions)
+    return Index(folder, manifest, root, *images, *regions)

@@ -1,6 +1,7 @@
-"""The command line of indexes on many machines: build one, copy one."""
+"""Embed the images of an index by workers on the machines of a Ray cluster."""
 
 import logging
+import pickle
 import platform
 import time
 import warnings
@@ -16,9 +17,16 @@ from regionlab.data.collection import Collection
 from regionlab.index.build import make_index, warn_of_failures
 from regionlab.index.change import check_sizes
 from regionlab.index.index import Index
-from regionlab.index.shards import find_missing, list_paths, pack_shard, save_shard, take_apart
+from regionlab.index.shards import (
+    find_missing,
+    list_paths,
+    pack_images,
+    save_shard,
+    take_apart,
+)
 from regionlab.models.encoder import Encoder
 from regionlab.runs.ray_cluster import ClusterError, check_capacity, import_ray, open_cluster
+from regionlab.util.errors import InputError
 from regionlab.util.progress import progress
 
 READERS = 2  # threads of a worker that read images, at least
@@ -95,7 +103,7 @@ class ShardEncoder:
         self.encoder = self.encoder or self._load()
         with closing(self.encoder.encode_stream(paths, **self.sizes)) as batches:
             items = list(take_apart(batches))
-        return pack_shard(items, self.encoder.dim, time.perf_counter() - began)
+        return pickle.dumps(pack_images(items, self.encoder.dim, time.perf_counter() - began))
 
 
 def build_index_distributed(
@@ -137,7 +145,7 @@ def build_index_distributed(
 
     Raises
     ------
-    ValueError
+    InputError
         If the collection is empty, not one of its images can be read, or the encoder or a
         number is not known or possible.
     IndexFolderError
@@ -146,12 +154,12 @@ def build_index_distributed(
         If there is no Ray or no such cluster, it has no room for the workers, or they fail.
     """
     if min(workers, cpus_per_worker) < 1 or gpus_per_worker < 0:
-        raise ValueError(
+        raise InputError(
             "workers and cpus_per_worker must be at least 1 and gpus_per_worker 0, got "
             f"{workers}, {cpus_per_worker}, {gpus_per_worker}"
         )
     if isinstance(batch_size, str):
-        raise ValueError(f"batch_size must be a number for several workers, got {batch_size!r}")
+        raise InputError(f"batch_size must be a number for several workers, got {batch_size!r}")
     sizes = check_sizes(batch_size, max(READERS, cpus_per_worker), shard_size)
     crew = WorkerSpec(workers, cpus_per_worker, gpus_per_worker, encoder, precision, padding)
     with open_cluster(address) as ray:
@@ -175,7 +183,7 @@ def write_shards_with_ray(
     shard_size: int,
     crew: WorkerSpec,
 ) -> None:
-    """Do what `shards.write_shards` does, on a cluster that is connected.
+    """Do what `write_image_shards` does, on a cluster that is connected.
 
     Parameters
     ----------
@@ -199,7 +207,7 @@ def write_shards_with_ray(
         for result in progress(rows, f"embed shards on {count} workers", len(shards)):
             if result["error"]:
                 raise ClusterError(f"a worker failed {result['error']}")
-            save_shard(folder, int(result["start"]), result["shard"])
+            save_shard(folder, int(result["start"]), pickle.loads(result["shard"]))
 
 
 def _map_shards(ray, shards: list[dict], count: int, crew: WorkerSpec, given: tuple):

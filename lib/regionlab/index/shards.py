@@ -1,33 +1,135 @@
-"""Embed a collection in shards on disk, so that a build that was killed goes on where it stopped.
+"""Shards: what came of some images, saved as work goes on, so that killed work is not lost.
 
-A shard holds `vectors` (m, d) float32, `sizes` (m, 2) int64, `digests` and `reasons` (m,) str of
-the images from its row on, and the `seconds` it took; an image that could not be read has a
-vector of zeros, no digest and a reason. A shard that exists is whole.
+A shard is a folder with `images.parquet` (`row` in the shard, `sha256`, `reason` why there is
+nothing, empty if there is, `seconds`; with the images' vectors also `width` and `height`) and
+`vectors.npy` (m, d) float32; with regions also `regions.parquet`. A shard that exists is whole.
 """
 
-import io
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from itertools import islice
+from itertools import compress, islice
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from regionlab.data.collection import Collection
-from regionlab.index.vectors import StackedVectors
-from regionlab.models.encoder import Encoder
-from regionlab.models.pipeline import ImageBatch
+from regionlab.data.images import ImageError, read_image_and_digest
+from regionlab.index.index import Index
+from regionlab.index.staging import staged_folder
+from regionlab.index.tables import (
+    REGION_COLUMNS,
+    StackedVectors,
+    name_region,
+    open_vectors,
+    write_vectors,
+)
+from regionlab.util.memory import name_picture, named_memory_error
 from regionlab.util.progress import progress
 
+if TYPE_CHECKING:
+    from regionlab.models.encoder import Encoder
+    from regionlab.models.pipeline import ImageBatch
+    from regionlab.models.segmenter import MaskGeneratorConfig, Segmenter
 
-def write_shards(
+REGION_LOG = {"sha256": "str", "reason": "str", "seconds": "float64"}
+IMAGE_LOG = REGION_LOG | {"width": "int64", "height": "int64"}
+
+
+class Shard(NamedTuple):
+    """What came of some images: a line each in `log`; of those without a reason a vector each.
+
+    With `regions` a vector for each of these, `row` being that of the image in `log`.
+    """
+
+    log: pd.DataFrame
+    vectors: np.ndarray
+    regions: pd.DataFrame | None = None
+
+
+class Found(NamedTuple):
+    """What is known of images: of an index, or of the shards of work that was cut off.
+
+    Attributes
+    ----------
+    log
+        `REGION_LOG` or `IMAGE_LOG`, a line for each image that was looked at.
+    table
+        `row` of the image in `log`, ascending, of each vector; of regions `REGION_COLUMNS`.
+    vectors
+        (r, d) float32, one a line of the table.
+    """
+
+    log: pd.DataFrame
+    table: pd.DataFrame
+    vectors: np.ndarray | StackedVectors
+
+
+# ---- on disk
+
+
+def find_missing(
+    folder: Path, rows: np.ndarray, shard_size: int, *, retry: bool = False
+) -> dict[int, np.ndarray]:
+    """Return the rows of each shard that is not there, or `retry` and has failures, by start."""
+    starts = range(0, len(rows), shard_size)
+    shards = {start: folder / f"{start:012d}.shard" for start in starts}
+    done = {start for start, shard in shards.items() if shard.exists()}
+    if retry:
+        done = {s for s in done if not _read(shards[s], "images")["reason"].any()}
+    return {start: rows[start : start + shard_size] for start in starts if start not in done}
+
+
+def save_shard(folder: Path, start: int, shard: Shard) -> None:
+    """Put a shard in its place in one step, once all of it is on the disk."""
+    with staged_folder(folder / f"{start:012d}.shard") as new:
+        shard.log.assign(row=np.arange(len(shard.log))).to_parquet(new / "images.parquet")
+        write_vectors(new / "vectors.npy", [shard.vectors], shard.vectors.shape)
+        if shard.regions is not None:
+            shard.regions.to_parquet(new / "regions.parquet")
+
+
+def read_shards(folders: list[Path], dim: int, *, regions: bool) -> Found:
+    """Return what the shards in some folders hold, in the order of their images."""
+    nothing = know_nothing(dim, regions=regions)
+    logs, tables, parts, start = [nothing.log], [nothing.table], [], 0
+    for shard in (path for folder in folders for path in sorted(folder.glob("*.shard"))):
+        log = _read(shard, "images")
+        if regions:
+            table = _read(shard, "regions")
+            own = pd.Index(log["row"]).get_indexer(table["row"])
+        else:
+            own = np.flatnonzero(log["reason"] == "")
+            table = pd.DataFrame({"row": own})
+        logs.append(log[list(nothing.log)])
+        tables.append(table.assign(row=start + own))
+        parts.append((len(table), partial(open_vectors, shard / "vectors.npy")))
+        start += len(log)
+    log, table = (pd.concat(frames, ignore_index=True) for frames in (logs, tables))
+    return Found(log, table, StackedVectors(parts, dim))
+
+
+def know_nothing(dim: int, *, regions: bool) -> Found:
+    """Return what is known before anything was looked at."""
+    columns = (REGION_LOG, REGION_COLUMNS) if regions else (IMAGE_LOG, {"row": "int64"})
+    log, table = (pd.DataFrame(columns=list(kinds)).astype(kinds) for kinds in columns)
+    return Found(log, table, np.empty((0, dim), np.float32))
+
+
+def _read(shard: Path, name: str) -> pd.DataFrame:
+    return pd.read_parquet(shard / f"{name}.parquet")
+
+
+# ---- of images
+
+
+def write_image_shards(
     collection: Collection,
     rows: np.ndarray,
-    encoder: Encoder,
+    encoder: "Encoder",
     folder: Path,
     *,
     batch_size: int,
@@ -53,15 +155,9 @@ def write_shards(
             began = time.perf_counter()
             embedded = list(islice(items, len(shard)))
             seconds = time.perf_counter() - began
-            save_shard(folder, start, pack_shard(embedded, encoder.dim, seconds))
+            save_shard(folder, start, pack_images(embedded, encoder.dim, seconds))
         for _ in items:  # lets the progress come to its end
             pass
-
-
-def find_missing(folder: Path, rows: np.ndarray, shard_size: int) -> dict[int, np.ndarray]:
-    """Return the rows of each shard that is not there yet, by its start."""
-    starts = range(0, len(rows), shard_size)
-    return {s: rows[s : s + shard_size] for s in starts if not _path(folder, s).exists()}
 
 
 def list_paths(collection: Collection, rows: np.ndarray) -> list[Path]:
@@ -69,79 +165,101 @@ def list_paths(collection: Collection, rows: np.ndarray) -> list[Path]:
     return [collection.root / path for path in collection.images["path"].iloc[rows]]
 
 
-def read_shards(folder: Path, name: str) -> Iterator[np.ndarray]:
-    """Yield one of the arrays of each shard, in the order of the images."""
-    for path in sorted(folder.glob("*.npz")):
-        with np.load(path) as shard:
-            yield shard[name]
-
-
-def read_salvage(folders: list[Path], dim: int) -> tuple[pd.DataFrame, StackedVectors, float]:
-    """Return what shards of builds that were cut off hold, to be known again by contents.
-
-    Returns
-    -------
-    images
-        `width`, `height` and `sha256` of each image; no digest where it could not be read.
-    vectors
-        (n, d) float32, theirs.
-    seconds
-        What they took.
-    """
-    paths = [path for folder in folders for path in sorted(folder.glob("*.npz"))]
-    images, parts, seconds = [], [], 0.0
-    for path in paths:
-        with np.load(path) as shard:
-            width, height = shard["sizes"].T
-            held = {"width": width, "height": height, "sha256": shard["digests"]}
-            images.append(pd.DataFrame(held).astype({"sha256": "str"}))
-            seconds += float(shard["seconds"].sum())
-        parts.append((len(images[-1]), partial(_read_vectors, path)))
-    blank = pd.DataFrame({"width": [0], "height": [0], "sha256": [""]}).iloc[:0]
-    images = pd.concat([blank, *images], ignore_index=True)
-    return images, StackedVectors(parts, dim), seconds
-
-
-def _read_vectors(path: Path) -> np.ndarray:
-    with np.load(path) as shard:
-        return shard["vectors"]
-
-
-def _path(folder: Path, start: int) -> Path:
-    return folder / f"{start:012d}.npz"
-
-
-def take_apart(batches: Iterator[ImageBatch]) -> Iterator[tuple]:
-    """Take batches apart: (vector, size, digest, reason) of each image in order."""
+def take_apart(batches: Iterator["ImageBatch"]) -> Iterator[tuple]:
+    """Take batches apart: (vector, width, height, digest, reason) of each image in order."""
     for batch in batches:
         read = zip(batch.rows, batch.vectors, batch.sizes, batch.digests, strict=True)
-        items = {row: (vector, size, digest, "") for row, vector, size, digest in read}
-        items |= {row: (None, (-1, -1), "", error.reason) for row, error in batch.failures}
+        items = {row: (vector, *size, digest, "") for row, vector, size, digest in read}
+        items |= {row: (None, -1, -1, "", error.reason) for row, error in batch.failures}
         yield from (items[row] for row in sorted(items))
 
 
-def pack_shard(items: list[tuple], dim: int, seconds: float) -> bytes:
-    """Return the file of a shard: its images, as `take_apart` yields them, and its time."""
-    vectors, sizes, digests, reasons = zip(*items, strict=True)
-    blank = np.zeros(dim, np.float32)
-    file = io.BytesIO()
-    np.savez(
-        file,
-        vectors=np.stack([blank if v is None else v for v in vectors]),
-        sizes=np.array(sizes, np.int64),
-        digests=np.array(digests, str),
-        reasons=np.array(reasons, str),
-        seconds=np.array([seconds]),
+def pack_images(items: list[tuple], dim: int, seconds: float) -> Shard:
+    """Return the shard of images, as `take_apart` yields them, and of the time they took."""
+    vectors, width, height, digests, reasons = zip(*items, strict=True)
+    texts = [reason.encode("utf-8", "backslashreplace").decode() for reason in reasons]
+    log = {"sha256": digests, "reason": texts, "seconds": seconds / len(items)}
+    log = pd.DataFrame(log | {"width": width, "height": height}).astype(IMAGE_LOG)
+    held = [vector for vector in vectors if vector is not None]
+    return Shard(log, np.array(held, np.float32).reshape(-1, dim))
+
+
+# ---- of regions
+
+
+def write_region_shards(
+    index: Index,
+    rows: np.ndarray,
+    segmenter: "Segmenter",
+    encoder: "Encoder",
+    folder: Path,
+    *,
+    encoding: str,
+    everything: "MaskGeneratorConfig",
+    shard_size: int,
+) -> None:
+    """Find and encode the regions of images (`rows` of the index) that no shard holds yet.
+
+    A shard with an image that could not be read is done again: it may be back.
+    """
+    missing = find_missing(folder, rows, shard_size, retry=True)
+    visits = (
+        _find_regions(index, int(row), segmenter, encoder, encoding, everything)
+        for shard in missing.values()
+        for row in shard
     )
-    return file.getvalue()
+    visits = progress(visits, desc="find regions", total=sum(map(len, missing.values())))
+    for start, shard in missing.items():
+        lines, vectors, reasons, seconds = zip(*islice(visits, len(shard)), strict=True)
+        digests = index.images["sha256"].to_numpy()[shard]
+        log = pd.DataFrame({"sha256": digests, "reason": reasons, "seconds": seconds})
+        lines = [(*line, own) for own, part in enumerate(lines) for line in part]
+        columns = [*(name for name in REGION_COLUMNS if name != "row"), "row"]
+        table = pd.DataFrame(lines, columns=columns)[list(REGION_COLUMNS)].astype(REGION_COLUMNS)
+        save_shard(folder, start, Shard(log.astype(REGION_LOG), np.concatenate(vectors), table))
+    for _ in visits:  # lets the progress come to its end
+        pass
 
 
-def save_shard(folder: Path, start: int, data: bytes) -> None:
-    """Put a shard in its place in one step, once all of it is on the disk."""
-    path = _path(folder, start)
-    temporary = path.with_suffix(".tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # a shard that exists is whole, even after a power failure
-    temporary.replace(path)
+def _find_regions(
+    index: Index,
+    row: int,
+    segmenter: "Segmenter",
+    encoder: "Encoder",
+    encoding: str,
+    everything: "MaskGeneratorConfig",
+) -> tuple[list[tuple], np.ndarray, str, float]:
+    """Return lines of the table but for `row`, vectors, why there are none, and seconds."""
+    from regionlab.models.encoder import NO_DIRECTION
+    from regionlab.regions.encodings import encode_regions
+
+    began = time.perf_counter()
+    vectors, lines, reason = np.empty((0, encoder.dim), np.float32), [], ""
+    try:
+        image = _read_as_indexed(index, row)
+        with named_memory_error(name_picture(image.shape)):
+            regions = segmenter.segment_everything(image, settings=everything)
+            masks = (region.mask for region in regions)  # one at a time
+            vectors = encode_regions(encoder, image, masks, encoding=encoding, strict=False)
+        name = index.images["image_id"].iloc[row]
+        for region in regions:
+            counts = region.rle["counts"]
+            scores = (region.area, region.quality, region.stability)
+            lines.append((name_region(name, counts), name, *region.box, *scores, counts))
+    except ImageError as e:
+        reason = e.reason
+    except MemoryError as e:
+        vectors, lines, reason = vectors[:0], [], str(e) or "out of memory"
+    good = np.isfinite(vectors).all(axis=1)
+    if not good.all():
+        reason = f"{np.sum(~good)} of its {len(good)} regions left out: {NO_DIRECTION}"
+        vectors, lines = vectors[good], list(compress(lines, good))
+    return lines, vectors, reason, time.perf_counter() - began
+
+
+def _read_as_indexed(index: Index, row: int) -> np.ndarray:
+    path = index.path(row)
+    image, digest = read_image_and_digest(path)
+    if digest != index.images["sha256"].iloc[row]:
+        raise ImageError(path, "changed since it was indexed")
+    return image

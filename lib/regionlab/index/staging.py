@@ -6,7 +6,6 @@ has regions and the new one is still to get them, the old one stays as `.<name>.
 """
 
 import errno
-import hashlib
 import json
 import os
 import shutil
@@ -18,12 +17,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
-from regionlab.data.collection import Collection
-from regionlab.index.tables import FILES, SCHEMA, IndexFolderError
-from regionlab.models.encoder import Encoder
+from regionlab.index.tables import FILES, IndexFolderError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK}
@@ -140,14 +136,14 @@ PREVIOUS = "previous"
 MADE_BY = "made_by.json"
 
 
-def get_workshop(folder: Path, task: str) -> Path:
+def get_staging(folder: Path, task: str) -> Path:
     """Return where the workshop of an index is; `task` is `IMAGES` or `REGIONS`."""
     return folder.with_name(f".{folder.name}.{task}")
 
 
-def open_workshop(folder: Path, task: str, plan: str, *, fresh: bool = False) -> Path:
+def open_staging(folder: Path, task: str, plan: str, *, fresh: bool = False) -> Path:
     """Return the workshop of a plan; shards of another plan that lie there become salvage."""
-    work = get_workshop(folder, task)
+    work = get_staging(folder, task)
     marker = work / "plan"
     if fresh:
         shutil.rmtree(work, ignore_errors=True)
@@ -195,28 +191,11 @@ def open_shards(work: Path, name: str, made_by: Any) -> tuple[Path, list[Path]]:
 
 def hand_over_regions(folder: Path) -> None:
     """Let the regions that cut off work has found so far outlive the images' workshop."""
-    salvage = get_workshop(folder, REGIONS) / "salvage"
-    for marker in sorted(get_workshop(folder, IMAGES).glob(f"salvage/*/{MADE_BY}")):
+    salvage = get_staging(folder, REGIONS) / "salvage"
+    for marker in sorted(get_staging(folder, IMAGES).glob(f"salvage/*/{MADE_BY}")):
         if json.loads(marker.read_text())[0] == REGION_SHARDS:
             salvage.mkdir(parents=True, exist_ok=True)
             marker.parent.rename(salvage / f"{len(list(salvage.iterdir())):06d}")
-
-
-def plan_build(collection: Collection, encoder: Encoder) -> str:
-    """Hash what decides the index but for the contents of its files: model and tables."""
-    names = [SCHEMA, encoder.space, encoder.fingerprint, collection.name, collection.split]
-    digest = hashlib.sha256(json.dumps(names).encode())
-    for table in (collection.images, collection.skipped):
-        odd = [name for name in table if _may_be_time(table[name].dtype)]
-        plain = table.assign(**{name: table[name].astype(str) for name in odd})
-        text = plain.to_json(orient="split", index=False, double_precision=15)
-        digest.update(text.encode())
-    return digest.hexdigest()
-
-
-def _may_be_time(dtype: Any) -> bool:
-    """Tell whether a column may hold times, which pandas' JSON knows only near the year 2000."""
-    return pd.api.types.is_object_dtype(dtype) or getattr(dtype, "kind", "") in ("m", "M")
 
 
 def stamp_file(path: Path) -> str:
@@ -260,22 +239,22 @@ def sync(path: Path) -> None:
 
 def has_leftovers(folder: Path, task: str) -> bool:
     """Tell whether a task was cut off, or any task in its move into place."""
-    return get_workshop(folder, task).exists() or is_ready(folder)
+    return get_staging(folder, task).exists() or is_ready(folder)
 
 
 def is_ready(folder: Path) -> bool:
     """Tell whether an index waits to be put in its place."""
-    return any((get_workshop(folder, task) / "ready").exists() for task in (IMAGES, REGIONS))
+    return any((get_staging(folder, task) / "ready").exists() for task in (IMAGES, REGIONS))
 
 
 def finish_swap(folder: Path) -> None:
     """Put an index that is ready in its place; cut off anywhere, it can be called again."""
-    for work in (get_workshop(folder, IMAGES), get_workshop(folder, REGIONS)):
+    for work in (get_staging(folder, IMAGES), get_staging(folder, REGIONS)):
         ready, old = work / "ready", work / "old"
         if ready.exists():
             if folder.exists():
                 check_replaceable(folder)
-                old = get_workshop(folder, PREVIOUS) if (work / PREVIOUS).exists() else old
+                old = get_staging(folder, PREVIOUS) if (work / PREVIOUS).exists() else old
                 shutil.rmtree(old, ignore_errors=True)
                 folder.rename(old)
             ready.rename(folder)
@@ -289,7 +268,7 @@ def keep_previous(work: Path) -> None:
 
 def drop_previous(folder: Path) -> None:
     """Remove the index that stayed beside this one: this one has what it had, or better."""
-    shutil.rmtree(get_workshop(folder, PREVIOUS), ignore_errors=True)
+    shutil.rmtree(get_staging(folder, PREVIOUS), ignore_errors=True)
 
 
 def check_replaceable(folder: Path) -> None:

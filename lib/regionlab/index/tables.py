@@ -1,267 +1,291 @@
-"""The files of an index's regions: writing them, reading them, checking that they belong to it."""
+"""The files of an index: tables of rows, a vector each, with their failures and one manifest.
 
+Images and regions are two tables of one kind. Nothing of an index is ever changed in place.
+"""
+
+import csv
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterable
-from dataclasses import replace
-from numbers import Number
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 
-from regionlab.data.collection import COLUMNS, Collection, make_table
-from regionlab.index.shards import read_shards
-from regionlab.index.stamps import STAMPS, Stamp, write_stamps
-from regionlab.index.vectors import (
-    FAILURE_COLUMNS,
-    StackedVectors,
-    digest_sample,
-    link_or_copy,
-    merge_vectors,
-    open_vectors,
-    read_failures,
-    write_failures,
-    write_vectors,
-)
-from regionlab.util.errors import RegionlabError
+from regionlab.data.collection import Collection
+from regionlab.util.errors import InputError, RegionlabError
 from regionlab.util.files import hash_file
 
-OURS = ("image_id", "path", "reason")
-
-
-def make_storable(collection: Collection) -> Collection:
-    """Return a collection whose tables can be saved as Parquet and CSV, and read back the same.
-
-    A column of `images` that holds texts, whole numbers of 64 bits, other numbers, truths or
-    times, some of them missing, stays as it is. Any other one becomes JSON text, value by value:
-    of several kinds, larger numbers, lists, mappings, bytes. Images whose name is no Unicode
-    text or holds NUL are skipped, with their id.
-
-    Raises
-    ------
-    ValueError
-        If no image is left, or the table cannot be saved all the same.
-    """
-    collection = _set_aside(collection)
-    images = collection.images
-    columns = {}
-    for number, name in enumerate(images.columns):
-        column = images.iloc[:, number]
-        text = _make_text(name if isinstance(name, str) else str(name))
-        while text in columns:  # Parquet knows columns by name
-            text += "_"
-        kept = name in COLUMNS["images"] or _is_storable(column)
-        columns[text] = column if kept else column.map(_to_json, na_action=None).astype("str")
-    images = pd.DataFrame(columns, index=images.index)
-    try:
-        images.to_parquet(io.BytesIO())
-    except Exception as e:  # pyarrow and its codecs each have errors of their own
-        raise ValueError(f"the table of {collection!r} cannot be saved: {e}") from e
-    return replace(collection, images=images)
-
-
-def _set_aside(collection: Collection) -> Collection:
-    """Move the images whose name cannot be saved to what is skipped."""
-    images = collection.images
-    reasons = [_find_flaw(*names) for names in zip(images["image_id"], images["path"], strict=True)]
-    bad = np.array([reason != "" for reason in reasons], bool)
-    skipped = collection.skipped
-    if "image_id" not in skipped:
-        skipped = skipped.assign(image_id="")
-    flawed = images[["image_id", "path"]][bad].assign(reason=[r for r in reasons if r])
-    skipped = pd.concat([flawed[list(OURS)], skipped[list(OURS)]], ignore_index=True)
-    skipped = skipped.map(_make_text).astype("str")
-    if bad.all():
-        raise ValueError(
-            f"not one of the {len(images)} images of {collection!r} can be read; the first: "
-            f"{skipped['path'].iloc[0]}: {skipped['reason'].iloc[0]}"
-        )
-    images = images[~bad].reset_index(drop=True)
-    images = images.assign(**{name: images[name].astype("str") for name in ("image_id", "path")})
-    # The other tables are of no use to an index, and may speak of the images set aside.
-    rest = {"objects": make_table("objects"), "captions": make_table("captions")}
-    return replace(collection, images=images, skipped=skipped, **rest)
-
-
-def _find_flaw(*names: str) -> str:
-    if any("\0" in name for name in names):
-        return "no file can have this name: it holds a NUL character"
-    if any(_make_text(name) != name for name in names):
-        return "its name is no Unicode text: rename the file"
-    return ""
-
-
-def _make_text(text: str) -> str:
-    r"""Write what is no Unicode, as bytes of a name of another encoding, as `\udcff`."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def _is_storable(column: pd.Series) -> bool:
-    kinds = set(map(type, column.dropna())) if column.dtype == object else set()
-    if len(kinds) > 1 and (bool in kinds or not all(issubclass(k, Number) for k in kinds)):
-        return False
-    try:
-        kind = pa.Table.from_pandas(column.rename("column").to_frame(), preserve_index=False)
-        kind = kind.schema.field("column").type
-    except Exception:  # pyarrow's many, OverflowError, UnicodeError, those of other columns
-        return False
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return text or pa.types.is_primitive(kind) or pa.types.is_null(kind)
-
-
-def _to_json(value: Any) -> str | None:
-    if value is None or value is pd.NA or (isinstance(value, float) and np.isnan(value)):
-        return None
-    try:
-        return json.dumps(value, default=_to_plain, sort_keys=_has_text_keys(value))
-    except (TypeError, ValueError, RecursionError):  # such as keys that are no texts, or a circle
-        return json.dumps(_make_text(_to_plain(value)))
-
-
-def _has_text_keys(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) for key in value)
-
-
-def _to_plain(value: Any) -> Any:
-    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
-    return str(value) if isinstance(plain, np.generic) else plain  # np.longdouble stays itself
-
-
 SCHEMA = 1
+STAMPS = "stamps.json"
 IMAGE_FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
 REGION_FILES = ("regions.parquet", "region_vectors.npy", "region_failures.csv")
 FILES = ("manifest.json", *IMAGE_FILES, *REGION_FILES, STAMPS)
+FAILURE_COLUMNS = ["image_id", "path", "reason"]
+REGION_CONFIG = ("segmenter", "everything", "encoding", "model")  # decides what the regions are
+REGION_COLUMNS = {
+    "region_id": "str", "image_id": "str", "row": "int64",
+    "x0": "float64", "y0": "float64", "x1": "float64", "y1": "float64",
+    "area": "int64", "quality": "float32", "stability": "float32", "rle": "str",
+}  # fmt: skip
+PENDING = "no regions yet: call add_regions"  # the reason of images that nobody has looked at
+BLOCK = 4096  # vectors in memory at once
 
 
 class IndexFolderError(RegionlabError, ValueError):
     """An index that is missing, damaged, or made by another model; says what to do."""
 
 
-class Reused(NamedTuple):
-    """An older index's images, and which of them a new one takes over.
+class Table(NamedTuple):
+    """Rows, their vectors (n, d) float32, and the images that are missing, each with a reason."""
 
-    Attributes
-    ----------
-    images
-        `width`, `height` and `sha256` of each.
-    vectors
-        (m, d) float32, theirs.
-    rows
-        (n,) int64, for each image of the new one its row in the old one; -1 if it is to come
-        from the shards, in their order.
-    model
-        `space`, `model`, `dim` of the vectors, as the manifest has them.
-    seconds
-        What the old one took.
-    file
-        Of the very vectors that the new one is to have, if it needs no others.
-    """
-
-    images: pd.DataFrame
-    vectors: np.ndarray | StackedVectors
-    rows: np.ndarray
-    model: dict[str, Any]
-    seconds: float = 0.0
-    file: Path | None = None
+    rows: pd.DataFrame | None
+    vectors: np.ndarray | None
+    failures: pd.DataFrame | None
 
 
-def write_index_files(
+# ---- tables of any kind
+
+
+def _write_table(
     new: Path,
-    collection: Collection,
-    shards: Path,
-    *,
+    names: tuple[str, str, str],
+    table: Table,
+    blocks: Iterable[np.ndarray],
+    dim: int,
+    unchanged: Path | None,
+) -> dict[str, Any]:
+    """Write a table and return what the manifest says of it.
+
+    The vectors come in blocks, or are those of the index in the folder `unchanged`.
+    """
+    rows_file, vectors_file, failures_file = (new / name for name in names)
+    table.rows.to_parquet(rows_file)
+    if unchanged is not None:
+        link_or_copy(unchanged / vectors_file.name, vectors_file)
+    else:
+        write_vectors(vectors_file, blocks, (len(table.rows), dim))
+    write_failures(failures_file, table.failures)
+    return {
+        "count": len(table.rows),
+        "vectors_sample": digest_sample(open_vectors(vectors_file)),
+        "failures": len(table.failures),
+    }
+
+
+def _read_table(folder: Path, names: tuple[str, str, str], made: dict, dim: int) -> Table:
+    """Read a table; ValueError if it is not what the manifest says of it."""
+    rows = pd.read_parquet(folder / names[0])
+    vectors, failures = open_vectors(folder / names[1]), read_failures(folder / names[2])
+    expected = (made["count"], dim)
+    if vectors.shape != expected or vectors.dtype != np.float32 or len(rows) != expected[0]:
+        raise ValueError(
+            f"its manifest says {expected[0]} {Path(names[0]).stem} of {dim} dimensions, the "
+            f"table has {len(rows)}, the vectors are {vectors.shape} {vectors.dtype}"
+        )
+    if digest_sample(vectors) != made["vectors_sample"]:
+        raise ValueError(f"{names[1]} is not the file that was written with it")
+    if len(failures) != made["failures"]:
+        raise ValueError(f"{names[2]} does not list {made['failures']} files")
+    return Table(rows, vectors, failures)
+
+
+# ---- images
+
+
+def write_images(
+    new: Path,
     folder: Path,
-    plan: str,
-    known: Reused,
-    stamps: list[Stamp],
+    collection: Collection,
+    model: dict[str, Any],
+    build_hash: str,
+    image_log: pd.DataFrame,
+    blocks: Iterable[np.ndarray],
+    *,
+    unchanged: Path | None = None,
 ) -> None:
-    """Join what is known and the shards of the rest into the files of an index.
+    """Write an index without regions.
 
     Parameters
     ----------
-    new
-        The folder to write to.
+    new, folder
+        Where to write, and where the index will lie: its images are recorded as seen from there.
     collection
         All images of the index. Its `skipped` may have a column `image_id`.
-    shards
-        The folder of the shards.
-    folder
-        Where the index will lie: its images are recorded as seen from there.
-    plan
+    model
+        `space`, `model` and `dim` of the vectors.
+    build_hash
         What decided the index, to know it again.
-    known
-        Images that need no embedding.
-    stamps
-        Of the images' files, from before they were read.
+    image_log
+        `width`, `height`, `sha256`, `reason` (empty unless unreadable) and `seconds` of each.
+    blocks
+        The vectors of the images that could be read, (m, d) float32 each.
+    unchanged
+        Folder of an index with the very vectors, if there is one.
 
     Raises
     ------
-    ValueError
+    InputError
         If not one image can be read.
     """
-    visits, model = _merge_visits(known, shards), known.model
-    read = (visits["sha256"] != "").to_numpy()
+    read = (image_log["reason"] == "").to_numpy()
     if not read.any():
-        raise ValueError(
+        raise InputError(
             f"not one of the {len(collection)} images of {collection!r} can be read; the first: "
-            f"{collection.images['path'].iloc[0]}: {visits['reason'].iloc[0]}"
+            f"{collection.images['path'].iloc[0]}: {image_log['reason'].iloc[0]}"
         )
-    images = collection.images.assign(**visits[["width", "height", "sha256"]])
+    images = collection.images.assign(**image_log[["width", "height", "sha256"]])
     images = images[read].reset_index(drop=True)
-    images.to_parquet(new / "images.parquet")
-    unread = collection.images.assign(reason=visits["reason"])[~read]
+    unread = collection.images.assign(reason=image_log["reason"])[~read]
     skipped = collection.skipped.reindex(columns=FAILURE_COLUMNS, fill_value="")
-    failures = pd.concat([unread[FAILURE_COLUMNS], skipped])
-    write_failures(new / "failures.csv", failures)
-    write_stamps(new / STAMPS, folder, collection, stamps, visits["sha256"])
-    if known.file is not None:
-        link_or_copy(known.file, new / "image_vectors.npy")
-    else:
-        fresh = (vector for part in read_shards(shards, "vectors") for vector in part)
-        blocks = merge_vectors(known.vectors, known.rows, fresh, keep=read)
-        write_vectors(new / "image_vectors.npy", blocks, (len(images), model["dim"]))
-    seconds = known.seconds + sum(float(part.sum()) for part in read_shards(shards, "seconds"))
+    table = Table(images, None, pd.concat([unread[FAILURE_COLUMNS], skipped]))
+    root = collection.root.resolve()
     manifest = {
         "schema": SCHEMA,
-        "id": _digest_table(images, model),
-        "plan": plan,
-        "space": model["space"],
-        "model": model["model"],
+        "id": _digest_images(images, model),
+        "plan": build_hash,
+        **model,
         "collection": collection.name,
         "split": collection.split,
         "title": collection.title,
-        "root": str(collection.root.resolve()),
-        "root_from_here": os.path.relpath(collection.root.resolve(), folder),
+        "root": str(root),
+        "root_from_here": os.path.relpath(root, folder),
         "regions": None,
-        "count": len(images),
-        "dim": model["dim"],
-        "vectors_sample": digest_sample(open_vectors(new / "image_vectors.npy")),
-        "failures": len(failures),
-        "seconds": round(seconds, 3),
+        **_write_table(new, IMAGE_FILES, table, blocks, model["dim"], unchanged),
+        "seconds": round(float(image_log["seconds"].sum()), 3),
         "files": {name: hash_file(new / name) for name in IMAGE_FILES},
     }
     write_manifest(new, manifest)
 
 
-def _merge_visits(known: Reused, shards: Path) -> pd.DataFrame:
-    """Return `width`, `height`, `sha256` and `reason` of all images, in their order."""
-    old = known.images[["width", "height", "sha256"]].iloc[known.rows[known.rows >= 0]]
-    old = old.assign(reason="").set_axis(np.flatnonzero(known.rows >= 0))
-    sizes = np.concatenate([np.empty((0, 2), np.int64), *read_shards(shards, "sizes")])
-    digests, reasons = (
-        np.concatenate([np.empty(0, "U1"), *read_shards(shards, name)])
-        for name in ("digests", "reasons")
-    )
-    new = {"width": sizes[:, 0], "height": sizes[:, 1], "sha256": digests, "reason": reasons}
-    new = pd.DataFrame(new, index=np.flatnonzero(known.rows < 0))
-    return pd.concat([old.astype(new.dtypes), new]).sort_index()
+def read_images(folder: Path, manifest: dict[str, Any]) -> Table:
+    """Read the images of an index; ValueError if they are not those written with the manifest."""
+    table = _read_table(folder, IMAGE_FILES, manifest, manifest["dim"])
+    if _digest_images(table.rows, manifest) != manifest["id"]:
+        raise ValueError("images.parquet is not the table that was written with it")
+    return table
+
+
+def _digest_images(images: pd.DataFrame, model: dict) -> str:
+    digest = hashlib.sha256(f"{model['space']} {model['model']['precision']}".encode())
+    for column in ("image_id", "path", "sha256"):
+        digest.update("\n".join(["", column, *images[column]]).encode())
+    return digest.hexdigest()[:16]
+
+
+def find_root(folder: Path, manifest: dict) -> Path:
+    """Return the folder of the images: where it lies from the index, or else by its own path."""
+    beside, recorded = (folder / manifest["root_from_here"]).resolve(), Path(manifest["root"])
+    return beside if beside.is_dir() or not recorded.is_dir() else recorded
+
+
+# ---- regions
+
+
+def get_region_config(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Return what decided the regions of an index."""
+    return {key: manifest["regions"][key] for key in REGION_CONFIG}
+
+
+def name_region(image_id: str, counts: str) -> str:
+    """Return the id of a region: a hash of its image's id and its mask's RLE."""
+    return hashlib.sha256(f"{image_id} {counts}".encode()).hexdigest()[:16]
+
+
+def write_regions(
+    new: Path,
+    folder: Path,
+    config: dict[str, Any],
+    regions: pd.DataFrame,
+    image_log: pd.DataFrame,
+    blocks: Iterable[np.ndarray],
+    *,
+    unchanged: Path | None = None,
+) -> None:
+    """Write the index in `folder` once more, with its regions, into the folder `new`.
+
+    Parameters
+    ----------
+    config
+        `REGION_CONFIG`, as plain JSON values; it becomes part of the manifest.
+    regions
+        `REGION_COLUMNS`, in the order of the images.
+    image_log
+        `reason` (empty unless regions are missing) and `seconds` of each image.
+    blocks, unchanged
+        As for `write_images`.
+
+    Raises
+    ------
+    InputError
+        If not one image could be read.
+    """
+    for name in (*IMAGE_FILES, *([STAMPS] if (folder / STAMPS).exists() else [])):
+        link_or_copy(folder / name, new / name)
+    images, reasons = pd.read_parquet(new / "images.parquet"), image_log["reason"]
+    failures = images.assign(reason=reasons)[reasons != ""][FAILURE_COLUMNS]
+    if len(failures) == len(images) and not len(regions) and PENDING not in set(reasons):
+        first = failures.iloc[0]
+        raise InputError(
+            f"regions can be found in not one of the {len(images)} images of the index {folder}; "
+            f"the first: {first['path']}: {first['reason']}"
+        )
+    manifest = read_manifest(folder)
+    table = Table(regions, None, failures)
+    seen = pd.Index(np.flatnonzero(reasons == ""))
+    manifest["regions"] = {
+        "id": _digest_region_ids(manifest["id"], regions, config),
+        **config,
+        "images_without": len(seen.difference(regions["row"])),
+        "table": _digest_regions(regions),
+        **_write_table(new, REGION_FILES, table, blocks, manifest["dim"], unchanged),
+        "seconds": round(float(image_log["seconds"].sum()), 3),
+    }
+    # What was written before checksums must not get one by chance: nobody knows what it was.
+    checksums = {name: manifest.get("files", {}).get(name) for name in IMAGE_FILES}
+    checksums |= {name: hash_file(new / name) for name in REGION_FILES}
+    manifest["files"] = {name: digest for name, digest in checksums.items() if digest}
+    write_manifest(new, manifest)
+
+
+def read_regions(folder: Path, manifest: dict[str, Any], images: pd.DataFrame) -> Table:
+    """Read an index's regions, three None if it has none; ValueError if they are of another."""
+    if manifest["regions"] is None:
+        return Table(None, None, None)
+    table = _read_table(folder, REGION_FILES, manifest["regions"], manifest["dim"])
+    regions, name = table.rows, REGION_FILES[0]
+    rows = regions["row"].to_numpy()
+    if len(rows) and not (0 <= rows[0] and rows[-1] < len(images) and (np.diff(rows) >= 0).all()):
+        raise ValueError(f"the rows in {name} do not ascend within the {len(images)} images")
+    if not regions["region_id"].is_unique:
+        raise ValueError(f"{name} holds a region_id twice")
+    if not np.array_equal(images["image_id"].to_numpy()[rows], regions["image_id"]):
+        raise ValueError(f"{name} belongs to other images")
+    if _digest_regions(regions) != manifest["regions"]["table"]:
+        raise ValueError(f"{name} is not the table that was written with it")
+    return table
+
+
+def _digest_region_ids(index_id: str, regions: pd.DataFrame, config: dict) -> str:
+    """Hash what the regions are: the images, their masks, and how these became vectors."""
+    how = [index_id, config["encoding"], config["model"]["precision"]]
+    text = "\n".join([json.dumps(how), *regions["region_id"]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest_regions(regions: pd.DataFrame) -> str:
+    digest = hashlib.sha256()
+    for column, kind in REGION_COLUMNS.items():
+        values = regions[column]
+        content = "\n".join(values).encode() if kind == "str" else values.to_numpy(kind).tobytes()
+        digest.update(f"\n{column}\n".encode() + content)
+    return digest.hexdigest()
+
+
+# ---- manifest
 
 
 def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
@@ -294,199 +318,100 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_agreement(
-    manifest: dict, images: pd.DataFrame, vectors: np.ndarray, failures: pd.DataFrame
-) -> None:
-    """Raise `ValueError` if these are not the tables and vectors written with the manifest."""
-    expected = (manifest["count"], manifest["dim"])
-    if vectors.shape != expected or vectors.dtype != np.float32 or len(images) != expected[0]:
-        raise ValueError(
-            f"its manifest says {expected[0]} images of {expected[1]} dimensions, the table has "
-            f"{len(images)}, the vectors are {vectors.shape} {vectors.dtype}"
-        )
-    if _digest_table(images, manifest) != manifest["id"]:
-        raise ValueError("images.parquet is not the table that was written with it")
-    if digest_sample(vectors) != manifest["vectors_sample"]:
-        raise ValueError("image_vectors.npy is not the file that was written with it")
-    if len(failures) != manifest["failures"]:
-        raise ValueError(f"failures.csv does not list {manifest['failures']} files")
-
-
-def _digest_table(images: pd.DataFrame, model: dict) -> str:
-    digest = hashlib.sha256(f"{model['space']} {model['model']['precision']}".encode())
-    for column in ("image_id", "path", "sha256"):
-        digest.update("\n".join(["", column, *images[column]]).encode())
-    return digest.hexdigest()[:16]
-
-
-def find_root(folder: Path, manifest: dict) -> Path:
-    """Return the folder of the images: where it lies from the index, or else by its own path."""
-    beside, recorded = (folder / manifest["root_from_here"]).resolve(), Path(manifest["root"])
-    return beside if beside.is_dir() or not recorded.is_dir() else recorded
-
-
 def damaged(folder: Path, reason: object) -> IndexFolderError:
     """Return the error that says so, and what to do."""
     return IndexFolderError(f"the index at {folder} is damaged: {reason}; build it again")
 
 
-TABLE, VECTORS, FAILURES = REGION_FILES
-POLICY = ("segmenter", "everything", "encoding", "model")
-PENDING = "no regions yet: call add_regions"  # the reason of images that nobody has looked at
-REGION_COLUMNS = {
-    "region_id": "str",
-    "image_id": "str",
-    "row": "int64",
-    "x0": "float64",
-    "y0": "float64",
-    "x1": "float64",
-    "y1": "float64",
-    "area": "int64",
-    "quality": "float32",
-    "stability": "float32",
-    "rle": "str",
-}
+# ---- failures and vectors
 
 
-def empty_table() -> pd.DataFrame:
-    """Return a table of no regions, with the columns and types of `REGION_COLUMNS`."""
-    return pd.DataFrame(columns=list(REGION_COLUMNS)).astype(REGION_COLUMNS)
+def write_failures(path: Path, failures: pd.DataFrame) -> None:
+    r"""Write `FAILURE_COLUMNS` as text, every field in quotes.
+
+    Line breaks, quotes, NUL, blanks and "NA" come back as they were; bytes of a name that are
+    no Unicode as `\udcff` and the like.
+    """
+    rows = failures[FAILURE_COLUMNS].astype(object).to_numpy()
+    with open(path, "w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n")
+        writer.writerow(FAILURE_COLUMNS)
+        writer.writerows(rows)
 
 
-def get_policy(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return what decided the regions of an index."""
-    return {key: manifest["regions"][key] for key in POLICY}
+def read_failures(path: Path) -> pd.DataFrame:
+    """Read what `write_failures` or `DataFrame.to_csv` wrote.
+
+    Raises
+    ------
+    ValueError
+        If the file is no such table.
+    """
+    with open(path, encoding="utf-8", newline="") as file:
+        try:
+            header, *rows = csv.reader(file, strict=True)
+        except (csv.Error, ValueError) as e:
+            raise ValueError(f"{path.name} cannot be read: {e}") from e
+    bad = [row for row in rows if len(row) != len(FAILURE_COLUMNS)]
+    if header != FAILURE_COLUMNS or bad:
+        raise ValueError(
+            f"{path.name} has the columns {header}, or a line of other length: {bad[:1]}"
+        )
+    return pd.DataFrame(rows, columns=FAILURE_COLUMNS, dtype="str")
 
 
-def name_region(image_id: str, counts: str) -> str:
-    """Return the id of a region: a hash of its image's id and its mask's RLE."""
-    return hashlib.sha256(f"{image_id} {counts}".encode()).hexdigest()[:16]
-
-
-def write_region_files(
-    new: Path,
-    folder: Path,
-    policy: dict[str, Any],
-    regions: pd.DataFrame,
-    vectors: Iterable[np.ndarray],
-    visits: pd.DataFrame,
-    *,
-    unchanged: Path | None = None,
-) -> None:
-    """Write the index in `folder` once more, with its regions, into the folder `new`.
+class StackedVectors:
+    """Vectors of several files as one table (n, d), read where rows of it are asked for.
 
     Parameters
     ----------
-    policy
-        What decided the regions, as plain JSON values; it becomes part of the manifest.
-    regions, vectors
-        A line of `REGION_COLUMNS` and a vector (d,) float32 each, in the order of the images; the
-        vectors in blocks.
-    visits
-        `reason` (empty unless it could not be read) and `seconds` of each image.
-    unchanged
-        Folder of an index with the very table and vectors, if there is one.
-
-    Raises
-    ------
-    ValueError
-        If not one image could be read.
+    parts
+        Each its number of rows, and a function that returns them, (m, d) float32.
+    dim
+        Their length d.
     """
-    for name in (*IMAGE_FILES, *([STAMPS] if (folder / STAMPS).exists() else [])):
-        link_or_copy(folder / name, new / name)
-    images = pd.read_parquet(new / "images.parquet")
-    failures = images.assign(reason=visits["reason"])[visits["reason"] != ""][FAILURE_COLUMNS]
-    if len(failures) == len(images) and not len(regions) and PENDING not in set(visits["reason"]):
-        first = failures.iloc[0]
-        raise ValueError(
-            f"regions can be found in not one of the {len(images)} images of the index {folder}; "
-            f"the first: {first['path']}: {first['reason']}"
-        )
-    manifest = read_manifest(folder)
-    if unchanged is not None:
-        link_or_copy(unchanged / TABLE, new / TABLE)
-        link_or_copy(unchanged / VECTORS, new / VECTORS)
-    else:
-        regions.to_parquet(new / TABLE)
-        write_vectors(new / VECTORS, vectors, (len(regions), manifest["dim"]))
-    write_failures(new / FAILURES, failures)
-    seen = pd.Index(np.flatnonzero(visits["reason"] == ""))
-    manifest["regions"] = {
-        "id": _digest_contents(manifest["id"], regions, policy),
-        **policy,
-        "count": len(regions),
-        "images_without": len(seen.difference(regions["row"])),
-        "table": _digest_table_region_files(regions),
-        "vectors_sample": digest_sample(open_vectors(new / VECTORS)),
-        "failures": len(failures),
-        "seconds": round(float(visits["seconds"].sum()), 3),
-    }
-    # What was written before checksums must not get one by chance: nobody knows what it was.
-    checksums = {name: manifest.get("files", {}).get(name) for name in IMAGE_FILES}
-    checksums |= {name: hash_file(new / name) for name in REGION_FILES}
-    manifest["files"] = {name: digest for name, digest in checksums.items() if digest}
-    write_manifest(new, manifest)
+
+    def __init__(self, parts: Sequence[tuple[int, Callable[[], np.ndarray]]], dim: int):
+        self.parts = list(parts)
+        self._ends = np.cumsum([0, *(count for count, _ in parts)])
+        self.shape = (int(self._ends[-1]), dim)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Return the vectors of some rows, (k, d) float32."""
+        found = np.empty((len(rows), self.shape[1]), np.float32)
+        owners = np.searchsorted(self._ends, rows, "right") - 1
+        for owner in np.unique(owners):
+            chosen = owners == owner
+            found[chosen] = self.parts[owner][1]()[rows[chosen] - self._ends[owner]]
+        return found
 
 
-def read_region_files(
-    folder: Path, manifest: dict[str, Any], images: pd.DataFrame
-) -> tuple[pd.DataFrame, np.ndarray, pd.DataFrame] | tuple[None, None, None]:
-    """Read table, vectors and failures of an index's regions; three None if it has none.
+def write_vectors(path: Path, blocks: Iterable[np.ndarray], shape: tuple[int, int]) -> None:
+    """Write (n, d) float32 vectors as `.npy`, block by block.
 
-    Raises
-    ------
-    ValueError
-        If they are not those written with the manifest, or do not belong to the images.
-        Damaged files raise what their readers raise.
+    Not through a memory map: on a full disk that ends the process, without a word.
     """
-    if manifest["regions"] is None:
-        return None, None, None
-    regions = pd.read_parquet(folder / TABLE)
-    vectors = open_vectors(folder / VECTORS)
-    failures = read_failures(folder / FAILURES)
-    _check_vectors(manifest, regions, vectors)
-    _check_table(manifest, regions, images)
-    expected = manifest["regions"]["failures"]
-    if len(failures) != expected:
-        raise ValueError(f"{FAILURES} does not list {expected} files")
-    return regions, vectors, failures
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.float32)), "fortran_order": False}
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(file, header | {"shape": shape})
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, np.float32).tobytes())
 
 
-def _check_vectors(manifest: dict, regions: pd.DataFrame, vectors: np.ndarray) -> None:
-    made, dim = manifest["regions"], manifest["dim"]
-    expected = (made["count"], dim)
-    if vectors.shape != expected or vectors.dtype != np.float32 or len(regions) != expected[0]:
-        raise ValueError(
-            f"its manifest says {made['count']} regions of {dim} dimensions, the table has "
-            f"{len(regions)}, the vectors are {vectors.shape} {vectors.dtype}"
-        )
-    if digest_sample(vectors) != made["vectors_sample"]:
-        raise ValueError(f"{VECTORS} is not the file that was written with it")
+def open_vectors(path: Path) -> np.ndarray:
+    """Return the vectors of a file, memory-mapped and read-only; a pickle is never loaded."""
+    return np.load(path, mmap_mode="r", allow_pickle=False)
 
 
-def _check_table(manifest: dict, regions: pd.DataFrame, images: pd.DataFrame) -> None:
-    rows = regions["row"].to_numpy()
-    if len(rows) and not (0 <= rows[0] and rows[-1] < len(images) and (np.diff(rows) >= 0).all()):
-        raise ValueError(f"the rows in {TABLE} do not ascend within the {len(images)} images")
-    if not regions["region_id"].is_unique:
-        raise ValueError(f"{TABLE} holds a region_id twice")
-    if not np.array_equal(images["image_id"].to_numpy()[rows], regions["image_id"]):
-        raise ValueError(f"{TABLE} belongs to other images")
-    if _digest_table_region_files(regions) != manifest["regions"]["table"]:
-        raise ValueError(f"{TABLE} is not the table that was written with it")
+def digest_sample(vectors: np.ndarray) -> str:
+    """Hash some rows from all over the file; to read all of a large one would take too long."""
+    sample = np.ascontiguousarray(vectors[:: max(len(vectors) // 1000, 1)])
+    return hashlib.sha256(sample.tobytes()).hexdigest()
 
 
-def _digest_contents(index_id: str, regions: pd.DataFrame, policy: dict) -> str:
-    """Hash what the regions are: the images, their masks, and how these became vectors."""
-    how = [index_id, policy["encoding"], policy["model"]["precision"]]
-    text = "\n".join([json.dumps(how), *regions["region_id"]])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _digest_table_region_files(regions: pd.DataFrame) -> str:
-    digest = hashlib.sha256()
-    for column, kind in REGION_COLUMNS.items():
-        values = regions[column]
-        content = "\n".join(values).encode() if kind == "str" else values.to_numpy(kind).tobytes()
-        digest.update(f"\n{column}\n".encode() + content)
-    return digest.hexdigest()
+def link_or_copy(source: Path, target: Path) -> None:
+    """Let both names lead to the same bytes; nothing of an index is ever changed in place."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(source, target)

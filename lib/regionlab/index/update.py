@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,28 @@ from regionlab.data.collection import Collection
 from regionlab.index.build import warn_of_failures
 from regionlab.index.change import Change, check_sizes, make_change, match_images
 from regionlab.index.index import Index, open_index
-from regionlab.index.staging import IMAGES, finish_swap, get_workshop, lock_index, plan_build
-from regionlab.index.stamps import Look, hash_unknown, look_at_files
-from regionlab.index.tables import IndexFolderError, make_storable
-from regionlab.models.encoder import Encoder
-from regionlab.models.segmenter import Segmenter
+from regionlab.index.sources import (
+    Look,
+    hash_build,
+    hash_unknown,
+    look_at_files,
+    make_storable,
+)
+from regionlab.index.staging import IMAGES, finish_swap, get_staging, lock_index
+from regionlab.index.tables import IndexFolderError
+from regionlab.util.errors import InputError
+
+if TYPE_CHECKING:
+    from regionlab.models.encoder import Encoder
+    from regionlab.models.segmenter import Segmenter
 
 
 def update_index(
     index: Index,
     collection: Collection,
-    encoder: Encoder,
+    encoder: "Encoder",
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: "Segmenter | None" = None,
     batch_size: int | str = 64,
     workers: int = 2,
     shard_size: int = 2048,
@@ -55,21 +64,21 @@ def update_index(
 
     Raises
     ------
-    ValueError
+    InputError
         If a segmenter is needed, or not one image can be read.
     IndexFolderError
         If encoder or segmenter are not those of the index, it was changed since it was opened,
         or another process is writing it.
     """
     if not len(collection):
-        raise ValueError(f"{collection!r} has no images to index")
+        raise InputError(f"{collection!r} has no images to index")
     sizes = check_sizes(batch_size, workers, shard_size)
     collection = make_storable(collection)
     with _claimed(index) as current:
-        plan = plan_build(collection, encoder)
+        build_hash = hash_build(collection, encoder)
         look = hash_unknown(collection, look_at_files(collection), workers)
         rows = match_images(current.images, collection.images["image_id"], look.digests)
-        changed = _change(current, collection, rows, plan, look, encoder, segmenter, sizes)
+        changed = _change(current, collection, rows, build_hash, look, encoder, segmenter, sizes)
     warn_of_failures(changed)
     return changed
 
@@ -77,9 +86,9 @@ def update_index(
 def add_images(
     index: Index,
     collection: Collection,
-    encoder: Encoder,
+    encoder: "Encoder",
     *,
-    segmenter: Segmenter | None = None,
+    segmenter: "Segmenter | None" = None,
     batch_size: int | str = 64,
     workers: int = 2,
     shard_size: int = 2048,
@@ -95,11 +104,11 @@ def add_images(
 
     Raises
     ------
-    ValueError
+    InputError
         If the root is another one.
     """
     if collection.root.resolve() != index.root:
-        raise ValueError(
+        raise InputError(
             f"the images of the index lie in {index.root}, those to add in {collection.root}: "
             "load them from the same folder, or build an index of their own"
         )
@@ -107,9 +116,9 @@ def add_images(
     with _claimed(index) as current:
         merged = make_storable(_merge(as_collection(current), collection))
         rows = np.concatenate([np.arange(len(current)), np.full(len(merged) - len(current), -1)])
-        plan = _extend_plan(current, "add", plan_build(merged, encoder))
+        build_hash = _extend_hash(current, "add", hash_build(merged, encoder))
         look = look_at_files(merged)
-        changed = _change(current, merged, rows, plan, look, encoder, segmenter, sizes)
+        changed = _change(current, merged, rows, build_hash, look, encoder, segmenter, sizes)
     warn_of_failures(changed)
     return changed
 
@@ -123,7 +132,7 @@ def remove_images(index: Index, image_ids: Iterable[str]) -> Index:
     ------
     KeyError
         If an id is not in the index.
-    ValueError
+    InputError
         If no image would be left.
     IndexFolderError
         If the index was changed since it was opened, or another process is writing it.
@@ -132,11 +141,11 @@ def remove_images(index: Index, image_ids: Iterable[str]) -> Index:
     with _claimed(index) as current:
         rows = np.flatnonzero(~current.images["image_id"].isin(gone))
         if not len(rows):
-            raise ValueError(f"all images of {index.folder} would go: remove the folder instead")
+            raise InputError(f"all images of {index.folder} would go: remove the folder instead")
         held = as_collection(current)
         kept = replace(held, images=held.images.iloc[rows].reset_index(drop=True))
-        plan = _extend_plan(current, "remove", sorted(gone))
-        return _change(current, kept, rows, plan, look_at_files(kept))
+        build_hash = _extend_hash(current, "remove", sorted(gone))
+        return _change(current, kept, rows, build_hash, look_at_files(kept))
 
 
 def as_collection(index: Index) -> Collection:
@@ -160,7 +169,7 @@ def _merge(held: Collection, collection: Collection) -> Collection:
     return replace(held, images=images, skipped=skipped)
 
 
-def _extend_plan(index: Index, *changes: object) -> str:
+def _extend_hash(index: Index, *changes: object) -> str:
     text = json.dumps([index.manifest["plan"], *changes])
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -171,34 +180,34 @@ def _claimed(index: Index) -> Iterator[Index]:
     with lock_index(index.folder):
         finish_swap(index.folder)
         yield open_index(index.folder)
-        shutil.rmtree(get_workshop(index.folder, IMAGES), ignore_errors=True)
+        shutil.rmtree(get_staging(index.folder, IMAGES), ignore_errors=True)
 
 
 def _change(
     index: Index,
     collection: Collection,
     rows: np.ndarray,
-    plan: str,
+    build_hash: str,
     look: Look,
-    encoder: Encoder | None = None,
-    segmenter: Segmenter | None = None,
+    encoder: "Encoder | None" = None,
+    segmenter: "Segmenter | None" = None,
     sizes: dict[str, Any] | None = None,
 ) -> Index:
     """Put an index of `collection` in the place of `index`, and take over its `rows`."""
     if (rows < 0).any():
         _check_models(index, encoder, segmenter)
-    same = plan == index.manifest["plan"] and index.root == collection.root.resolve()
+    same = build_hash == index.manifest["plan"] and index.root == collection.root.resolve()
     missing = segmenter is not None and index.regions is not None and len(index.region_failures)
     if same and not missing and np.array_equal(rows, np.arange(len(index))):
         return index
     change = Change(
-        index.folder, collection, plan, look, encoder, segmenter, sizes=sizes or {"workers": 2},
-        retry=segmenter is not None,
+        index.folder, collection, build_hash, look, encoder, segmenter,
+        sizes=sizes or {"workers": 2}, retry=segmenter is not None,
     )  # fmt: skip
     return make_change(change, index, rows, index)
 
 
-def _check_models(index: Index, encoder: Encoder, segmenter: Segmenter | None) -> None:
+def _check_models(index: Index, encoder: "Encoder", segmenter: "Segmenter | None") -> None:
     """Raise unless these models made the index: vectors of several must not be mixed."""
     index.check_encoder(encoder)
     made = index.manifest["regions"]
@@ -210,7 +219,7 @@ def _check_models(index: Index, encoder: Encoder, segmenter: Segmenter | None) -
                 f"this is {encoder!r}: load the same, or build another index"
             )
     if made and segmenter is None:
-        raise ValueError(
+        raise InputError(
             f"the index {index.folder} has regions by {made['segmenter']['model']}, and there are "
             "images without: add segmenter=load_segmenter(...) of the same model"
         )

@@ -1,19 +1,22 @@
-"""Say what is wrong with an index, and what to do about it."""
+"""Say what is wrong with an index and what to do about it, and copy one, also to object storage."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from regionlab.data.masks import mask_to_box, rle_to_mask
 from regionlab.index.index import Index, open_index
-from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, find_builder, get_workshop
+from regionlab.index.staging import IMAGES, PREVIOUS, REGIONS, find_builder, get_staging
 from regionlab.index.tables import (
+    BLOCK,
     FILES,
     IMAGE_FILES,
     REGION_COLUMNS,
@@ -21,14 +24,22 @@ from regionlab.index.tables import (
     IndexFolderError,
     digest_manifest,
     name_region,
+    open_vectors,
     read_manifest,
 )
-from regionlab.index.vectors import BLOCK, open_vectors
-from regionlab.models.encoder import FULL, Encoder
 from regionlab.util.files import hash_file
 from regionlab.util.progress import progress
 
+if TYPE_CHECKING:
+    from pyarrow.fs import FileSystem
+
+    from regionlab.models.encoder import Encoder
+
+COPY_BYTES = 1 << 22  # in memory at once
 UNIT = 1e-3  # how far from 1 the length of a vector may be
+# Cosine of an image's vector with itself, computed again: in fp32 on both sides, and otherwise.
+ALIKE_FP32, ALIKE = 0.9999, 0.99
+SAMPLE = 64  # how many are computed again
 IMAGE_TABLE, REGION_TABLE = "images.parquet", "regions.parquet"
 REBUILD = "Build the index again with fresh=True, then its regions if it had any."
 REGIONS_AGAIN = (
@@ -165,13 +176,8 @@ def _rows(name: str, what: str, bad: np.ndarray | pd.Series) -> Iterator[Finding
         yield damage(name, f"{len(rows)} rows {what}, the first: {rows[0]}")
 
 
-# Cosine of an image's vector with itself, computed again: in fp32 on both sides, and otherwise.
-ALIKE_FP32, ALIKE = 0.9999, 0.99
-SAMPLE = 64  # how many are computed again
-
-
 def verify_index(
-    folder: Path | str, *, encoder: Encoder | None = None, quick: bool = False
+    folder: Path | str, *, encoder: "Encoder | None" = None, quick: bool = False
 ) -> list[Finding]:
     """Look for damage in an index, and say what to do about it.
 
@@ -222,11 +228,11 @@ def _check_surroundings(folder: Path) -> Iterator[Finding]:
     builder = find_builder(folder)
     if builder:
         yield Finding(folder.name, f"is being written by {builder}", "Wait for it.", harm=False)
-    for work in (get_workshop(folder, task) for task in (IMAGES, REGIONS)):
+    for work in (get_staging(folder, task) for task in (IMAGES, REGIONS)):
         if work.exists() and not builder:
             advice = "Run the same call again to finish it, or remove this folder."
             yield Finding(work.name, "work that was cut off", advice)
-    aside = get_workshop(folder, PREVIOUS)
+    aside = get_staging(folder, PREVIOUS)
     if aside.exists():
         what = "the index that was here before, with its regions"
         advice = "It goes when add_regions is done, or comes back with its model; or remove it."
@@ -310,11 +316,13 @@ def _has_changed(index: Index, row: int) -> bool:
         return False
 
 
-def _check_sample(index: Index, encoder: Encoder) -> Iterator[Finding]:
+def _check_sample(index: Index, encoder: "Encoder") -> Iterator[Finding]:
     """Embed images from all over the index again; a wrong alignment shows in most of them.
 
     They are read as they were for the index: large JPEGs at reduced scale, or not.
     """
+    from regionlab.models.encoder import FULL
+
     index.check_encoder(encoder)
     encoder = copy(encoder)
     encoder.fast_decode = index.manifest["model"].get("decode", FULL) != FULL
@@ -337,3 +345,93 @@ def _check_sample(index: Index, encoder: Encoder) -> Iterator[Finding]:
             f"{least}), the first: that of {first}, {cosines[wrong[0]]:.5f}"
         )
         yield damage("image_vectors.npy", what)
+
+
+# ---- copy
+
+
+def copy_index(source: Path | str, target: Path | str) -> str:
+    """Copy an index and return where the copy is; its files are checked on their way.
+
+    The manifest goes last, so a copy that was cut off is no index, and the same call ends it.
+    The images stay where they are: an index finds them beside itself, or by their own path.
+
+    Parameters
+    ----------
+    source, target
+        A folder, or a URI that `pyarrow.fs.FileSystem.from_uri` understands: `s3://`, `gs://`,
+        `abfs://`, `hdfs://`. Keys and regions come from the environment, as for other tools of
+        the store.
+
+    Raises
+    ------
+    IndexFolderError
+        If there is no index at the source, a file is not the one that was written with it, the
+        target holds something already, or one of the two cannot be reached.
+    """
+    from pyarrow import ArrowException
+
+    try:
+        return _copy(str(source), str(target))
+    except IndexFolderError:
+        raise
+    except (OSError, ArrowException, ValueError) as e:
+        raise IndexFolderError(f"cannot copy the index {source} to {target}: {e}") from e
+
+
+class _Place(NamedTuple):
+    """A folder of a file system."""
+
+    system: "FileSystem"
+    path: str
+
+    def list_names(self) -> set[str]:
+        """Return the names in it; none where it is not there."""
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self.path, allow_not_found=True)
+        return {info.base_name for info in self.system.get_file_info(selector)}
+
+    def file(self, name: str) -> str:
+        """Return the path of a file in it."""
+        return f"{self.path.rstrip('/')}/{name}"
+
+
+def _copy(source: str, target: str) -> str:
+    here, there = _find(source), _find(target)
+    held, taken = here.list_names(), there.list_names()
+    if FILES[0] not in held:
+        raise IndexFolderError(f"no index at {source}: it holds no {FILES[0]}")
+    if foreign := sorted(taken - set(FILES) | taken & {FILES[0]}):
+        raise IndexFolderError(f"{target} holds {foreign[0]!r} already: name another place")
+    with here.system.open_input_stream(here.file(FILES[0])) as file:
+        digests = json.loads(file.read()).get("files", {})
+    there.system.create_dir(there.path, recursive=True)
+    for name in [*(name for name in FILES if name in held and name != FILES[0]), FILES[0]]:
+        digest = _copy_file(here, there, name)
+        if digest != digests.get(name, digest):
+            raise IndexFolderError(
+                f"{name} of {source} is not the file that was written with its manifest, or was "
+                f"damaged on the way; what is at {target} is no index"
+            )
+    return target
+
+
+def _find(place: str) -> _Place:
+    from pyarrow import fs
+
+    uri = place if "://" in place else str(Path(place).expanduser().absolute())
+    return _Place(*fs.FileSystem.from_uri(uri))
+
+
+def _copy_file(here: _Place, there: _Place, name: str) -> str:
+    """Copy a file and return the SHA-256 of what went through."""
+    digest = hashlib.sha256()
+    with (
+        here.system.open_input_stream(here.file(name)) as source,
+        there.system.open_output_stream(there.file(name)) as target,
+    ):
+        while block := source.read(COPY_BYTES):
+            digest.update(block)
+            target.write(block)
+    return digest.hexdigest()

@@ -4,7 +4,6 @@ Nothing is chosen on the test side: the paper's C and the defaults of scikit-lea
 they are. Scalers are part of the model, and so see no test vector before it is judged.
 """
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,13 +17,17 @@ import pandas as pd
 from regionlab.metrics.stats import exact_interval
 from regionlab.search.exact import ROUNDING
 from regionlab.util.errors import RegionlabError
+from regionlab.util.files import atomic_write
 from regionlab.util.paths import expand
 
 if TYPE_CHECKING:
     from sklearn.base import ClassifierMixin
 
-
 MAX_FOLDS = 20
+PAPER_PROBE = "scaled SVM gamma auto"  # what S3 describes and calls proposed
+SIDES = ("train", "test")
+RIGHT_OR_WRONG = ("accuracy", "weighted recall")  # shares of images, which have exact intervals
+WITHOUT_INTERVAL = ("weighted precision",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,12 +168,6 @@ def _explain_small(classes: Sequence[str], unit: str, test_share: float) -> str:
         f"too few images of {named}{more} for a test share of {test_share:g}: a class needs one "
         f"{unit} to learn from and another to be tested on; leave it out, or add to it"
     )
-
-
-PAPER_PROBE = "scaled SVM gamma auto"  # what S3 describes and calls proposed
-SIDES = ("train", "test")
-RIGHT_OR_WRONG = ("accuracy", "weighted recall")  # shares of images, which have exact intervals
-WITHOUT_INTERVAL = ("weighted precision",)
 
 
 class ProbeFileError(RegionlabError, ValueError):
@@ -353,9 +350,8 @@ def save_probe(path: Path | str, model: "ClassifierMixin", *, space: str) -> Pat
     if strange := skops.io.get_untrusted_types(data=content):
         raise ProbeFileError(f"{model} holds what will not be loaded again: {', '.join(strange)}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.tmp")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with atomic_write(path, "wb") as file:
+        file.write(content)
     return path
 
 

@@ -1,4 +1,4 @@
-"""How good a set of rankings is: every metric at once, each with its interval."""
+"""Ranking metrics: hit@k, recall@k, precision@k, mAP and nDCG, each with its interval."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +11,8 @@ from regionlab.metrics.stats import mean_with_ci
 
 if TYPE_CHECKING:
     from regionlab.search.images import Ranking
+
+CUTS = (1, 3, 5, 10)
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,7 @@ def judge_hits(hits: np.ndarray, n_relevant: np.ndarray) -> RankedGains:
     """
     hits, n_relevant = _check_gains("hits", hits), np.asarray(n_relevant)
     if not np.isin(hits, (0, 1)).all():
-        raise ValueError(f"hits hold {hits.max()}; give graded gains to JudgedRanking")
+        raise ValueError(f"hits hold {hits.max()}; give graded gains to RankedGains")
     if n_relevant.dtype.kind not in "iu" or n_relevant.shape != hits.shape[:1]:
         raise ValueError(f"n_relevant must be one int for each of {len(hits)} queries")
     if (n_relevant < 0).any():
@@ -282,9 +284,6 @@ def _where_defined(judged: RankedGains, values: np.ndarray) -> np.ndarray:
 
 def _discount(gains: np.ndarray) -> np.ndarray:
     return gains @ (1 / np.log2(np.arange(2, gains.shape[1] + 2)))
-
-
-CUTS = (1, 3, 5, 10)
 
 
 def measure_ranking(

@@ -1,4 +1,4 @@
-"""How sure is a mean over queries: bootstrap intervals and paired comparison."""
+"""Bootstrap intervals of means over queries, paired tests, and agreement between raters."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import numpy as np
 from regionlab.util.checks import check_choice
 
 LEVELS = ("nominal", "ordinal", "interval")
+_CELLS_A_BATCH = 2**21  # resampled values held at once: 16 MiB of float64
 
 
 def krippendorff_alpha(ratings: np.ndarray, *, level: str = "ordinal") -> float:
@@ -55,9 +56,6 @@ def _square_distances(values: np.ndarray, totals: np.ndarray, level: str) -> np.
     # Ordinal: how many ratings lie between two values, half of those at the ends.
     places = values if level == "interval" else np.cumsum(totals) - totals / 2
     return (places[:, None] - places) ** 2
-
-
-_CELLS_A_BATCH = 2**21  # resampled values held at once: 16 MiB of float64
 
 
 def mean_with_ci(

@@ -7,15 +7,11 @@ mean over the region's mask.
 
 from collections.abc import Iterable
 
-from regionlab.models.torchvision_cpu import import_open_clip
-
 import numpy as np
 import torch
 from PIL import Image
 
 from regionlab.models.encoder import Encoder
-
-open_clip = import_open_clip()
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB in [0, 1], OpenAI's, as most models have
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -75,10 +71,10 @@ def encode_patches(encoder: Encoder, image: np.ndarray, *, scale: int = 2) -> np
     ValueError : If the tower is of another kind, or `scale` is below 1.
     """
     visual = encoder.model.visual
-    _check_tower(encoder.name, visual)
+    is_transformer = _check_tower(encoder.name, visual)
     if scale < 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
-    if isinstance(visual, open_clip.transformer.VisionTransformer):
+    if is_transformer:
         patches = _encode_vit_patches(visual, _squash(encoder, image, 1))
     else:
         patches = _encode_resnet_patches(visual, _squash(encoder, image, scale))
@@ -115,14 +111,19 @@ def find_normalization(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float
     return CLIP_MEAN, CLIP_STD
 
 
-def _check_tower(name: str, visual: torch.nn.Module) -> None:
+def _check_tower(name: str, visual: torch.nn.Module) -> bool:
+    """Return whether a tower is a transformer, else a ResNet; raise ValueError for another."""
+    import_open_clip()
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
+
     kind = type(visual).__name__
-    if isinstance(visual, open_clip.transformer.VisionTransformer):
+    if isinstance(visual, VisionTransformer):
         if visual.attn_pool is None and len(visual.transformer.resblocks) > 1:
-            return
+            return True
         kind += " with attentional pooling" if visual.attn_pool is not None else " of one block"
-    elif isinstance(visual, open_clip.modified_resnet.ModifiedResNet):
-        return
+    elif isinstance(visual, ModifiedResNet):
+        return False
     raise ValueError(
         f"{name} has no patch tokens that are known to match words: its image tower is a {kind}, "
         "not open_clip's plain VisionTransformer or ModifiedResNet; use another region encoding"

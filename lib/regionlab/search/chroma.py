@@ -3,9 +3,8 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 
 OPTIONS = ("collection", "ef_search")
+GRAPH = {"space": "cosine", "max_neighbors": 32, "ef_construction": 200}
 EF_SEARCH = 400  # Chroma's own 100 misses one neighbour in fifty on random vectors
 CHUNK = 2000  # vectors sent at a time, if the server takes as many
 QUESTIONS = 100  # queries sent at a time
@@ -36,8 +36,7 @@ ANSWERS = 2**12  # rows asked for at most, beyond those of the answer
 _clients: dict[Path, tuple[tuple[int, int] | None, "ClientAPI"]] = {}  # by folder, while it is open
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Where a collection lies, and what to see to if it does not answer; for messages."""
 
     words: str
@@ -106,7 +105,9 @@ def open_chroma(
     check_gallery(vectors, table)
     name.check_options(OPTIONS)
     name.get_count("ef_search", 1)
-    ids = _check_ids(ids, len(vectors))
+    ids = list(map(str, range(len(vectors)) if ids is None else ids))
+    if not len(ids) == len(set(ids)) == len(vectors):
+        raise ValueError(f"{len(set(ids))} different ids for {len(vectors)} vectors")
     fingerprint = _fingerprint(vectors, identity, table, ids)
     client, place = _connect(name, folder, build)
     with _explain(place, "open"):
@@ -123,13 +124,6 @@ def open_chroma(
                 f"{len(vectors)} vectors: build it again, which adds the others"
             )
     return ChromaEngine(name, vectors, collection, ids, place=place, table=table)
-
-
-def _check_ids(ids: Sequence[str] | None, n: int) -> list[str]:
-    ids = list(map(str, range(n) if ids is None else ids))
-    if len(ids) != n or len(set(ids)) != n:
-        raise ValueError(f"{len(set(ids))} different ids for {n} vectors")
-    return ids
 
 
 def _fingerprint(
@@ -202,12 +196,7 @@ def _get_collection(
     except NotFoundError as e:
         if not build:
             raise EngineError(f"no collection {title} of these vectors: build it") from e
-    graph = {
-        "space": "cosine",
-        "max_neighbors": 32,
-        "ef_construction": 200,
-        "ef_search": name.get_count("ef_search", EF_SEARCH),
-    }
+    graph = GRAPH | {"ef_search": name.get_count("ef_search", EF_SEARCH)}
     return client.create_collection(
         title,
         configuration={"hnsw": graph},
@@ -259,17 +248,14 @@ def _add_missing(
 
 def _list_metadata(table: pd.DataFrame) -> list[dict[str, Any] | None]:
     """Return what Chroma can keep of each row: texts, numbers and truths that are there."""
-    rows = [
-        {
-            str(key): value
-            for key, value in row.items()
-            if isinstance(value, str | int | float | bool)
-            and value == value
-            and not (isinstance(value, int) and abs(value) >= 2**63)
-        }
-        for row in table.astype(object).to_dict("records")
-    ]
-    return [row or None for row in rows]
+    rows = table.astype(object).to_dict("records")
+    return [{str(k): v for k, v in row.items() if _can_keep(v)} or None for row in rows]
+
+
+def _can_keep(value: Any) -> bool:
+    if isinstance(value, int):
+        return abs(value) < 2**63
+    return isinstance(value, str | float) and value == value
 
 
 def _drop_older(client: "ClientAPI", current: str) -> None:

@@ -58,15 +58,11 @@ class Engine(ABC):
     def __init__(self, name: str, vectors: np.ndarray, table: pd.DataFrame | None = None):
         check_gallery(vectors, table)
         self.name, self.vectors, self.table = name, vectors, table
+        self.bytes = 4 * vectors.size  # that have to be in memory for a fast search
 
     def __repr__(self) -> str:
         n, d = self.vectors.shape
         return f"<{type(self).__name__} {self.name}: {n} x {d}>"
-
-    @property
-    def bytes(self) -> int:
-        """Bytes that have to be in memory for a fast search."""
-        return self.vectors.shape[0] * self.vectors.shape[1] * 4
 
     def search(
         self,

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from math import ceil, log2, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,16 +36,22 @@ GRAMMAR = re.compile(
     r"(?:(?:OPQ[1-9]\d*(?:_(?P<opq>[1-9]\d*))?|(?:PCAR?|RR)(?P<width>[1-9]\d*)),)?"
     r"(?:IVF(?P<cells>\d+)(?P<quantizer>_HNSW(?P<links>\d*))?,)?"
     rf"(?:HNSW(?P<graph>\d*)(?:[,_](?P<node>{_CODE}))?|(?P<code>{_CODE}))"
-    rf"(?:,(?:(?P<flat>RFlat)|Refine\((?P<refine>{_CODE})\)))?"
+    rf"(?:,(?:R(?P<flat>Flat)|Refine\((?P<refine>{_CODE})\)))?"
 )
 ALLOWED = (
     "[OPQ<m>_<d>,|PCAR<d>,|RR<d>,] then one of Flat, SQ8, SQfp16, PQ<m>, IVF<cells>,<one of "
     "these>, IVF<cells>_HNSW<m>,<one of these>, HNSW<m>; then [,RFlat|,Refine(SQfp16)]"
 )
+BITS = {"Flat": 32, "SQ4": 4, "SQ6": 6, "SQ8": 8, "SQfp16": 16, "SQbf16": 16}  # a dimension
 LINKS = 32  # of HNSW where the string gives none
 # FAISS's guidelines: vectors up to here, cells and how they are found.
 CELLS = ((10**7, "IVF65536_HNSW32"), (10**8, "IVF262144_HNSW32"))
 MOST_CELLS = "IVF1048576_HNSW32"
+FILE = "index.faiss"
+CHUNK = 2**24  # numbers that are added at a time, 64 MiB
+TRAINING = 2**28  # numbers that training sees at most, 1 GiB
+PER_CENTROID = 64  # vectors that training sees; FAISS warns below 39
+ANSWERS = 2**24  # rows asked for at a time, for all queries together
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,9 @@ class Factory:
     @property
     def options(self) -> dict[str, int]:
         """Options of a search, with FAISS's own values."""
-        options = {"k_factor": 1}
-        if self.cells:
-            options["nprobe"] = 1
-        if self.cell_links:
-            options["quantizer_efSearch"] = 16
-        if self.links:
-            options["efSearch"] = 16
-        return options
+        has = {"nprobe": self.cells, "quantizer_efSearch": self.cell_links, "efSearch": self.links}
+        known = {"nprobe": 1, "quantizer_efSearch": 16, "efSearch": 16}
+        return {"k_factor": 1} | {name: known[name] for name in known if has[name]}
 
 
 def parse_factory(text: str) -> Factory:
@@ -78,14 +80,13 @@ def parse_factory(text: str) -> Factory:
     if found is None or found["cells"] and found["graph"] is not None:
         raise ValueError(f"the factory string {text!r} is not one of: {ALLOWED}")
     part = found.groupdict()
-    width = part["width"] or part["opq"]
+    cells = int(part["cells"] or 0)
+    if part["cells"] and not cells:
+        raise ValueError(f"{text!r} asks for 0 cells")
+    width = int(part["width"] or part["opq"] or 0) or None
     links = [_read_links(text, part[graph]) for graph in ("links", "graph")]
     code = part["code"] or part["node"] or "Flat"
-    refine = "Flat" if part["flat"] else part["refine"] or ""
-    cells = -1 if part["cells"] is None else int(part["cells"])
-    if cells == 0:
-        raise ValueError(f"{text!r} asks for 0 cells")
-    return Factory(text, int(width) if width else None, max(cells, 0), *links, code, refine)
+    return Factory(text, width, cells, *links, code, part["flat"] or part["refine"] or "")
 
 
 def _read_links(text: str, links: str | None) -> int:
@@ -104,33 +105,24 @@ def estimate_bytes(text: str, n: int, d: int) -> int:
     """
     factory = parse_factory(text)
     width = factory.width or d
-    each = _count_code_bytes(factory.code, width)
-    each += 8 if factory.cells else 0
-    each += 8 * factory.links + 16 if factory.links else 0
-    each += _count_code_bytes(factory.refine, d) if factory.refine else 0
-    centroid = 4 * width + (8 * factory.cell_links + 16 if factory.cell_links else 0)
+    code, codebook = _count_code_bytes(factory.code, width)
+    each = code + 8 * bool(factory.cells) + _count_link_bytes(factory.links)
+    each += _count_code_bytes(factory.refine, d)[0] if factory.refine else 0
+    centroid = 4 * width + _count_link_bytes(factory.cell_links)
     rotation = 4 * d * width if factory.width or text.startswith("OPQ") else 0
-    return (
-        n * each + factory.cells * centroid + rotation + _count_codebook_bytes(factory.code, width)
-    )
+    return n * each + factory.cells * centroid + rotation + codebook
 
 
-def _count_code_bytes(code: str, d: int) -> int:
-    if code.startswith("PQ"):
-        parts, bits = _split_pq(code)
-        return ceil(parts * bits / 8)
-    bits = {"Flat": 32, "SQ4": 4, "SQ6": 6, "SQ8": 8, "SQfp16": 16, "SQbf16": 16}[code]
-    return ceil(d * bits / 8)
+def _count_link_bytes(links: int) -> int:
+    return 8 * links + 16 if links else 0
 
 
-def _count_codebook_bytes(code: str, d: int) -> int:
-    return 4 * d * 2 ** _split_pq(code)[1] if code.startswith("PQ") else 0
-
-
-def _split_pq(code: str) -> tuple[int, int]:
-    """Return the number of parts and the bits of each."""
+def _count_code_bytes(code: str, d: int) -> tuple[int, int]:
+    """Return the bytes of a vector's code, and of the codebook."""
+    if not code.startswith("PQ"):
+        return ceil(d * BITS[code] / 8), 0
     parts, _, bits = code[2:].removesuffix("fs").partition("x")
-    return int(parts), int(bits or 8)
+    return ceil(int(parts) * int(bits or 8) / 8), 4 * d * 2 ** int(bits or 8)
 
 
 def list_factories(n: int, d: int, memory: float | None = None) -> list[str]:
@@ -142,18 +134,14 @@ def list_factories(n: int, d: int, memory: float | None = None) -> list[str]:
     """
     if n < 1000:
         return ["Flat"]  # nothing is gained by cells of a handful of vectors
-    cells = _suggest_cells(n)
+    cells = f"IVF{2 ** round(log2(4 * sqrt(n)))}"
+    if n > 10**6:
+        cells = next((some for most, some in CELLS if n <= most), MOST_CELLS)
     parts = max(m for m in range(1, max(d // 4, 1) + 1) if d % m == 0)
     factories = ["HNSW32", f"{cells},Flat", f"{cells},SQ8", f"{cells},PQ{parts}"]
     fits = memory is None or any(estimate_bytes(f, n, d) <= memory for f in factories)
     tight = max(m for m in range(1, max(d // 16, 1) + 1) if d % m == 0)
     return factories if fits else [*factories, f"OPQ{tight},{cells},PQ{tight}"]
-
-
-def _suggest_cells(n: int) -> str:
-    if n <= 10**6:
-        return f"IVF{2 ** round(log2(4 * sqrt(n)))}"
-    return next((cells for most, cells in CELLS if n <= most), MOST_CELLS)
 
 
 def list_settings(text: str) -> Iterator[dict[str, int]]:
@@ -168,16 +156,8 @@ def list_settings(text: str) -> Iterator[dict[str, int]]:
         widths = [{"nprobe": 2**i} for i in range(int(log2(factory.cells)) + 1)]
     if factory.links:
         widths = [{"efSearch": 2**i} for i in range(4, 11)]
-    for factor in factors:
-        for width in widths:
-            yield width | ({"k_factor": factor} if factor > 1 else {})
-
-
-FILE = "index.faiss"
-CHUNK = 2**24  # numbers that are added at a time, 64 MiB
-TRAINING = 2**28  # numbers that training sees at most, 1 GiB
-PER_CENTROID = 64  # vectors that training sees; FAISS warns below 39
-ANSWERS = 2**24  # rows asked for at a time, for all queries together
+    for factor, width in product(factors, widths):
+        yield width | ({"k_factor": factor} if factor > 1 else {})
 
 
 class FaissEngine(Engine):
@@ -199,14 +179,8 @@ class FaissEngine(Engine):
         table: pd.DataFrame | None = None,
     ):
         super().__init__(str(name), vectors, table)
-        self.index = index
-        self._bytes = bytes
+        self.index, self.bytes = index, bytes  # memory is taken as it is used: the file is mapped
         self.tune(name)
-
-    @property
-    def bytes(self) -> int:
-        """Size of the index; memory is taken as it is used, the file being mapped."""
-        return self._bytes
 
     def tune(self, name: EngineName) -> None:
         """Search with the options of a name; those it does not have are as in FAISS."""
@@ -296,13 +270,19 @@ def build_faiss(
 
     Training sees 64 vectors a centroid, drawn over the whole gallery, and at most 1 GiB.
     """
+    import faiss
+
     check_gallery(vectors, table)
     read_options(name)
     place = find_place(folder, name.base)
     with staged_site(place) as site:
         started = time.perf_counter()
         index = _fill(name.argument, vectors, seed)
-        size = _write(index, site / FILE)
+        try:
+            faiss.write_index(index, str(site / FILE))
+        except RuntimeError as e:
+            raise OSError(f"FAISS could not write {FILE}: {_reason(e)}") from e
+        size = (site / FILE).stat().st_size
         write_manifest(
             site,
             engine=name.base,
@@ -370,16 +350,6 @@ def _train(index: "faiss.Index", sample: np.ndarray) -> None:
             transform.train(sample)
             faiss.copy_array_to_vector(np.zeros(transform.d_out, np.float32), transform.b)
     index.train(sample)
-
-
-def _write(index: "faiss.Index", file: Path) -> int:
-    import faiss
-
-    try:
-        faiss.write_index(index, str(file))
-    except RuntimeError as e:
-        raise OSError(f"FAISS could not write {file.name}: {_reason(e)}") from e
-    return file.stat().st_size
 
 
 def _reason(error: Exception) -> str:

@@ -15,18 +15,8 @@ from regionlab import viz
 from regionlab.index.index import Index
 from regionlab.models.encoder import Encoder
 from regionlab.models.segmenter import Segmenter
-from regionlab.service.forms import FormRoute
-from regionlab.service.guard import FORM, LimitsMiddleware, name_visitor, welcome
-from regionlab.service.inference import ModelRunner
-from regionlab.service.limits import (
-    MAX_LISTED,
-    MAX_THUMBNAIL,
-    Counters,
-    Limits,
-    RequestLog,
-    problem,
-)
-from regionlab.service.schemas import (
+from regionlab.service.forms import (
+    FormRoute,
     Health,
     ImageForm,
     ImageList,
@@ -34,6 +24,19 @@ from regionlab.service.schemas import (
     Problem,
     SearchAnswer,
     SearchForm,
+)
+from regionlab.service.inference import ModelRunner
+from regionlab.service.limits import (
+    FORM,
+    MAX_LISTED,
+    MAX_THUMBNAIL,
+    Counters,
+    Limits,
+    LimitsMiddleware,
+    RequestLog,
+    name_visitor,
+    problem,
+    welcome,
 )
 from regionlab.service.search import answer_masks, answer_search
 from regionlab.service.sessions import Visitor
@@ -48,7 +51,7 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 
-# Pictures and masks are shown from memory, as blobs.
+# Images and masks are shown from memory, as blobs.
 POLICY = (
     "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
@@ -98,15 +101,13 @@ def get_file(name: str) -> Response:
     return _send(name)
 
 
-class SecurityHeaders:
+class _SecurityHeaders:
     """ASGI middleware that keeps browsers from loading, framing or guessing anything else."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and add to its answer's headers."""
-
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(HEADERS)
@@ -143,18 +144,13 @@ def create_app(
     index
         Where is searched.
     encoder, segmenter
-        The models, loaded; the encoder is that of the index.
+        The models, loaded; IndexFolderError if the encoder is not that of the index.
     limits
         What a request may ask for; by default `Limits()`.
     hosts
         Names under which it may be called; None for any.
     batch
-        How many pictures or texts of different requests are encoded at once at most.
-
-    Raises
-    ------
-    IndexFolderError
-        If the index is by another model than the encoder's.
+        How many images or texts of different requests are encoded at once at most.
     """
     limits = limits or Limits()
     engine = ModelRunner(index, encoder, segmenter, limits, batch=batch)
@@ -182,7 +178,7 @@ def create_app(
     app.add_exception_handler(Exception, _tell_failure)
     # The one added last stands first.
     app.add_middleware(LimitsMiddleware, limits=limits, hosts=hosts)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(_SecurityHeaders)
     app.add_middleware(RequestLog, counters=app.state.counters)
     return app
 
@@ -277,7 +273,6 @@ async def _tell_invalid(_request: Request, error: RequestValidationError) -> Res
 
 
 async def _tell_memory(_request: Request, _error: MemoryError) -> Response:
-    """Say that a picture needs more memory than there is at the moment."""
     return problem(503, "out of memory: send a smaller image, or try again later")
 
 

@@ -1,7 +1,7 @@
 """The process that unpacks pictures of strangers: `python -m regionlab.service.decoder`.
 
 It reads jobs from its input and writes pictures to its output until the input ends: a line of
-JSON, then so many bytes as it says. `decoding.Decoder` talks to it. A job that takes more than
+JSON, then so many bytes as it says. `work.Decoder` talks to it. A job that takes more than
 its processor time, or more memory than there may be, ends the process.
 """
 
@@ -19,14 +19,14 @@ from regionlab.data.images import FORMATS, ImageError, count_scans, read_image
 
 try:
     import resource
-except ImportError:  # not on Windows, where only the deadline of `decoding` ends a job
+except ImportError:  # not on Windows, where only the deadline of `work` ends a job
     resource = None
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
 def peek(data: bytes) -> dict[str, Any]:
-    """Return width, height and scans as the header of a picture has them."""
+    """Return width, height and scans as the header of an image has them."""
     try:
         image = Image.open(BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as e:
@@ -38,7 +38,7 @@ def peek(data: bytes) -> dict[str, Any]:
 
 
 def read(data: bytes) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Return the shape of a picture and its pixels, or why it cannot be read."""
+    """Return the shape of an image and its pixels, or why it cannot be read."""
     try:
         pixels = read_image(data)
     except ImageError as e:

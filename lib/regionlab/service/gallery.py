@@ -13,27 +13,24 @@ from fastapi import HTTPException
 from regionlab.data.images import MAX_SCANS, ImageError, read_image, read_thumbnail
 from regionlab.index.index import Index
 from regionlab.models.encoder import MAX_ASPECT
-from regionlab.service.decoding import DecodeError, Decoders, Told
 from regionlab.service.limits import Limits
+from regionlab.service.work import DecodeError, Decoders, Told
 from regionlab.viz.images import encode_image
 
-OUTLINE_SIDE = 256  # steps along the longer side of a picture that an outline follows
+UPLOAD = "upload-"  # ids of files that were sent begin so
+HEADER_SECONDS = 1.0  # of a processor, to read an image's header
+HEADER_COST = 8  # of each byte, beside that of a pixel: some headers are as long as the file
+THUMBNAIL = 320  # pixels of the longer side, where the page shows many
+KEPT_SIDE = 512  # thumbnails up to this size are kept in memory
+KEPT = 1024  # how many
+OUTLINE_SIDE = 256  # steps along the longer side of an image that an outline follows
 
 
 def mask_to_path(mask: np.ndarray, *, side: int = OUTLINE_SIDE) -> str:
-    """Return the outline of a mask as an SVG path in pixels of its image, holes included.
+    """Return the outline of a mask, (H, W) bool, as an SVG path in pixels, holes included.
 
-    Parameters
-    ----------
-    mask
-        (H, W) bool.
-    side
-        A larger mask is followed in coarser steps, so that its longer side has no more.
-
-    Returns
-    -------
-    str
-        Such as "M10 20L10 30L20 30Z"; empty for an empty mask.
+    Such as "M10 20L10 30L20 30Z", empty for an empty mask. A mask whose longer side is above `side`
+    is followed in coarser steps.
     """
     step = -(-max(mask.shape) // side)
     middles = mask[step // 2 :: step, step // 2 :: step]
@@ -54,24 +51,16 @@ def _line_to_path(points: np.ndarray) -> str:
     return "M" + "L".join(f"{x:g} {y:g}" for x, y in points) + "Z"
 
 
-UPLOAD = "upload-"  # ids of files that were sent begin so
-HEADER_SECONDS = 1.0  # of a processor, to read a picture's header
-HEADER_COST = 8  # of each byte, beside that of a pixel: some headers are as long as the file
-
-
 def name_upload(data: bytes) -> str:
-    """Return the id of a picture that was sent: who knows it knows the picture."""
+    """Return the id of an image that was sent, which nobody knows without the image."""
     return UPLOAD + hashlib.sha256(data).hexdigest()[:32]
 
 
 async def peek_upload(decoders: Decoders, data: bytes, limits: Limits) -> tuple[int, int, int]:
-    """Return width, height and scans as the header of a picture has them; nothing is unpacked.
+    """Return width, height and scans as the header of an image has them; nothing is unpacked.
 
-    Raises
-    ------
-    HTTPException
-        413 if it has too many pixels, 422 if it is no picture, as narrow as a line, or has too
-        many scans.
+    HTTPException 413 if it has too many pixels, 422 if it is no image, as narrow as a line, or has
+    too many scans.
     """
     cost = HEADER_COST * len(data)
     told, _ = await _ask(decoders, "peek", data, cost, HEADER_SECONDS)
@@ -93,12 +82,9 @@ async def peek_upload(decoders: Decoders, data: bytes, limits: Limits) -> tuple[
 
 
 async def read_upload(decoders: Decoders, data: bytes, cost: float, limits: Limits) -> np.ndarray:
-    """Read a picture that was sent, (H, W, 3) uint8 RGB.
+    """Read an image that was sent, (H, W, 3) uint8 RGB.
 
-    Raises
-    ------
-    HTTPException
-        422 if it is damaged, or cannot be unpacked within `limits.decode_seconds`.
+    HTTPException 422 if it is damaged, or cannot be unpacked within `limits.decode_seconds`.
     """
     told, pixels = await _ask(decoders, "read", data, cost, limits.decode_seconds)
     if "error" in told:
@@ -115,11 +101,6 @@ async def _ask(decoders: Decoders, job: str, data: bytes, cost: float, seconds: 
 
 def _unreadable(reason: str) -> HTTPException:
     return HTTPException(422, f"the image cannot be read: {reason}")
-
-
-THUMBNAIL = 320  # pixels of the longer side, where the page shows many
-KEPT_SIDE = 512  # thumbnails up to this size are kept in memory
-KEPT = 1024  # how many
 
 
 class Gallery:
@@ -156,10 +137,7 @@ class Gallery:
         return name
 
     def read(self, row: int, side: int | None = None) -> np.ndarray:
-        """Read an image, (H, W, 3) uint8 RGB, in its own size or no side above `side` pixels.
-
-        HTTPException 404 if its file is gone.
-        """
+        """Read an image, (H, W, 3) uint8 RGB, no side above `side`; 404 if its file is gone."""
         path = self.index.path(row)
         try:
             return read_image(path) if side is None else read_thumbnail(path, side)
@@ -170,8 +148,7 @@ class Gallery:
     def make_jpeg(self, row: int, side: int | None) -> bytes:
         """Return an image as JPEG, in its own size or no side above `side` pixels.
 
-        Always made anew from the pixels: what a file says beside them, such as the place where
-        it was taken, stays here.
+        Made anew from the pixels: what a file says beside them, such as the place, stays here.
         """
         keep = side is not None and side <= KEPT_SIDE
         return self._keep_thumbnail(row, side) if keep else self._make_jpeg(row, side)
@@ -181,7 +158,7 @@ class Gallery:
         return encode_image(image, side or max(image.shape))
 
     def describe(self, row: int) -> dict[str, Any]:
-        """Return an image as `schemas.ListedImage` has it."""
+        """Return an image as `forms.ListedImage` has it."""
         image = self.index.images.iloc[row]
         url = f"/image/{quote(image['image_id'], safe='')}"
         return {
@@ -194,7 +171,7 @@ class Gallery:
         }
 
     def describe_region(self, row: int) -> dict[str, Any]:
-        """Return a region's part of `schemas.Match`."""
+        """Return a region's part of `forms.Match`."""
         region = self.index.regions.iloc[row]
         image = self.index.images.iloc[region["row"]]
         return {

@@ -1,4 +1,4 @@
-"""Engine: the models, loaded once, and the threads they compute in.
+"""ModelRunner: the models, loaded once, and the threads they compute in.
 
 The event loop only waits. One thread asks SAM, one asks CLIP, for all visitors in turn, each with
 half of torch's threads, so that words need not wait for masks; a few more search, others show the
@@ -29,19 +29,21 @@ from regionlab.regions.encodings import (
     render_region,
 )
 from regionlab.regions.grounding import find_words
-from regionlab.service.decoding import Decoders
 from regionlab.service.gallery import Gallery, name_upload, peek_upload, read_upload
 from regionlab.service.limits import Limits
-from regionlab.service.room import ByteBudget, call
 from regionlab.service.sessions import CachedRegion, Picture, Visitor, Visitors
+from regionlab.service.work import ByteBudget, Decoders, call
+
+WORKERS = 4  # threads that search
+SHOWERS = 2  # threads that read and shrink images of the collection
 
 
 class Batcher:
     """Calls a function with several items at once: all that wait when it is free again.
 
-    Nothing waits for company: a single item goes at once, and the busier the function is, the
-    larger its batches. These are of 1, 2, 4, 8, … items, because a model on a CPU keeps memory
-    for every size of a batch that it has met. For the event loop of one thread.
+    A single item goes at once; the busier the function is, the larger its batches, of 1, 2, 4, 8, …
+    items, because a model on a CPU keeps memory for every size of a batch that it has met. For the
+    event loop of one thread.
 
     Parameters
     ----------
@@ -51,11 +53,6 @@ class Batcher:
         Where it is called; with one thread it is never called twice at a time.
     largest
         How many items a call takes at most.
-
-    Attributes
-    ----------
-    calls, items
-        How often the function was called, and with how many items in all.
     """
 
     def __init__(
@@ -120,30 +117,19 @@ def _settle(future: asyncio.Future, result: Any) -> None:
         future.set_result(result)
 
 
-WORKERS = 4  # threads that search
-SHOWERS = 2  # threads that read and shrink pictures of the collection
-
-
 class ModelRunner:
-    """Pictures, masks and vectors for many visitors, from one copy of the models.
+    """Images, masks and vectors for many visitors, from one copy of the models.
 
     Parameters
     ----------
-    index
-        Where is searched.
-    encoder
-        The model that the index was made with.
+    index, encoder
+        Where is searched, and the model that it was made with; else IndexFolderError.
     segmenter
         Its model is shared by all visitors.
     limits
-        What is remembered, and how large a picture may be.
+        What is remembered, and how large an image may be.
     batch
-        How many pictures or texts are encoded at once at most.
-
-    Raises
-    ------
-    IndexFolderError
-        If the index is by another model than the encoder's.
+        How many images or texts are encoded at once at most.
     """
 
     def __init__(
@@ -187,12 +173,9 @@ class ModelRunner:
     async def open_picture(
         self, visitor: Visitor, image: UploadFile | None, image_id: str | None
     ) -> AsyncIterator[Picture | None]:
-        """Give the picture that a request is about, and room for it; None if it names none.
+        """Give the image that a request is about, and room for it; None if it names none.
 
-        Raises
-        ------
-        HTTPException
-            404 for an id that is not known here (any more), 413 or 422 for a bad file.
+        HTTPException 404 for an id that is not known here (any more), 413 or 422 for a bad file.
         """
         if image is not None and image_id is not None:
             raise HTTPException(422, "both image and image_id: say one of them")
@@ -252,7 +235,7 @@ class ModelRunner:
     # Vectors
 
     async def encode_picture(self, picture: Picture) -> np.ndarray:
-        """Return the vector of a whole picture, (d,) float32; encoded once."""
+        """Return the vector of a whole image, (d,) float32; encoded once."""
         if picture.vector is None and picture.row >= 0:
             picture.vector = np.array(self.index.vectors[picture.row])
         if picture.vector is None:
@@ -261,7 +244,7 @@ class ModelRunner:
         return picture.vector
 
     async def encode_region(self, picture: Picture, found: CachedRegion) -> np.ndarray:
-        """Return the vector of a region of a picture, (d,) float32; encoded once."""
+        """Return the vector of a region of an image, (d,) float32; encoded once."""
         if found.vector is None and not find_encoding(self.encoding).is_picture:
             found.vector = await call(self._clip, self._encode_region, picture, found)
         if found.vector is None:
@@ -270,13 +253,7 @@ class ModelRunner:
         return found.vector
 
     async def encode_words(self, words: str) -> np.ndarray:
-        """Return the vector of words, (d,) float32.
-
-        Raises
-        ------
-        HTTPException
-            422 if they are too long for the model.
-        """
+        """Return the vector of words, (d,) float32; HTTPException 422 if they are too long."""
         tokens = self.encoder.tokenizer([words])[0]
         padding = getattr(getattr(self.encoder.tokenizer, "tokenizer", None), "pad_token_id", 0)
         if tokens[-1] != padding:

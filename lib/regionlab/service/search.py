@@ -14,22 +14,19 @@ from regionlab.search.feedback import FeedbackSession
 from regionlab.search.query import Part, Query
 from regionlab.search.regions import RegionRanking, search_regions
 from regionlab.search.scoring import TERMS, Rol
+from regionlab.service.forms import AnyPrompt, ImageForm, SearchForm
 from regionlab.service.inference import ModelRunner
-from regionlab.service.schemas import AnyPrompt, ImageForm, SearchForm
 from regionlab.service.sessions import CachedRegion, Picture, Visitor
 from regionlab.viz.images import encode_mask, object_color
 from regionlab.viz.picker import MASK_SIDE
 
+WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
+
 
 async def answer_masks(engine: ModelRunner, visitor: Visitor, form: ImageForm) -> dict[str, Any]:
-    """Return the mask of each prompt, as `schemas.MaskAnswer` has it.
+    """Return the mask of each prompt, as `forms.MaskAnswer` has it, or why there is none.
 
-    A prompt that finds nothing says why, and keeps the others from nothing.
-
-    Raises
-    ------
-    HTTPException
-        422 without an image; as `Engine.open_picture` does.
+    HTTPException 422 without an image, or as of `ModelRunner.open_picture`.
     """
     async with engine.open_picture(visitor, form.image, form.image_id) as picture:
         if picture is None:
@@ -44,7 +41,6 @@ async def answer_masks(engine: ModelRunner, visitor: Visitor, form: ImageForm) -
 
 
 def _describe_mask(found: list[CachedRegion] | str, color: str) -> dict[str, Any]:
-    """Return what a prompt became, as `schemas.Mask` has it; several regions as one mask."""
     if isinstance(found, str):
         return {"error": found}
     mask = np.logical_or.reduce([one.mask for one in found])
@@ -57,10 +53,7 @@ def _describe_mask(found: list[CachedRegion] | str, color: str) -> dict[str, Any
     }
 
 
-WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
-
-
-class Stopwatch:
+class _Stopwatch:
     """Seconds of the stages of a request, one after another."""
 
     def __init__(self) -> None:
@@ -68,26 +61,21 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
 
     def lap(self, stage: str) -> None:
-        """Say that a stage has just ended."""
         now = time.perf_counter()
         self.seconds[stage], self._last = now - self._last, now
 
     def describe(self) -> dict[str, float]:
-        """Return the seconds as `schemas.Seconds` has them."""
         total = self._last - self.started
         return {k: round(v, 5) for k, v in (self.seconds | {"total": total}).items()}
 
 
 async def answer_search(engine: ModelRunner, visitor: Visitor, form: SearchForm) -> dict[str, Any]:
-    """Return what was found, as `schemas.SearchAnswer` has it.
+    """Return what was found, as `forms.SearchAnswer` has it.
 
-    Raises
-    ------
-    HTTPException
-        422 if there is nothing to look for, or it cannot be looked for so; as
-        `Engine.open_picture` does.
+    HTTPException 422 if there is nothing to look for, or it cannot be looked for so, or as of
+    `ModelRunner.open_picture`.
     """
-    watch = Stopwatch()
+    watch = _Stopwatch()
     async with engine.open_picture(visitor, form.image, form.image_id) as picture:
         watch.lap("read")
         wanted = await _find_parts(engine, visitor, picture, form)
@@ -119,7 +107,7 @@ Wanted = list[tuple[AnyPrompt, CachedRegion | None]]  # a prompt, and a region t
 async def _find_parts(
     engine: ModelRunner, visitor: Visitor, picture: Picture | None, form: SearchForm
 ) -> Wanted:
-    """Return each prompt with its region; without one for words alone and whole pictures."""
+    """Return each prompt with its region; without one for words alone and whole images."""
     wanted: Wanted = []
     for number, asked in enumerate(form.prompts):
         prompt = asked.to_prompt()
@@ -139,7 +127,6 @@ async def _find_parts(
 async def _encode_parts(
     engine: ModelRunner, picture: Picture | None, wanted: Wanted, form: SearchForm
 ) -> list[Part]:
-    """Return the parts of the query, encoded together where the model is busy."""
     parts = [_encode_part(engine, picture, *one) for one in wanted]
     if picture is not None and not form.prompts:
         parts.append(_encode_whole(engine, picture))
@@ -214,7 +201,8 @@ def _rank(
 ) -> tuple[RegionRanking, tuple[Part, ...]]:
     """Return the ranking, and the parts as they were searched for: feedback moves them."""
     own = picture.row if picture is not None and form.exclude_self else -1
-    options = {"target": target, "aggregation": form.aggregation, "image_weight": form.image_weight}
+    options = {"target": target, "aggregation": form.aggregation}
+    options |= {"image_weight": form.image_weight, "where": form.where}
     try:
         options["rol"] = Rol(form.alpha, form.beta, form.rol_region)
         query = Query(tuple(parts))

@@ -119,17 +119,9 @@ def build_own(images: Path | None, encoder: "Encoder", segmenter: "Segmenter") -
 
 
 def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
-    """Return how uvicorn is to serve the application within the limits that it was made with.
-
-    Parameters
-    ----------
-    app
-        From `create_app`.
-    options
-        As `uvicorn.Config` has them, such as `host` and `port`.
-    """
+    """Return how uvicorn serves an application of `create_app` within its limits; its options."""
     limits = app.state.limits
-    protocol = type("Protocol", (BoundedProtocol,), {"limits": limits})
+    protocol = type("Protocol", (_BoundedProtocol,), {"limits": limits})
     return uvicorn.Config(
         app,
         http=protocol,
@@ -140,16 +132,8 @@ def configure(app: FastAPI, **options: Any) -> uvicorn.Config:
     )
 
 
-class BoundedProtocol(HttpToolsProtocol):
-    """A connection that is closed when it exceeds its times or its headers their size.
-
-    Attributes
-    ----------
-    limits
-        The bounds.
-    touched
-        When something came last, by the clock of the event loop.
-    """
+class _BoundedProtocol(HttpToolsProtocol):
+    """A connection that is closed when it exceeds its times or its headers their size."""
 
     limits = Limits()
 
@@ -165,19 +149,16 @@ class BoundedProtocol(HttpToolsProtocol):
     # What uvicorn calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        """Begin to wait for a request."""
         super().connection_made(transport)
         self._expect(self.limits.header_seconds)
         self._close_others()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
         if self._deadline:
             self._deadline.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, as long as they are mostly a body."""
         self.touched = self.loop.time()
         if self._between:
             self._between = False
@@ -190,20 +171,17 @@ class BoundedProtocol(HttpToolsProtocol):
     # What the parser calls; what is raised here is answered by 400
 
     def on_message_begin(self) -> None:
-        """Begin to count a request's bytes."""
         super().on_message_begin()
         self._body = self._headers = self._chunks = 0
         self._reading = True
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer after the body."""
         self._headers += len(name) + len(value)
         if self._headers > MAX_HEADERS or len(self.headers) >= MAX_LINES:
             raise ValueError("headers are too large")
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Begin to wait for the answer."""
         if len(self.pipeline) >= MAX_PIPELINED:
             raise ValueError("too many requests before an answer")
         super().on_headers_complete()
@@ -216,12 +194,10 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("chunks are too small")
 
     def on_body(self, body: bytes) -> None:
-        """Take a part of the body."""
         self._body += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """Know that all of the request is there."""
         self._reading = False
         self._raw = 0
         if self.cycle.response_complete:
@@ -229,7 +205,6 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or for the rest of the one that was answered."""
         waiting = bool(self.pipeline)
         super().on_response_complete()
         if not waiting:
@@ -258,7 +233,6 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def address(self) -> str:
-        """Where it comes from, without the port."""
         return self.client[0] if self.client else ""
 
     @property

@@ -1,4 +1,4 @@
-"""What the service remembers of each visitor: pictures, and what was made of them."""
+"""What the service remembers of each visitor: images, and what was made of them."""
 
 import asyncio
 from collections import OrderedDict
@@ -15,15 +15,7 @@ from regionlab.service.limits import MAX_PROMPTS, Limits
 
 @dataclass(eq=False)
 class CachedRegion:
-    """A region that was found in a picture, kept small.
-
-    Attributes
-    ----------
-    rle, box, area, quality
-        As of `Region`.
-    vector
-        (d,) float32, once it was needed.
-    """
+    """A region found in an image, kept small; fields as of `Region`, and its vector once needed."""
 
     rle: dict
     box: np.ndarray
@@ -44,21 +36,7 @@ class CachedRegion:
 
 @dataclass(eq=False)
 class Picture:
-    """A picture that a visitor works with.
-
-    Attributes
-    ----------
-    image_id
-        As it is called in requests.
-    pixels
-        (H, W, 3) uint8 RGB.
-    row
-        Of the index, if it is one of the collection's, else -1.
-    vector
-        (d,) float32 of the whole picture, once it was needed.
-    answers
-        The regions of each prompt, or in words why there are none.
-    """
+    """An image that a visitor works with."""
 
     image_id: str
     pixels: np.ndarray
@@ -79,15 +57,7 @@ class Picture:
 
 
 class Visitor:
-    """Somebody's pictures, and a segmenter that remembers how they are encoded.
-
-    All visitors' segmenters share one model.
-
-    Attributes
-    ----------
-    turn
-        Held while the segmenter is asked.
-    """
+    """Somebody's images, and a segmenter that remembers them encoded; all share one model."""
 
     def __init__(self, segmenter: Segmenter, pictures: int):
         self.segmenter, self._most = segmenter, pictures
@@ -95,34 +65,28 @@ class Visitor:
         self.pictures: OrderedDict[str, Picture] = OrderedDict()
 
     def find(self, image_id: str) -> Picture | None:
-        """Return a picture that is remembered, as the one used last; None if it is not."""
+        """Return an image that is remembered, as the one used last; None if it is not."""
         if image_id in self.pictures:
             self.pictures.move_to_end(image_id)
         return self.pictures.get(image_id)
 
     def keep(self, picture: Picture) -> None:
-        """Remember a picture; the one not used for longest goes if there are too many."""
+        """Remember an image; the one not used for longest goes if there are too many."""
         self.pictures[picture.image_id] = picture
         while len(self.pictures) > self._most:
             self.pictures.popitem(last=False)
 
     @property
     def bytes(self) -> int:
-        """Bytes of the pictures."""
+        """Bytes of the images."""
         return sum(picture.pixels.nbytes for picture in self.pictures.values())
 
 
 class Visitors:
-    """The visitors of late, within bounds of number and memory.
+    """The visitors of late, within the `visitors`, `pictures` and `cache_bytes` of `limits`.
 
-    Parameters
-    ----------
-    make_segmenter
-        Makes a segmenter with a memory for so many images.
-    limits
-        `visitors`, `pictures` and `cache_bytes` count here.
-    encoded_bytes
-        What the segmenter keeps of each picture, beside the picture.
+    `make_segmenter` makes one with a memory for so many images; `encoded_bytes` is what it keeps of
+    each image.
     """
 
     def __init__(
@@ -137,7 +101,7 @@ class Visitors:
 
     @property
     def pictures(self) -> int:
-        """How many pictures are remembered in all."""
+        """How many images are remembered in all."""
         return sum(len(visitor.pictures) for visitor in self._visitors.values())
 
     def get(self, name: str) -> Visitor:

@@ -31,6 +31,14 @@ if TYPE_CHECKING:
     from regionlab.search.images import Ranking
 
 
+RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion
+MARKER_AREAS = 20, 260  # areas of the smallest and largest marker, in square points
+ROUND_STYLES = {"feedback": "o-", "none": "o:", "frozen": "o-", "gain": "o-"}
+SHIFT = 0.08  # of a round, so that intervals do not cover each other
+VERDICT_COLORS = {CONSISTENT: RIGHT, DIFFERENT: "#E69F00", IMPOSSIBLE: WRONG, UNKNOWN: "0.75"}
+NARROW = 0.03  # share of a bar that holds no label
+
+
 def save_figure(
     fig: "Figure", name: str, record: Record, *, caption: str = "", alt: str = ""
 ) -> Path:
@@ -41,21 +49,10 @@ def save_figure(
 
     Parameters
     ----------
-    fig
-        The figure; it stays open, so that a notebook still shows it.
     name
-        File name without ending.
-    record
-        The record of the run, from `records.current()`.
-    caption
-        What the figure shows, for the gallery.
-    alt
-        The figure in words, for who cannot see it; the caption by default.
-
-    Raises
-    ------
-    ValueError
-        If the name holds anything but letters, digits and `. _ -`.
+        File name without ending, of letters, digits and `. _ -`; else ValueError.
+    caption, alt
+        What the figure shows, for the gallery, and in words for those who cannot see it.
     """
     path = record.path_for(name, ".png")
     order = len({*path.parent.glob("*.png")} - {path})
@@ -83,13 +80,11 @@ def figure(
 ) -> Iterator["Axes | np.ndarray"]:
     """Draw a figure for reports: `with figure("recall", size=(7, 2.6), caption=...) as ax:`.
 
-    It is in the style "regionlab.paper", and saved by `save_figure` when the block ends; a notebook
-    shows it.
+    It has the style "regionlab.paper" and is saved by `save_figure` when the block ends; it stays
+    open, so that a notebook shows it.
 
     Parameters
     ----------
-    name, caption
-        As for `save_figure`.
     rows, columns, options
         As for `plt.subplots`: one Axes, or an array of them.
     size
@@ -103,9 +98,6 @@ def figure(
         fig, axes = plt.subplots(rows, columns, figsize=size, **options)
         yield axes
     save_figure(fig, name, record or current(fresh=False), caption=caption)
-
-
-RIGHT, WRONG = "#009E73", "#D55E00"  # Okabe and Ito's green and vermilion
 
 
 def draw_image(ax: "Axes", image: np.ndarray, title: str = "", *, color: str | None = None):
@@ -137,19 +129,9 @@ def draw_ranking(
     *,
     relevant: np.ndarray | None = None,
 ):
-    """Show a query's results, best first, with their scores (S2, figures 6 to 8).
+    """Show a query's results, one an Axes, best first, with their scores (S2, figures 6 to 8).
 
-    Parameters
-    ----------
-    axes
-        One a result.
-    ranking
-        From `search`.
-    query
-        Which of its queries.
-    relevant
-        (n,) bool over the rows of the index: framed green where true, else red. None draws
-        no frames.
+    `relevant`, (n,) bool over the rows of the index, frames in green where true, else in red.
     """
     rows = [row for row in ranking.rows[query] if row >= 0]
     draw_gallery(axes, [], [])
@@ -177,44 +159,41 @@ def draw_histograms(ax: "Axes", groups: Mapping[str, np.ndarray], *, label: str,
 def draw_measures(ax: "Axes", groups: Mapping[str, Mapping[str, Mapping]]):
     """Draw measured quantities as bars with their 95 % intervals, groups side by side.
 
-    Parameters
-    ----------
-    groups
-        Group, then metric, then `{"value", "ci95"}`, from `bootstrap.mean_with_ci`; bars without
-        "ci95" have no whisker.
+    `groups`: group to metric to `{"value", "ci95"}`, from `mean_with_ci`; no "ci95", no whisker.
     """
     metrics = list(dict.fromkeys(name for group in groups.values() for name in group))
     width = 0.8 / len(groups)
     for number, (group, measures) in enumerate(groups.items()):
         places = [metrics.index(name) + (number + 0.5) * width - 0.4 for name in measures]
         values = [m["value"] for m in measures.values()]
-        bars = {"yerr": find_reach(measures.values()), "error_kw": {"elinewidth": 0.9}}
+        bars = {"yerr": _find_reach(measures.values()), "error_kw": {"elinewidth": 0.9}}
         ax.bar(places, values, width, label=show_entry(group), **bars)
     ax.set_xticks(range(len(metrics)), show_names(metrics))
     ax.set_ylim(0, 1)
     ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return _finish(ax)
+
+
+def _finish(ax: "Axes") -> "Axes":
+    """Put the legend beside the axes, each label once, and let no text be markup."""
+    entries = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+    ax.legend(entries.values(), entries, loc="upper left", bbox_to_anchor=(1, 1))
     return write_plainly(ax)
 
 
-def find_reach(measures: Iterable[Mapping]) -> np.ndarray:
+def _find_reach(measures: Iterable[Mapping]) -> np.ndarray:
     """Return how far each interval reaches below and above its value, (2, n); NaN for none."""
     reach = [np.subtract(m.get("ci95", (np.nan, np.nan)), m["value"]) for m in measures]
     return np.abs(reach).T
 
 
 def draw_bars(ax: "Axes", measures: Mapping[str, Mapping], *, label: str):
-    """Draw one measured quantity of several methods as lying bars with 95 % intervals.
+    """Draw one quantity of several methods as lying bars with 95 % intervals.
 
-    Parameters
-    ----------
-    measures
-        Method to `{"value", "ci95"}`, from `bootstrap.mean_with_ci`.
-    label
-        Of the quantity.
+    `measures`: method to `{"value", "ci95"}`, from `mean_with_ci`; `label` names the quantity.
     """
     values = [measure["value"] for measure in measures.values()]
-    reach = find_reach(measures.values())
+    reach = _find_reach(measures.values())
     places = np.arange(len(measures))
     ax.barh(places, values, 0.7, xerr=reach if len(values) else None, error_kw={"elinewidth": 0.9})
     ax.set_yticks(places, show_names(measures))
@@ -229,22 +208,17 @@ def draw_similarities(
     ax: "Axes", similarities: np.ndarray, rows: Sequence[str], columns: Sequence[str]
 ):
     """Draw an (r, c) matrix of cosine similarities as a heat map (S0, figure 26)."""
-    picture = ax.imshow(similarities, cmap="viridis", vmax=1)
+    heat = ax.imshow(similarities, cmap="viridis", vmax=1)
     ax.set_xticks(range(len(columns)), show_names(columns), rotation=45, ha="right")
     ax.set_yticks(range(len(rows)), show_names(rows))
-    ax.figure.colorbar(picture, ax=ax, label="cosine similarity")
+    ax.figure.colorbar(heat, ax=ax, label="cosine similarity")
     return write_plainly(ax)
 
 
 def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tuple[float, float]]):
-    """Draw how long each step takes here, beside the range that a paper gives for it.
+    """Draw how long each step takes here, in milliseconds, beside the range that a paper gives.
 
-    Parameters
-    ----------
-    here
-        Step to milliseconds.
-    published
-        Step to the lowest and highest milliseconds published; steps may be missing.
+    `published`: step to its lowest and highest milliseconds; steps may be missing.
     """
     steps = list(here)
     for place, step in enumerate(steps):
@@ -252,16 +226,11 @@ def draw_times(ax: "Axes", here: Mapping[str, float], published: Mapping[str, tu
             ax.plot(published[step], [place, place], color="0.75", linewidth=6, label="published")
         ax.plot(here[step], place, "o", color="C0", label="here")
         ax.annotate(f"{here[step]:.3g} ms", (here[step], place), (0, 6), textcoords="offset points")
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
     ax.set_yticks(range(len(steps)), show_names(steps))
     ax.set_ylim(len(steps) - 0.5, -0.7)
     ax.set_xscale("log")
     ax.set_xlabel("milliseconds, logarithmic")
-    return write_plainly(ax)
-
-
-PAPER = "#D55E00"  # Okabe and Ito's vermilion
+    return _finish(ax)
 
 
 def draw_train_and_test(
@@ -273,33 +242,26 @@ def draw_train_and_test(
 ):
     """Draw the accuracy of each probe on both sides; the line between them is what it memorised.
 
-    Parameters
-    ----------
-    train
-        Probe to accuracy.
-    test
-        Probe to `{"value", "ci95"}`, from `summarise_confusion`.
-    published
-        Probe to the accuracy that a paper gives; probes may be missing.
+    `train` and `published` (S3's, may lack some): probe to accuracy; `test`: probe to
+    `{"value", "ci95"}`, from `summarise_confusion`.
     """
     places = np.arange(len(test))
     learned = [train[name] for name in test]
     values = [measure["value"] for measure in test.values()]
-    reach = find_reach(test.values())
+    reach = _find_reach(test.values())
     ax.hlines(places, values, learned, color="0.75", linewidth=2.5)
     ax.plot(learned, places, "o", color="C0", markerfacecolor="white", label="train")
     ax.errorbar(values, places, xerr=reach, fmt="o", color="C0", label="test", elinewidth=0.9)
     if published:
         known = [name for name in test if name in published]
         spots = [list(test).index(name) for name in known]
-        ax.plot([published[n] for n in known], spots, "x", color=PAPER, label="S3, its data")
+        ax.plot([published[n] for n in known], spots, "x", color=WRONG, label="S3, its data")
     ax.set_yticks(places, show_names(test))
     ax.invert_yaxis()
     ax.set_xlim(0, 1.02)
     ax.set_xlabel("accuracy")
     ax.grid(axis="x")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_gammas(
@@ -308,16 +270,9 @@ def draw_gammas(
     curves: Mapping[str, Sequence[float]],
     marks: Mapping[str, float],
 ):
-    """Draw accuracy over the gamma of the kernel, with the values that have a name.
+    """Draw accuracy over the gamma of the kernel, (g,) positive, with the values that have a name.
 
-    Parameters
-    ----------
-    gammas
-        (g,) positive.
-    curves
-        Name to (g,) accuracies.
-    marks
-        Name to gamma, such as "auto".
+    `curves`: name to (g,) accuracies; `marks`: name to gamma, such as "auto".
     """
     for name, values in curves.items():
         ax.plot(gammas, values, "o-", label=show_entry(name))
@@ -330,15 +285,14 @@ def draw_gammas(
     ax.set_xscale("log")
     ax.set(xlabel="γ, logarithmic", ylabel="accuracy", ylim=(0, 1.02))
     ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_confusion(ax: "Axes", confusion: pd.DataFrame):
     """Draw the shares of each true class (rows) that were labelled as each class (columns)."""
     counts = confusion.to_numpy()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    heat = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     ax.set_xticks(range(len(confusion)), show_names(confusion.columns), rotation=90)
     ax.set_yticks(range(len(confusion)), show_names(confusion.index))
     if len(confusion) > 12:
@@ -350,11 +304,8 @@ def draw_confusion(ax: "Axes", confusion: pd.DataFrame):
             column, row, counts[row, column], ha="center", va="center", color=color, fontsize=size
         )
     ax.set(xlabel="labelled as", ylabel="true class")
-    ax.figure.colorbar(picture, ax=ax, label="share of the true class", shrink=0.7)
+    ax.figure.colorbar(heat, ax=ax, label="share of the true class", shrink=0.7)
     return write_plainly(ax)
-
-
-SIZES = 20, 260  # areas of the smallest and largest marker, in square points
 
 
 def draw_tradeoff(
@@ -390,8 +341,7 @@ def draw_tradeoff(
     ax.set_xscale("log")
     ax.set(xlabel="milliseconds a query, logarithmic", ylabel="recall, worst kind of query")
     ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def _take_front(curve: pd.DataFrame) -> pd.DataFrame:
@@ -410,12 +360,8 @@ def describe_bytes(count: float) -> str:
 
 def _scale_areas(sizes: pd.Series, all_sizes: pd.Series) -> np.ndarray:
     """Return marker areas in proportion to bytes, none too small to see."""
-    small, large = SIZES
+    small, large = MARKER_AREAS
     return np.maximum(small, large * sizes.to_numpy() / all_sizes.max())
-
-
-STYLES = {"feedback": "o-", "none": "o:", "frozen": "o-", "gain": "o-"}
-SHIFT = 0.08  # of a round, so that intervals do not cover each other
 
 
 def draw_rounds(
@@ -427,25 +373,19 @@ def draw_rounds(
 ):
     """Draw measures before feedback and after each round as lines with 95 % intervals.
 
-    Parameters
-    ----------
-    rounds_of
-        Method to what `feedback_study.summarise_rounds` returns; a colour each.
-    measures
-        Which of its measures; "none" is drawn dotted.
-    label
-        Of the quantity.
+    `rounds_of`: method, a colour each, to what `summarise_rounds` returns; `measures`: which of its
+    measures, of which "none" is drawn dotted; `label` names the quantity.
     """
     for number, (method, rounds) in enumerate(rounds_of.items()):
         for measure in measures:
             known = [i for i, after in enumerate(rounds) if measure in after]
             found = [rounds[i][measure] for i in known]
             values = [one["value"] for one in found]
-            reach = np.abs([np.subtract(one["ci95"], one["value"]) for one in found]).T
+            reach = _find_reach(found)
             places = np.array(known) + SHIFT * (number - (len(rounds_of) - 1) / 2)
             name = show_entry(method) + (", no feedback" if measure == "none" else "")
             ax.errorbar(
-                places, values, reach, fmt=STYLES[measure], color=f"C{number}",
+                places, values, reach, fmt=ROUND_STYLES[measure], color=f"C{number}",
                 label=name, markersize=3, linewidth=1, elinewidth=0.8,
             )  # fmt: skip
     ax.set_xticks(range(max(map(len, rounds_of.values()))))
@@ -455,47 +395,31 @@ def draw_rounds(
     return write_plainly(ax)
 
 
-PRINTED = "#D55E00"
-
-
 def draw_ratings(
     ax: "Axes", measured: Mapping[str, Mapping], *, printed: Mapping[str, float] | None = None
 ):
     """Draw each method's mean rating with its 95 % interval, beside what a paper prints.
 
-    Parameters
-    ----------
-    measured
-        From `rating_study.summarise_ratings`.
-    printed
-        Method to the mean that a paper prints; methods may be missing.
+    `measured`: from `summarise_ratings`; `printed`: method to mean, methods may be missing.
     """
     means = [one["value"] for one in measured.values()]
-    reach = np.abs([np.subtract(one["ci95"], one["value"]) for one in measured.values()]).T
+    reach = _find_reach(measured.values())
     places = np.arange(len(measured))
     ax.errorbar(means, places, xerr=reach, fmt="o", color="C0", label="here")
     for place, method in zip(places, measured, strict=True):
         if printed and method in printed:
-            ax.plot(printed[method], place, "D", color=PRINTED, label="printed")
+            ax.plot(printed[method], place, "D", color=WRONG, label="printed")
     ax.set_yticks(places, show_names(measured))
     ax.invert_yaxis()
     ax.set_xlim(0.9, 5.1)
     ax.set_xticks(list(SCALE), [f"{rating}\n{word}" for rating, word in SCALE.items()])
     ax.set_xlabel("mean rating")
     ax.grid(axis="x")
-    handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
-    ax.legend(handles.values(), handles, loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)
 
 
 def draw_counts(ax: "Axes", counts: "pd.DataFrame"):
-    """Draw the share of each rating by method as stacked bars.
-
-    Parameters
-    ----------
-    counts
-        From `rating_study.count_ratings`.
-    """
+    """Draw the share of each rating by method, from `count_ratings`, as stacked bars."""
     shares = counts.div(counts.sum(axis=1), axis=0)
     colors = matplotlib.colormaps["cividis"](np.linspace(0.05, 0.95, len(SCALE)))
     places, left = np.arange(len(shares)), np.zeros(len(shares))
@@ -506,30 +430,20 @@ def draw_counts(ax: "Axes", counts: "pd.DataFrame"):
     ax.invert_yaxis()
     ax.set_xlim(0, 1)
     ax.set_xlabel("share of ratings")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
-
-
-COLORS = {CONSISTENT: "#009E73", DIFFERENT: "#E69F00", IMPOSSIBLE: "#D55E00", UNKNOWN: "0.75"}
-NARROW = 0.03  # share of a bar that holds no label
+    return _finish(ax)
 
 
 def draw_verdicts(ax: "Axes", audited: pd.DataFrame):
-    """Draw which share of each paper's numbers got which verdict, as lying stacked bars.
+    """Draw which share of each paper's numbers, from `audit`, got which verdict, as stacked bars.
 
     The counts stand in the bars; where a part is too narrow, behind the bar.
-
-    Parameters
-    ----------
-    audited
-        From `audit`.
     """
     papers = audited.index.get_level_values("paper")
     counts = pd.crosstab(papers, audited["verdict"].to_numpy())
     counts = counts.reindex(columns=list(VERDICTS), fill_value=0)
     places, left = np.arange(len(counts)), np.zeros(len(counts))
     for verdict, share in counts.div(counts.sum(axis=1), axis=0).items():
-        bars = ax.barh(places, share, 0.7, left=left, label=verdict, color=COLORS[verdict])
+        bars = ax.barh(places, share, 0.7, left=left, label=verdict, color=VERDICT_COLORS[verdict])
         wide = [n if part > NARROW else "" for n, part in zip(counts[verdict], share, strict=True)]
         ax.bar_label(bars, wide, label_type="center", fontsize=7)
         left += share.to_numpy()
@@ -548,11 +462,7 @@ def draw_verdicts(ax: "Axes", audited: pd.DataFrame):
 def draw_dumbbells(ax: "Axes", measured: pd.DataFrame):
     """Draw the paper's and the measured value of each claim, joined by a line.
 
-    Parameters
-    ----------
-    measured
-        Rows of `measure` that are measured, of one unit; the 95 % interval is drawn where
-        there is one. Claims are named by table, row and column.
+    `measured`: rows of `measure` of one unit; with the 95 % interval where there is one.
     """
     places = np.arange(len(measured))
     ends = measured[["paper_value", "measured"]].to_numpy()
@@ -564,5 +474,4 @@ def draw_dumbbells(ax: "Axes", measured: pd.DataFrame):
     ax.set_yticks(places, [", ".join(parts) for parts in names], fontsize=6.5)
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.grid(axis="x")
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
-    return write_plainly(ax)
+    return _finish(ax)

@@ -1,4 +1,4 @@
-"""LiveResults: what a picker's selection brings back, found anew at every change."""
+"""Widgets of results: a grid of thumbnails, one with feedback, and one that follows a picker."""
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from regionlab.search.regions import RegionRanking
 
 
-LINE = 2  # pixels of each of the two lines
+HERE = Path(__file__).parent
+PIXEL_RATIO = 2  # thumbnails stay sharp on dense screens
+LINE_GRID = 3  # pixels of a thumbnail that an outline is wide
+LINE = 2  # pixels of each of the two lines around a marked part
 LIGHT, DARK = 255, 0  # without a hue, which would lean people towards it
 
 Outline = np.ndarray  # (H, W) bool mask, or (4,) box XYXY in pixels of its image
@@ -30,32 +33,22 @@ Outline = np.ndarray  # (H, W) bool mask, or (4,) box XYXY in pixels of its imag
 def mark_region(image: np.ndarray, outline: Outline | None, side: int) -> np.ndarray:
     """Shrink an image and draw a double line around a part of it, light within dark.
 
-    The lines lie outside of the part, so that all of its pixels are the picture's. Where it
-    reaches the picture's edge, a white margin gives them room.
+    The lines lie outside of the part; where it reaches the image's edge, a white margin gives them
+    room. ValueError as of `__fit_outline`.
 
     Parameters
     ----------
     image
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB, as is the result.
     outline
-        What is meant: a mask (H, W) bool, a box (4,) XYXY in pixels, or None for nothing.
+        A mask (H, W) bool, a box (4,) XYXY in pixels, or None for nothing.
     side
         Pixels that the longer side has at most, without the margin.
-
-    Returns
-    -------
-    marked
-        (h, w, 3) uint8 RGB.
-
-    Raises
-    ------
-    ValueError
-        If the outline is neither mask nor box, or a mask is not of its image's size.
     """
     small = make_thumbnail(image, side)
     if outline is None:
         return small
-    mask = fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
+    mask = _fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
     margin = 2 * LINE
     room = np.pad(mask, margin)
     marked = np.pad(small, ((margin, margin), (margin, margin), (0, 0)), constant_values=LIGHT)
@@ -67,20 +60,10 @@ def mark_region(image: np.ndarray, outline: Outline | None, side: int) -> np.nda
     return marked if reaches_edge else marked[margin:-margin, margin:-margin]
 
 
-def fit_outline(outline: Outline, size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
-    """Return a mask or box of an image of `size` as a mask of its thumbnail of `small`.
+def _fit_outline(outline: Outline, size: tuple[int, int], small: tuple[int, int]) -> np.ndarray:
+    """Return a mask or box of an image of `size` as a mask of its thumbnail of `small` (h, w).
 
-    Parameters
-    ----------
-    outline
-        (H, W) bool, or (4,) XYXY in pixels.
-    size, small
-        Height and width in pixels.
-
-    Raises
-    ------
-    ValueError
-        If the outline is neither mask nor box, or a mask is not of its image's size.
+    ValueError if it is neither a (H, W) bool mask like its image nor a (4,) box.
     """
     height, width = size
     # Image coordinates of the centres of the thumbnail's pixels.
@@ -95,11 +78,6 @@ def fit_outline(outline: Outline, size: tuple[int, int], small: tuple[int, int])
             f"not {outline.shape} {outline.dtype}"
         )
     return outline[y.astype(int)][:, x.astype(int)]
-
-
-HERE = Path(__file__).parent
-PIXEL_RATIO = 2  # thumbnails stay sharp on dense screens
-LINE_GRID = 3  # pixels of a thumbnail that an outline is wide
 
 
 class ResultGrid(anywidget.AnyWidget):
@@ -117,13 +95,11 @@ class ResultGrid(anywidget.AnyWidget):
     Attributes
     ----------
     chosen
-        Number of the result clicked last, from 0; None before. `grid.observe(callback,
-        "chosen")` tells of it.
+        Number of the result clicked last, from 0; None before.
     event
-        What was clicked last of the thumbs and the buttons that come with them: `act`, one of
-        "judge" (with the result's `number` and `liked`: True, False, or None for taken back),
-        "undo" and "rank"; `count` makes each another. What follows is up to who observes it,
-        see `FeedbackGrid`.
+        What was clicked last of the thumbs and their buttons: `act`, one of "judge" (with the
+        result's `number` and `liked`: True, False, or None for taken back), "undo" and "rank";
+        `count` makes each another. See `FeedbackGrid`.
     """
 
     _esm = HERE / "grid.js"
@@ -147,28 +123,16 @@ class ResultGrid(anywidget.AnyWidget):
         images: Iterable[np.ndarray | Path | str] = (),
         titles: Iterable[str] = (),
         *,
-        outlines: "Sequence[Outline | Sequence[Outline] | None] | None" = None,
-        frames: Sequence[str | None] | None = None,
-        liked: Sequence[bool | None] | None = None,
         columns: int = 5,
         thumb: int = 160,
+        **shown: Any,
     ):
         super().__init__(columns=columns, thumb=thumb)
-        self.show(images, titles, outlines=outlines, frames=frames, liked=liked)
+        self.show(images, titles, **shown)
 
     @classmethod
     def from_ranking(cls, ranking: "RegionRanking", query: int = 0, **options) -> "ResultGrid":
-        """Show a query's results with their scores and the regions that matched.
-
-        Parameters
-        ----------
-        ranking
-            From `search_regions`.
-        query
-            Which of its queries.
-        options
-            `columns` and `thumb`.
-        """
+        """Show a query's results, from `search_regions`, with scores and matched regions."""
         paths, outlines = cls.read_ranking(ranking, query)
         scores = [f"{score:.3f}" for score in ranking.scores[query][: len(paths)]]
         return cls(paths, scores, outlines=outlines, **options)
@@ -201,22 +165,19 @@ class ResultGrid(anywidget.AnyWidget):
         titles
             Plain text under each, such as its score; none, or one an image.
         outlines
-            For each image what matched: a mask (H, W) bool, a box (4,) XYXY in pixels, several
-            of them in the colours of the picker's objects (None among them keeps a colour
-            unused), or None.
+            For each image what matched: a mask (H, W) bool, a box (4,) XYXY in pixels, several in
+            the colours of the picker's objects (None keeps a colour unused), or None.
         frames
             For each image a colour such as "#009E73", or None.
         liked
-            For each image whether it is liked, or None where that is not said yet: each result
-            then has a thumb up and one down. Without it there are no thumbs.
+            For each image whether it is liked, None if not said; without it there are no thumbs.
 
         Raises
         ------
         ImageError
             If an image cannot be read.
         ValueError
-            If there are not as many titles, outlines, frames or likes as images, an outline is
-            neither mask nor box, or a mask is not of its image's size.
+            If the numbers of values differ, or as of `mark_region`.
         """
         images = list(images)
         titles = list(titles) or [""] * len(images)
@@ -243,7 +204,7 @@ def make_thumb(image: np.ndarray, outlines: "Outline | Sequence | None", side: i
     small = make_thumbnail(image, side)
     for number, outline in enumerate([outlines] if single else outlines):
         if outline is not None:
-            mask = fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
+            mask = _fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
             layer = tint_mask(mask, object_color(number), tint=MATCH_TINT, line=LINE_GRID)
             small = _lay_over(small, layer)
     return encode_image(small, side)
@@ -263,18 +224,13 @@ class FeedbackGrid(ResultGrid):
     Parameters
     ----------
     session
-        Whose results; may hold judgements already.
+        Whose results; the attribute holds all judgements made so far.
     k
         How many results.
     new_only
         Show only images that are not judged yet.
     options
         `columns` and `thumb`.
-
-    Attributes
-    ----------
-    session
-        With all judgements made so far.
     """
 
     def __init__(
@@ -332,7 +288,7 @@ class LiveResults(VBox):
     ask
         From the regions that were found, one at least, to the search with them.
     options
-        Of `FeedbackGrid`: `k`, `new_only`, `columns` and `thumb`.
+        Of `FeedbackGrid`.
 
     Attributes
     ----------
@@ -341,10 +297,7 @@ class LiveResults(VBox):
     """
 
     def __init__(
-        self,
-        picker: RegionPicker,
-        ask: "Callable[[list[Region]], FeedbackSession]",
-        **options: Any,
+        self, picker: RegionPicker, ask: "Callable[[list[Region]], FeedbackSession]", **options: Any
     ):
         super().__init__()
         self.grid: FeedbackGrid | None = None

@@ -1,4 +1,4 @@
-"""Draw composed retrieval: what was asked, what came back, and which changes are understood."""
+"""Draw images with prompts, masks and results on Axes, and encode them for a browser."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,12 +25,14 @@ if TYPE_CHECKING:
     from regionlab.search.regions import RegionRanking
 
 
-# Okabe and Ito's colours without black, which is lost on a picture; the picker has the same.
+# Okabe and Ito's colours without black, which is lost on an image; the picker has the same.
 OBJECT_COLORS = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7")
 TINT = 0.4  # opacity inside a mask
 MATCH_TINT = 0.0  # the colours of what was found should be seen
-MATCH_LINE = 3  # pixels, as pictures of results are small
-LONG_SIDE_PER_LINE = 250  # a mask's outline grows with the picture
+MATCH_LINE = 3  # pixels, as images of results are small
+LONGEST_TEXT = 240  # letters
+LINE = 22  # letters a line of a sentence under an image
+LONG_SIDE_PER_LINE = 250  # a mask's outline grows with the image
 
 
 def object_color(number: int) -> str:
@@ -41,23 +43,10 @@ def object_color(number: int) -> str:
 def tint_mask(
     mask: np.ndarray, color: str, *, tint: float = TINT, line: int | None = None
 ) -> np.ndarray:
-    """Turn a mask into a see-through layer with a solid outline just inside its edge.
+    """Turn a mask, (H, W) bool, into a see-through layer, (H, W, 4) uint8 RGBA, of a `color`.
 
-    Parameters
-    ----------
-    mask
-        (H, W) bool.
-    color
-        Such as "#E69F00".
-    tint
-        Opacity inside the outline, in [0, 1].
-    line
-        Pixels that the outline is wide; by default it grows with the mask.
-
-    Returns
-    -------
-    layer
-        (H, W, 4) uint8 RGBA.
+    `tint` is the opacity inside, in [0, 1]; the solid outline just inside the edge is `line` pixels
+    wide, by default the wider the larger the mask.
     """
     line = line or max(1, round(max(mask.shape) / LONG_SIDE_PER_LINE))
     inner = binary_erosion(mask, iterations=line)
@@ -77,16 +66,10 @@ def draw_selection(
     labels: Sequence[str] = (),
     title: str = "",
 ):
-    """Show an image with its prompts, an object a colour, as the picker shows them.
-
-    What remains of a selection where no widget lives: in headless runs and exported pages.
+    """Show an (H, W, 3) uint8 RGB image with its prompts, an object a colour, as the picker does.
 
     Parameters
     ----------
-    image
-        (H, W, 3) uint8 RGB.
-    prompts
-        One or several, as from `Selection.prompts`.
     regions
         For each prompt what it became, its mask drawn as a tint; None where there is none.
     labels
@@ -112,19 +95,7 @@ def draw_matches(
     *,
     relevant: np.ndarray | None = None,
 ):
-    """Draw a query's results as `figures.draw_ranking` does, with the regions that matched.
-
-    Parameters
-    ----------
-    axes
-        One a result.
-    ranking
-        From `search_regions`.
-    query
-        Which of its queries.
-    relevant
-        As for `draw_ranking`.
-    """
+    """Draw a query's results as `draw_ranking` does, with the regions that matched."""
     draw_ranking(axes, ranking, query, relevant=relevant)
     for ax, row, matched in zip(axes, ranking.rows[query], ranking.regions[query], strict=False):
         for part, region in enumerate(matched):
@@ -146,15 +117,8 @@ def draw_search(
 ):
     """Draw a search from prompt to results: S0's panels, figures 3 to 23, in one line.
 
-    Parameters
-    ----------
-    axes
-        The first takes the image with its prompts and masks, the second the image with the
-        background erased (S0, equation 3), the others a result each.
-    ranking
-        Of one query, or of several of which the first is drawn.
-    relevant
-        As for `draw_matches`.
+    The first Axes takes the image with its prompts and masks, the second the image with the
+    background erased (S0, equation 3), the others a result of the first query each.
     """
     from regionlab.models.segmenter import erase_background  # late: it loads SAM
 
@@ -177,18 +141,10 @@ def draw_rivals(
     prompt: Prompt | None = None,
     title: str = "",
 ):
-    """Draw a query and its right and wrong rival in the order found (S1, figure 4).
+    """Draw a query and its right and wrong rival on three Axes in the order found (S1, figure 4).
 
-    Parameters
-    ----------
-    axes
-        Three.
-    image
-        (H, W, 3) uint8 RGB, the query's.
-    rivals, ranks
-        Picture and rank of "right", which gets a green frame, and of "wrong", a red one.
-    prompt
-        What was asked for; None for the whole image.
+    `rivals` and `ranks` have the image and the rank of "right", framed in green, and of "wrong", in
+    red; without a `prompt` the whole image was asked for.
     """
     draw_selection(axes[0], image, prompt or Whole(), title=title)
     for ax, side in zip(axes[1:], sorted(ranks, key=lambda side: ranks[side]), strict=True):
@@ -222,7 +178,7 @@ def _draw_point(ax: "Axes", point: tuple[float, float], label: int, color: str) 
 
 
 def _find_corner(prompt: Prompt, region: "Region | None") -> tuple[float, float]:
-    """Return where a label goes: the top left of the box, the mask or the picture."""
+    """Return where a label goes: the top left of the box, the mask or the image."""
     box = prompt if isinstance(prompt, Box) else getattr(prompt, "box", None)
     if box is None and region is not None:
         box = Box(*region.box)
@@ -260,25 +216,12 @@ def _encode(pixels: np.ndarray, kind: str, **options) -> bytes:
     return buffer.getvalue()
 
 
-LONGEST_TEXT = 240  # letters
-LINE = 22  # letters a line of a sentence under a picture
-
-
 def draw_composed(
     axes: "Sequence[Axes]", part: ComposedFeatures, composed: np.ndarray, query: int
 ) -> "Sequence[Axes]":
     """Draw a reference with its words, and the first images found, the target framed in green.
 
-    Parameters
-    ----------
-    axes
-        The first takes the reference, the others a result each; the reference is left out.
-    part
-        Triplets and features.
-    composed
-        (q, d) float32 unit vectors of all its queries.
-    query
-        Which one is drawn.
+    `composed`: (q, d) float32 unit vectors of all queries of `part`; `query` is the one drawn.
     """
     triplets = part.triplets
     row = triplets.queries.iloc[query]
@@ -301,12 +244,12 @@ def draw_composed(
 
 def draw_shares(ax: "Axes", shares: pd.DataFrame, *, label: str) -> "Axes":
     """Draw a table of shares in [0, 1] as a heat map with its numbers in percent."""
-    picture = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    heat = ax.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     for row, column in np.ndindex(shares.shape):
         value = shares.iloc[row, column]
         color = "white" if value > 0.6 else "black"
         ax.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color=color)
     ax.set_xticks(range(shares.shape[1]), show_names(shares.columns))
     ax.set_yticks(range(shares.shape[0]), show_names(shares.index))
-    write_plainly(ax.figure.colorbar(picture, ax=ax, label=label).ax)
+    write_plainly(ax.figure.colorbar(heat, ax=ax, label=label).ax)
     return write_plainly(ax)

@@ -23,18 +23,10 @@ CLOUD = {"width": 600, "height": 300, "scale": 3}  # laid out small, drawn three
 
 
 def draw_map(ax: "Axes", positions: np.ndarray, labels: Sequence[str], *, title: str = ""):
-    """Draw images as points, a colour and a marker a label (S2, figure 9).
+    """Draw images as points, (n, 2) positions, with a colour and a marker a label (S2, figure 9).
 
     The most frequent labels have a look of their own, and their own colour if all are names of
-    colours; the rest, and images without a label (""), are grey. The axes have no ticks: the
-    directions of a map mean nothing.
-
-    Parameters
-    ----------
-    positions
-        (n, 2), from `projection.project`.
-    labels
-        (n,) str, such as from `projection.label_images`.
+    colours; the rest, and images without a label (""), are grey.
     """
     labels = np.asarray(labels)
     named = pd.Series(labels[labels != ""]).value_counts(sort=True).index[:MOST]
@@ -65,21 +57,9 @@ def _choose_looks(labels: Sequence[str]) -> dict[str, dict]:
 
 
 def draw_word_cloud(ax: "Axes", counts: Mapping[str, int], *, seed: int, most: int = 100):
-    """Draw words in sizes that follow their counts (S2, figure 5).
+    """Draw words in sizes that follow their counts (S2, figure 5); ValueError if there are none.
 
-    Parameters
-    ----------
-    counts
-        Word to count, such as from `projection.count_concepts`.
-    seed
-        Of places and colours.
-    most
-        How many words.
-
-    Raises
-    ------
-    ValueError
-        If there are no words.
+    `seed` is of places and colours, `most` how many words at most.
     """
     from wordcloud import WordCloud
 

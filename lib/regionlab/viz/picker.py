@@ -1,4 +1,4 @@
-"""RegionPicker: say on the picture itself which part of it is meant."""
+"""RegionPicker: a widget to prompt an image with boxes, points and words."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,19 +25,18 @@ if TYPE_CHECKING:
     from regionlab.models.segmenter import Region, Segmenter
 
 
-def empty_object() -> dict[str, Any]:
+HERE = Path(__file__).parent
+SHOWN_SIDE = 1600  # pixels of the longer side that the browser gets of the image
+MASK_SIDE = 800  # and of a mask
+
+
+def _empty_object() -> dict[str, Any]:
     """Return an object of which nothing is said yet."""
     return {"box": None, "points": [], "labels": [], "text": ""}
 
 
-def object_to_prompt(marks: Mapping[str, Any]) -> Prompt | None:
-    """Return the prompt of an object; None while nothing is said.
-
-    Raises
-    ------
-    ValueError
-        If it is no prompt, such as one of negative points only.
-    """
+def _object_to_prompt(marks: Mapping[str, Any]) -> Prompt | None:
+    """Return the prompt of an object, None while nothing is said; ValueError if it is none."""
     box = None if marks.get("box") is None else _to_box(marks["box"])
     if marks.get("points"):
         return Points(tuple(map(tuple, marks["points"])), marks.get("labels"), box)
@@ -53,20 +52,14 @@ def _to_box(sides: Sequence[float]) -> Box:
     return Box(*sides)
 
 
-def object_to_label(marks: Mapping[str, Any]) -> str:
+def _object_to_label(marks: Mapping[str, Any]) -> str:
     """Return the name of an object: the words beside its box or points."""
     return marks.get("text", "").strip() if marks.get("points") or marks.get("box") else ""
 
 
-def prompt_to_object(prompt: Prompt, label: str = "", weight: float = 1.0) -> dict[str, Any]:
-    """Return the object that has this prompt.
-
-    Raises
-    ------
-    ValueError
-        If the picker has no way to show the prompt.
-    """
-    marks = {**empty_object(), "text": label}
+def _prompt_to_object(prompt: Prompt, label: str = "", weight: float = 1.0) -> dict[str, Any]:
+    """Return the object that has this prompt; ValueError if the picker cannot show it."""
+    marks = {**_empty_object(), "text": label}
     if weight != 1:
         marks["weight"] = weight
     if isinstance(prompt, Box):
@@ -84,53 +77,39 @@ def prompt_to_object(prompt: Prompt, label: str = "", weight: float = 1.0) -> di
     return marks
 
 
-HERE = Path(__file__).parent
-SHOWN_SIDE = 1600  # pixels of the longer side that the browser gets of the picture
-MASK_SIDE = 800  # and of a mask
-
-
 class RegionPicker(anywidget.AnyWidget):
-    """A picture on which boxes, points and words pick objects (S0, section 3).
+    """An image on which boxes, points and words pick objects (S0, section 3).
 
-    Drag a box, click inside the object, right-click outside of it, or type words: "?" in the
-    widget tells the rest. Coordinates are pixels of the image, x right and y down, to a
-    hundredth, however large the picture is shown.
-
-    Each mask depends on the prompt of its object alone, not on the clicks before it, so that
-    a saved selection gives the same masks again.
+    Drag a box, click inside the object, right-click outside of it, or type words. Coordinates are
+    pixels of the image, x right and y down, to a hundredth, however large it is shown. A mask
+    depends on its object's prompt alone: a saved selection gives the same masks. ImageError or
+    ValueError if there is no (H, W, 3) uint8 image.
 
     Parameters
     ----------
     image
         A path, or an (H, W, 3) uint8 RGB array.
     segmenter
-        Turns each prompt into a mask at once, which is drawn over the picture.
+        Turns each prompt into a mask at once, which is drawn over the image.
     encoder
         Lets words find masks too; needs the segmenter.
     name
         What a saved selection calls the image; by default the path as given, or "image".
     save_to
-        File to which the selection is written whenever it changes, as long as it is valid
-        and not empty: what a page without cells, as in Voila, leaves behind.
+        File to which a valid selection is written whenever it changes: what a page without cells,
+        as in Voila, leaves behind.
 
     Attributes
     ----------
     objects
-        One dict an object, see `regionlab.viz.picker`. Assign a new list to change it;
-        `picker.observe(callback, "objects")` tells of every change.
+        One dict an object: `box`, `points`, `labels`, `text`, and at choice `weight` and `every`.
+        Assign a new list to change it; `picker.observe(callback, "objects")` tells of changes.
     active
         Number of the object being picked, from 0.
     masks
         For each object its mask as PNG, or None.
     error, status
         What went wrong, and what goes on, as shown in the widget.
-
-    Raises
-    ------
-    ImageError
-        If the picture cannot be read.
-    ValueError
-        If an array is no (H, W, 3) uint8 image.
     """
 
     _esm = HERE / "picker.js"
@@ -164,35 +143,23 @@ class RegionPicker(anywidget.AnyWidget):
         self._answers: list[tuple[Prompt, list[Region] | str]] = []
         height, width = self.image.shape[:2]
         picture = encode_image(self.image, SHOWN_SIDE)
-        super().__init__(picture=picture, width=width, height=height, objects=[empty_object()])
+        super().__init__(picture=picture, width=width, height=height, objects=[_empty_object()])
 
     @property
     def prompts(self) -> list[Prompt]:
-        """The prompt of each object, empty ones left out.
-
-        Raises
-        ------
-        ValueError
-            If an object's marks are no prompt, such as negative points only; says which.
-        """
+        """The prompt of each object but empty ones; ValueError says which is none."""
         return [prompt for _, prompt in self._filled()]
 
     @property
     def selection(self) -> Selection:
-        """What is selected, with the objects' names and weights.
-
-        Raises
-        ------
-        ValueError
-            If nothing is, or as `prompts` does.
-        """
+        """What is selected, with names and weights; ValueError if nothing is, or as `prompts`."""
         filled = self._filled()
         return Selection(
             self.name,
             self.image.shape[:2],
             tuple(prompt for _, prompt in filled),
             weights=tuple(marks.get("weight", 1.0) for marks, _ in filled),
-            labels=tuple(object_to_label(marks) for marks, _ in filled),
+            labels=tuple(_object_to_label(marks) for marks, _ in filled),
         )
 
     @property
@@ -208,10 +175,7 @@ class RegionPicker(anywidget.AnyWidget):
     def load(self, selection: Selection | Path | str) -> None:
         """Show a selection, or the one in a file, in place of what is picked.
 
-        Raises
-        ------
-        ValueError
-            If it is for an image of another size, or holds what the picker cannot show.
+        ValueError if it is for an image of another size, or holds what the picker cannot show.
         """
         if not isinstance(selection, Selection):
             selection = Selection.load(selection)
@@ -220,7 +184,7 @@ class RegionPicker(anywidget.AnyWidget):
             raise ValueError(f"the selection is for {w} x {h} pixels, this is {width} x {height}")
         parts = zip(selection.prompts, selection.labels, selection.weights, strict=True)
         with self.hold_trait_notifications():
-            self.objects = [prompt_to_object(*part) for part in parts]
+            self.objects = [_prompt_to_object(*part) for part in parts]
             self.active = len(self.objects) - 1
 
     def draw(self, ax: "Axes", *, title: str = "") -> "Axes":
@@ -245,7 +209,7 @@ class RegionPicker(anywidget.AnyWidget):
         return filled
 
     def _to_prompt(self, marks: dict[str, Any]) -> Prompt | None:
-        prompt = object_to_prompt(marks)
+        prompt = _object_to_prompt(marks)
         return None if prompt is None else fit_prompt(prompt, self.image.shape[:2])
 
     @traitlets.observe("objects")

@@ -1,4 +1,4 @@
-"""RatingSheet: what methods found, to be rated blind, one page after the other."""
+"""RatingSheet: a widget to rate what methods found, blind, one page after the other."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,32 +13,31 @@ from regionlab.viz.images import as_image, encode_image
 
 HERE = Path(__file__).parent
 
-Picture = np.ndarray | Path | str  # (H, W, 3) uint8 RGB, or its file
+Image = np.ndarray | Path | str  # (H, W, 3) uint8 RGB, or its file
 
 
 class RatingSheet(anywidget.AnyWidget):
     """A rater's sheet: a query, what one method found for it, and five keys.
 
-    1 to 5 rate, S skips, Backspace goes back to the answer before. Each answer is in the book
-    before the next page is shown; whoever comes back under the same name goes on where they
-    stopped. Nothing that the browser gets tells the method: its name is not sent, and answers
-    are plain pictures in order, as scores and outlines would give it away.
+    1 to 5 rate, S skips, Backspace goes back to the answer before. Each answer is stored before the
+    next page is shown; a rater who comes back goes on where they stopped. Nothing that the browser
+    gets tells the method: its name is not sent, and answers are plain images in order.
 
     Parameters
     ----------
     book
         Where ratings are written.
     show_query
-        Name of a query to its picture and to what is outlined in it: a mask (H, W) bool, a box
+        Name of a query to its image and to what is outlined in it: a mask (H, W) bool, a box
         (4,) XYXY in pixels, or None.
     show_answers
-        Names of a query and a method to the pictures found, best first.
+        Names of a query and a method to the images found, best first.
     question
         What is asked of the rater.
     rater
         Who rates; asked for in the widget if empty.
     thumb
-        Longer side of a picture, in CSS pixels.
+        Longer side of an image, in CSS pixels.
 
     Attributes
     ----------
@@ -64,8 +63,8 @@ class RatingSheet(anywidget.AnyWidget):
     def __init__(
         self,
         book: RatingStore,
-        show_query: Callable[[str], tuple[Picture, np.ndarray | None]],
-        show_answers: Callable[[str, str], Iterable[Picture]],
+        show_query: Callable[[str], tuple[Image, np.ndarray | None]],
+        show_answers: Callable[[str, str], Iterable[Image]],
         *,
         question: str = "How well do these pictures answer the query?",
         rater: str = "",
@@ -80,13 +79,7 @@ class RatingSheet(anywidget.AnyWidget):
             self.start(rater)
 
     def start(self, rater: str) -> None:
-        """Begin a rater's sheet, or go on with it.
-
-        Raises
-        ------
-        RatingError
-            If the name is empty.
-        """
+        """Begin a rater's sheet, or go on with it; RatingError if the name is empty."""
         rater = rater.strip()
         self._book.enrol(rater)
         self.rater = rater
@@ -95,12 +88,7 @@ class RatingSheet(anywidget.AnyWidget):
     def rate(self, rating: int | None) -> None:
         """Write down a rating of the page that is shown, None to skip it, and go on.
 
-        Raises
-        ------
-        RatingError
-            If no page is shown.
-        ValueError
-            If the rating is none.
+        RatingError if no page is shown, ValueError if the rating is none.
         """
         if self.task is None:
             raise RatingError("there is nothing to rate: start, or all is rated")

@@ -96,7 +96,7 @@ function readFields(judged) {
   const fields = [["k", form.k.value || 12]];
   const prompts = image.prompts.map(([, prompt]) => prompt);
   if (prompts.length) fields.push(["prompts", JSON.stringify(prompts)]);
-  for (const name of ["words", "target", "aggregation"]) {
+  for (const name of ["words", "target", "aggregation", "where"]) {
     const value = form.elements[name].value.trim();
     if (value) fields.push([name, value]);
   }

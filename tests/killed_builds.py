@@ -1,4 +1,4 @@
-"""What a killed build costs: builds are killed at random moments, and have to end up the same."""
+"""Builds of an index that are killed at random moments, and have to end up the same."""
 
 import hashlib
 import logging
@@ -20,7 +20,6 @@ from PIL import Image
 from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.models.registry import load_encoder
-from regionlab.runs.record import describe_device
 
 FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
 PICTURE_SIZE = (96, 64)  # width and height in pixels
@@ -91,7 +90,7 @@ def measure_resume(
     dict
         `kills`; `identical`, how many of them ended in the identical index;
         `embedded_twice_most` and `embedded_twice_mean`, images embedded again after a kill;
-        `builds`, in which the kills came; and the setting.
+        `builds`, in which the kills came.
 
     Raises
     ------
@@ -106,7 +105,7 @@ def measure_resume(
         job = Job(pictures, folder, folder, encoder, batch_size, shard_size)
         _, seconds = [_time_build(_place(job, folder / name)) for name in ("first", "whole")]
         expected = _read_files(folder / "whole")
-        _check_log(folder / "whole.log", images)
+        check_log(folder / "whole.log", images)
         trials: list[Trial] = []
         while (left := kills - sum(len(trial.twice) for trial in trials)) > 0:
             place = _place(job, folder / f"index {len(trials)}")
@@ -118,12 +117,6 @@ def measure_resume(
         "embedded_twice_most": max(twice, default=0),
         "embedded_twice_mean": round(float(np.mean(twice or [0])), 2),
         "builds": sum(bool(trial.twice) for trial in trials),
-        "shard_size": shard_size,
-        "batch_size": batch_size,
-        "images": images,
-        "seconds_of_a_build": round(seconds, 3),
-        "encoder": encoder,
-        "device": describe_device(),
     }
 
 
@@ -133,7 +126,7 @@ def _try_to_build(job: Job, seconds: float, most: int, rng: np.random.Generator)
     while True:
         moment = float(rng.uniform(0, seconds)) if len(moments) < most else None
         if not _live(job, moment)[0]:
-            return Trial(moments, _count_twice(job.log), _read_files(job.index))
+            return Trial(moments, count_twice(job.log), _read_files(job.index))
         moments.append(moment)
 
 
@@ -211,7 +204,7 @@ def _read_lives(log: Path) -> list[list[str]]:
     return [life.split() for life in lives]
 
 
-def _count_twice(log: Path) -> list[int]:
+def count_twice(log: Path) -> list[int]:
     """Return how many images each life but the first embedded that an earlier one had."""
     lives, seen, twice = _read_lives(log), set(), []
     for life in lives:
@@ -220,7 +213,7 @@ def _count_twice(log: Path) -> list[int]:
     return twice[1:]
 
 
-def _check_log(log: Path, images: int) -> None:
+def check_log(log: Path, images: int) -> None:
     (life,) = _read_lives(log)
     if len(life) != images or len(set(life)) != images:
         raise RuntimeError(f"a whole build of {images} images embedded {len(set(life))} of them")

@@ -1,4 +1,9 @@
-"""Pictures that strangers send are unpacked in processes of their own, which can be killed."""
+"""Work beside the event loop: calls in threads, the memory they use, and decoding in processes.
+
+A request that is given up leaves threads behind that cannot be stopped. What they use is theirs
+until they end, not until somebody stops waiting for them. Images that strangers send are unpacked
+in processes of their own, which can be killed.
+"""
 
 import asyncio
 import json
@@ -6,16 +11,17 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
 import numpy as np
 
-from regionlab.service.room import submit
 from regionlab.util.errors import RegionlabError
 
 PROCESSES = 2
@@ -26,18 +32,130 @@ ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 Told = tuple[dict[str, Any], np.ndarray]  # what `decoder` says of a job, and its pixels
 
 
+class _Work:
+    """The calls begun for a request, and what is to happen when all have ended."""
+
+    def __init__(self) -> None:
+        self._running: set[Future] = set()
+        self._then: list[Callable[[], None]] = []
+
+    def add(self, future: Future) -> None:
+        loop = asyncio.get_running_loop()
+        self._running.add(future)
+
+        def end(ended: Future) -> None:  # not `future`: it would keep itself and its result
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._end, ended)
+
+        future.add_done_callback(end)
+
+    def _end(self, future: Future) -> None:
+        self._running.discard(future)
+        if not self._running:
+            then, self._then = self._then, []
+            for function in then:
+                function()
+
+    def then(self, function: Callable[[], None]) -> None:
+        """Call a function when nothing runs any more: at once if that is so now."""
+        if self._running:
+            self._then.append(function)
+        else:
+            function()
+
+
+_work: ContextVar[_Work | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def begin_work() -> Iterator[_Work]:
+    """Take all calls of the block, and of the tasks that it starts, for one request's work."""
+    work = _Work()
+    token = _work.set(work)
+    try:
+        yield work
+    finally:
+        _work.reset(token)
+
+
+def when_done(function: Callable[[], None]) -> None:
+    """Call a function when the calls begun so far for this request have ended."""
+    work = _work.get()
+    if work is None:
+        function()
+    else:
+        work.then(function)
+
+
+def submit(pool: Executor, function: Callable[..., Any], *arguments: Any) -> Future:
+    """Begin a call in a pool as a part of the request's work."""
+    future = pool.submit(function, *arguments)
+    if work := _work.get():
+        work.add(future)
+    return future
+
+
+async def call(pool: Executor, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function returns, called in a pool as a part of the request's work.
+
+    If cancelled while it waits it is not called; what runs already goes on.
+    """
+    return await asyncio.wrap_future(submit(pool, function, *arguments))
+
+
+class ByteBudget:
+    """A number of bytes that may be in use at once, in one event loop."""
+
+    def __init__(self, size: int):
+        self.size = self.free = size
+        self._waiting: deque[tuple[int, asyncio.Future]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Wait until so many bytes, all at most, are free, and keep them from others.
+
+        They are free again when the calls begun for this request have ended, maybe after the block.
+        """
+        size = min(size, self.size)
+        await self._take(size)
+        try:
+            yield
+        finally:
+            when_done(lambda: self._give(size))
+
+    async def _take(self, size: int) -> None:
+        if self.free >= size:
+            self.free -= size
+            return
+        granted = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, granted))
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled():
+                self._give(size)  # granted and given up at once
+            raise
+
+    def _give(self, size: int) -> None:
+        self.free += size
+        still: deque[tuple[int, asyncio.Future]] = deque()
+        for wanted, granted in self._waiting:
+            if granted.done():  # given up
+                continue
+            if wanted <= self.free:
+                self.free -= wanted
+                granted.set_result(None)
+            else:
+                still.append((wanted, granted))
+        self._waiting = still
+
+
 class DecodeError(RegionlabError, RuntimeError):
     """A file that cannot be unpacked within its limits."""
 
 
 class Decoder:
-    """A process that unpacks one picture after the other, started anew when one ends it.
-
-    Parameters
-    ----------
-    memory
-        Bytes of memory that it may take.
-    """
+    """A process that unpacks one image after the other in so many bytes; restarted as needed."""
 
     def __init__(self, memory: int):
         self.memory = memory
@@ -60,21 +178,9 @@ class Decoder:
         )
 
     def ask(self, job: str, data: bytes, seconds: float) -> Told:
-        """Have a job done.
+        """Have a job, "peek" or "read", done on a file in so many seconds of a processor.
 
-        Parameters
-        ----------
-        job
-            "peek" or "read".
-        data
-            The file.
-        seconds
-            Of the processor that it may take.
-
-        Raises
-        ------
-        DecodeError
-            If the process ends before the job, by its limits or by `give_up`.
+        DecodeError if the process ends before the job, by its limits or by `give_up`.
         """
         self.start()
         with self._working(), self._killed_after(3 * seconds + SLACK):
@@ -121,7 +227,7 @@ class Decoder:
             timer.cancel()
 
     def give_up(self) -> None:
-        """Kill the process if it has a job; whoever waits for that gets a `DecodeError`."""
+        """Kill the process if it has a job, which then gets a `DecodeError`."""
         with self._lock:
             if self._busy and self._process is not None:
                 self._process.kill()
@@ -144,17 +250,7 @@ class Decoder:
 
 
 class Decoders:
-    """Several processes; the cheapest job that waits is the next.
-
-    For the event loop of one thread.
-
-    Parameters
-    ----------
-    memory
-        Bytes that each may take.
-    processes
-        How many.
-    """
+    """Several decoder processes for one event loop; the cheapest job that waits is the next."""
 
     def __init__(self, memory: int, *, processes: int = PROCESSES):
         self._all = [Decoder(memory) for _ in range(processes)]
@@ -165,7 +261,7 @@ class Decoders:
         self._number = count()
 
     def start(self) -> None:
-        """Start the processes, so that the first picture need not wait for them."""
+        """Start the processes, so that the first image need not wait for them."""
         for decoder in self._all:
             decoder.start()
 
@@ -176,21 +272,10 @@ class Decoders:
         self._threads.shutdown(cancel_futures=True)
 
     async def ask(self, job: str, data: bytes, *, cost: float, seconds: float) -> Told:
-        """Have a job done by the next process that is free.
+        """Have a job done, as by `Decoder.ask`, by the next process that is free.
 
-        Who is cancelled meanwhile has the process killed: nothing goes on for nobody.
-
-        Parameters
-        ----------
-        job, data, seconds
-            As for `Decoder.ask`.
-        cost
-            Such as its pixels: cheap jobs go first, and dear ones never take all processes.
-
-        Raises
-        ------
-        DecodeError
-            As `Decoder.ask` does.
+        `cost`, such as pixels: cheap jobs go first, and dear ones never take all processes. If
+        cancelled meanwhile, the process is killed: nothing goes on for nobody.
         """
         loop = asyncio.get_running_loop()
         decoder = await self._take(cost)
