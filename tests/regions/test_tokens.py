@@ -1,5 +1,7 @@
 """Patch vectors against the towers' own layers, and how masks pool them."""
 
+from regionlab.models.torchvision_cpu import add_timm
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,6 @@ from torch.nn.functional import gelu, layer_norm, linear
 
 from regionlab.models.encoder import Encoder
 from regionlab.models.registry import load_encoder
-from regionlab.models.torchvision_cpu import add_timm
 from regionlab.regions.patch_tokens import (
     CLIP_MEAN,
     CLIP_STD,

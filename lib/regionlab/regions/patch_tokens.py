@@ -113,6 +113,8 @@ def find_normalization(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float
 
 def _check_tower(name: str, visual: torch.nn.Module) -> bool:
     """Return whether a tower is a transformer, else a ResNet; raise ValueError for another."""
+    from regionlab.models.torchvision_cpu import import_open_clip  # late: it takes seconds
+
     import_open_clip()
     from open_clip.modified_resnet import ModifiedResNet
     from open_clip.transformer import VisionTransformer
