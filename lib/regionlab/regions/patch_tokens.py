@@ -25,10 +25,8 @@ def encode_region_tokens(
 
     Parameters
     ----------
-    encoder, image, scale
-        See `encode_patches`.
-    masks
-        (H, W) bool each, the image's own size, none of them empty.
+    encoder, image, scale : See `encode_patches`.
+    masks : (H, W) bool each, the image's own size, none of them empty.
 
     Returns
     -------
@@ -58,12 +56,9 @@ def encode_patches(encoder: Encoder, image: np.ndarray, *, scale: int = 2) -> np
 
     Parameters
     ----------
-    encoder
-        Its image tower is open_clip's VisionTransformer or ModifiedResNet.
-    image
-        (H, W, 3) uint8 RGB.
-    scale
-        How many times its native size a ResNet's input is: the grid is as much finer, for the
+    encoder : Its image tower is open_clip's VisionTransformer or ModifiedResNet.
+    image : (H, W, 3) uint8 RGB.
+    scale : How many times its native size a ResNet's input is: the grid is as much finer, for the
         price of its square. A ViT always gets its native size, which its positions are for.
 
     Returns
@@ -73,8 +68,7 @@ def encode_patches(encoder: Encoder, image: np.ndarray, *, scale: int = 2) -> np
 
     Raises
     ------
-    ValueError
-        If the tower is of another kind, or `scale` is below 1.
+    ValueError : If the tower is of another kind, or `scale` is below 1.
     """
     visual = encoder.model.visual
     is_transformer = _check_tower(encoder.name, visual)
@@ -95,10 +89,8 @@ def mask_to_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
     Parameters
     ----------
-    mask
-        (H, W) bool.
-    grid
-        Rows and columns of cells that the whole mask is divided into.
+    mask : (H, W) bool.
+    grid : Rows and columns of cells that the whole mask is divided into.
 
     Returns
     -------
