@@ -16,7 +16,7 @@ def encoder_file(tmp_path_factory):
     import torch
     from safetensors.torch import save_file
 
-    from regionlab.models.toy import create_toyclip
+    from regionlab.models.clip import create_toyclip
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)

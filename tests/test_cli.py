@@ -292,3 +292,29 @@ def test_an_interrupt_ends_with_130(monkeypatch, capsys):
 def test_what_is_no_command_is_refused(arguments, capsys):
     assert main(arguments) == 2
     assert "Usage: regionlab" in capsys.readouterr().err
+
+
+# Extras
+
+
+@pytest.mark.parametrize(
+    ("extra", "package", "arguments"),
+    [
+        ("chroma", "chromadb", ["search", "INDEX", "a star", "--engine", "chroma"]),
+        ("video", "av", ["index", "PHOTOS", "--dataset", "video"]),
+        ("serve", "fastapi", ["serve", "--index", "INDEX"]),
+        ("serve", "uvicorn", ["serve", "--index", "INDEX"]),
+        ("ray", "ray", ["index", "PHOTOS", "--ray", "--out", "OUT"]),
+    ],
+)
+def test_what_is_missing_is_told_by_the_name_of_its_extra(
+    folder, encoder_file, tmp_path, monkeypatch, capsys, extra, package, arguments
+):
+    places = {"INDEX": folder, "PHOTOS": folder.parent / "photos", "OUT": tmp_path / "index"}
+    if arguments[-2:] == ["--dataset", "video"]:
+        places["PHOTOS"] = tmp_path
+        (tmp_path / "film.mp4").write_bytes(b"no film")
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+    own = [] if arguments[0] == "serve" else ["--encoder", f"toyclip/{encoder_file}"]
+    words = [places.get(word, word) for word in arguments]
+    assert f"pip install 'regionlab[{extra}]'" in refuse(capsys, *words, *own)

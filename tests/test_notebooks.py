@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from regionlab.data.prompts import Box, Points, Selection
-from regionlab.models import toy
+from regionlab.models.weights import TOYBOX
 from regionlab.runs import runner as runs
 from regionlab.runs.profiles import load_profile
 from regionlab.runs.report import correct_holm
@@ -31,9 +31,9 @@ def workspace(tmp_path_factory):
         (root / "data/toybox").mkdir(parents=True)
         shutil.copy(paths.find_root() / "data/claims.csv", root / "data")
         for weights in ("toydir", "composed_text", "composed_combiner", "composed_tuned_combiner"):
-            shutil.copy(toy.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
+            shutil.copy(TOYBOX / f"{weights}.safetensors", root / "data/toybox")
         for weights in ("toyclip", "toysam"):
-            shutil.copy(toy.WEIGHTS.with_name(f"{weights}.safetensors"), root / "data/toybox")
+            shutil.copy(TOYBOX / f"{weights}.safetensors", root / "data/toybox")
         yield root
 
 

@@ -19,11 +19,12 @@ from regionlab.models.baselines import (
     TOY_SIDE,
     DeepImageRetrieval,
     ImageModel,
+    SegNet,
     ViT,
     create_toydir,
+    create_toysegnet,
     create_toyvit,
 )
-from regionlab.models.segnet import SegNet, create_toysegnet
 from regionlab.models.training import descend, run_steps
 from regionlab.util.paths import DATA
 from toybox.pool import CACHE, Scenes, ToyRecipe, class_pixels, open_scenes, sample_rows

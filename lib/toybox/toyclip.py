@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from regionlab.models.text_tower import encode_tokens, fast_attention
-from regionlab.models.toy import WEIGHTS, create_toyclip
+from regionlab.models.clip import create_toyclip, encode_tokens, fast_attention
 from regionlab.models.training import descend, run_steps
+from regionlab.models.weights import TOYBOX
 from toybox.pool import CACHE, Pool, ToyRecipe, open_pools, sample_rows
 from toybox.world import COMBINATIONS, SEEN, Thing, phrase_thing
 
@@ -86,7 +86,9 @@ class Recipe(ToyRecipe):
     jitter: float = 0.12
 
 
-def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
+def train(
+    recipe: Recipe, *, cache: Path = CACHE, weights: Path = TOYBOX / "toyclip.safetensors"
+) -> dict:
     """Train toyclip, or go on where an earlier run was cut off, and write its weights.
 
     Rendered images and the checkpoint go to `cache`. Returns as `run_steps`; validation is

@@ -13,8 +13,9 @@ import torch
 from torch.nn.functional import avg_pool2d, binary_cross_entropy_with_logits
 
 from regionlab.data.masks import mask_to_box
-from regionlab.models.sam import SIDE, WEIGHTS, create_toysam
+from regionlab.models.sam import SIDE, create_toysam
 from regionlab.models.training import descend, run_steps
+from regionlab.models.weights import TOYBOX
 from regionlab.studies.sampling import jitter_box, sample_inside_point
 from toybox.pool import CACHE, Pool, ToyRecipe, open_pools, sample_rows
 from toybox.world import SIDE as SCENE_SIDE
@@ -128,7 +129,9 @@ class Recipe(ToyRecipe):
     save_every: int = 250
 
 
-def train(recipe: Recipe, *, cache: Path = CACHE, weights: Path = WEIGHTS) -> dict:
+def train(
+    recipe: Recipe, *, cache: Path = CACHE, weights: Path = TOYBOX / "toysam.safetensors"
+) -> dict:
     """Train toysam, or go on where an earlier run was cut off, and write its weights.
 
     Rendered scenes and the checkpoint go to `cache`. Returns as `run_steps`; validation is the

@@ -11,8 +11,8 @@ from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_pictur
 from regionlab.cli import main
 from regionlab.data.images import read_image
 from regionlab.data.listing import list_images
+from regionlab.models.clip import register_toyclip
 from regionlab.models.registry import load_encoder
-from regionlab.models.toy import register_toyclip
 from regionlab.util.timing import time_interleaved
 
 SMALL = {"value": 2.0, "range": [1.5, 2.5], "n": 3}

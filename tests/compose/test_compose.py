@@ -12,8 +12,8 @@ from regionlab.compose.combiner import CombinerSize
 from regionlab.compose.composers import COMPOSERS, Composer, check_texts, create_composer
 from regionlab.compose.files import COMBINERS, TEXT, TrainedParts, write_combiner, write_text
 from regionlab.compose.training import CombinerRecipe, create_combiner
+from regionlab.models.clip import TextFeatures, text_parameters
 from regionlab.models.registry import load_encoder
-from regionlab.models.text_tower import TextFeatures, text_parameters
 from regionlab.models.weights import WeightsError
 from regionlab.util.files import hash_file
 

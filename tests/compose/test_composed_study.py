@@ -24,8 +24,8 @@ from regionlab.compose.stages import Setup
 from regionlab.compose.training import CombinerRecipe, TextRecipe
 from regionlab.data.triplets import Triplets, make_queries
 from regionlab.metrics.stats import compare_paired, mean_with_ci
+from regionlab.models.clip import TextFeatures
 from regionlab.models.registry import load_encoder
-from regionlab.models.text_tower import TextFeatures
 from regionlab.models.weights import WeightsError
 from toybox import disk as triplets_on_disk
 from toybox.train import STAGES, train_composed, train_model

@@ -22,8 +22,8 @@ from regionlab.compose.training import (
     train_combiner,
     tune_text,
 )
+from regionlab.models.clip import TextFeatures, text_parameters
 from regionlab.models.registry import load_encoder
-from regionlab.models.text_tower import TextFeatures, text_parameters
 
 WORDS = ("make the ring green", "remove the star", "add two dots", "on grass", "move it up")
 

@@ -11,19 +11,21 @@ from safetensors.torch import load_file, save_file
 from regionlab.data.collection import load_folder
 from regionlab.index.build import build_index
 from regionlab.index.tables import IndexFolderError
+from regionlab.models import baselines as networks
 from regionlab.models import registry as baselines
 from regionlab.models import weights as files_module
 from regionlab.models import weights as weights_module
 from regionlab.models.baselines import (
     GeM,
     ImageEncoder,
+    SegNet,
     Whitening,
     create_toydir,
+    create_toysegnet,
     create_toyvit,
     learn_whitening,
 )
 from regionlab.models.registry import available_baselines, load_baseline
-from regionlab.models.segnet import SegNet, create_toysegnet
 from regionlab.models.weights import WeightsError
 from regionlab.regions.patch_tokens import encode_patches
 from regionlab.search.images import search_image, search_indexed, search_text
@@ -170,7 +172,7 @@ def test_unpooling_puts_each_maximum_back_in_its_place():
 
 def test_segnet_mirrors_its_encoder_and_has_the_sizes_of_vgg16():
     with torch.device("meta"):
-        model = baselines.create_segnet()
+        model = networks.create_segnet()
         vgg = torchvision.models.vgg16_bn().features
     shapes = [p.shape for p in model.encoder.parameters()]
     assert shapes == [p.shape for p in vgg.parameters()]
@@ -353,9 +355,7 @@ def test_every_listed_name_is_understood():
     assert names[:3] == list(TOYS) and len(names) > 100
     assert "vit/vit_base_patch16_224.augreg2_in21k_ft_in1k" in names
     assert "dir/resnet50.tv_in1k" in names
-    assert [baselines._parse_name_baselines(name) for name in names] == [
-        (name, "") for name in names
-    ]
+    assert [baselines._parse_baseline(name) for name in names] == [(name, "") for name in names]
 
 
 @pytest.mark.parametrize("name", TOYS)
@@ -496,7 +496,7 @@ def test_without_network_the_error_says_what_to_fetch_and_where_to_put_it(
     message = str(caught.value)
     assert message.startswith(f"cannot download {TINY}")
     assert f"model.safetensors of the Hugging Face repository timm/{TINY}" in message
-    assert f"put it at {weights_folder / TINY}.safetensors" in message
+    assert f"put the file at {weights_folder / TINY}.safetensors" in message
 
 
 def keep_in_hub_cache(folder, digest, content):

@@ -12,10 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from regionlab.models import toy as toyclip
-from regionlab.models.checkpoints import CheckpointError, read_checkpoint, tell_misfit
+from regionlab.models import clip as toyclip
 from regionlab.models.registry import load_encoder, load_segmenter
-from regionlab.models.weights import WeightsError
+from regionlab.models.weights import CheckpointError, WeightsError, read_checkpoint, tell_misfit
 
 STATE = {"visual.proj": torch.ones(2, 3), "visual.ln.weight": torch.zeros(2)}
 STATE["scale"] = torch.ones(())

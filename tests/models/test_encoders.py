@@ -17,10 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from regionlab.compose.files import TEXT, TrainedParts
 from regionlab.data.images import ImageError, read_image
-from regionlab.models import toy as toyclip
+from regionlab.models import clip as toyclip
 from regionlab.models import weights as weights_module
 from regionlab.models.registry import available_encoders, load_encoder
-from regionlab.models.weights import WeightsError, find_weights
+from regionlab.models.weights import WeightsError
 from regionlab.util.files import hash_file
 
 import open_clip  # isort: skip
@@ -167,7 +167,7 @@ def test_spaces_of_published_weights_stay_what_they_were(encoder, encoder_file):
     # Indexes and trained composers that lie about hold these.
     told = [encoder.fingerprint[key] for key in ("weights_sha256", "quick_gelu", "preprocess")]
     assert encoder.space == hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
-    if toyclip.WEIGHTS.exists():
+    if (weights_module.TOYBOX / "toyclip.safetensors").exists():
         assert load("toyclip").space == TrainedParts(load("toyclip"))._read(TEXT)[1]["clip"]
 
 
@@ -254,7 +254,7 @@ def test_weights_that_give_no_numbers_are_refused(encoder_file, tmp_path):
 
 
 def test_the_missing_weights_of_toyclip_say_how_to_get_them(monkeypatch, tmp_path):
-    monkeypatch.setattr("regionlab.models.toy.WEIGHTS", tmp_path / "toyclip.safetensors")
+    monkeypatch.setattr(weights_module, "TOYBOX", tmp_path)
     with pytest.raises(WeightsError, match=r"not at .*toyclip.safetensors.*`make train`"):
         load_encoder("toyclip")
 
@@ -355,7 +355,7 @@ def test_the_right_file_passes_by_its_sum(encoder_file, weights_folder, publish)
     path = weights_folder / "toyclip-tag.pt"
     torch.save(load_file(encoder_file), path)
     publish("tag", url=f"https://x.example/toyclip-{hash_file(path)[:8]}.pt")
-    found = find_weights("toyclip", "tag")
+    found = toyclip.find_weights("toyclip", "tag")
     assert (found.path, found.sha256) == (path, hash_file(path))
     assert not found.trusted  # 8 digits can be forged
 
@@ -382,10 +382,10 @@ def hub_cache(weights_folder, encoder_file):
 def test_a_download_of_earlier_is_found_without_the_network(hub_cache, publish):
     publish("tag", hf_hub="somebody/clip/")
     link = hub_cache("open_clip_model.safetensors")
-    assert find_weights("toyclip", "tag").path == link
+    assert toyclip.find_weights("toyclip", "tag").path == link
     publish("named", hf_hub="somebody/clip/weights.pt")
     link = hub_cache("weights.pt")
-    assert find_weights("toyclip", "named").path == link
+    assert toyclip.find_weights("toyclip", "named").path == link
 
 
 def test_a_download_that_was_damaged_is_told_from_the_hubs_sum(hub_cache, publish):

@@ -1,5 +1,6 @@
 """Regions, the segmenter through the real SAM with random weights, and its weights by name."""
 
+import shutil
 import time
 from dataclasses import replace
 
@@ -10,9 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from regionlab.data.masks import remove_small_components, rle_to_mask
 from regionlab.data.prompts import Box, Points, Text, Whole
+from regionlab.models import registry, weights
 from regionlab.models import sam as toysam
-from regionlab.models import weights
-from regionlab.models import weights as sam_weights
 from regionlab.models.registry import load_segmenter
 from regionlab.models.sam import rank_records
 from regionlab.models.segmenter import (
@@ -555,6 +555,14 @@ def toysam_file(tmp_path_factory):
     return path
 
 
+def publish(monkeypatch, name="vit_b", **changes):
+    """Change where or as what SAM's weights are published."""
+    model = registry.MODELS[name]
+    monkeypatch.setitem(
+        registry.MODELS, name, replace(model, weights=replace(model.weights, **changes))
+    )
+
+
 @pytest.fixture
 def weights_folder(monkeypatch, tmp_path):
     folder = tmp_path / "weights"
@@ -562,8 +570,9 @@ def weights_folder(monkeypatch, tmp_path):
     return folder
 
 
-def test_toysam_comes_from_its_file(monkeypatch, toysam_file):
-    monkeypatch.setattr(toysam, "WEIGHTS", toysam_file)
+def test_toysam_comes_from_its_file(monkeypatch, toysam_file, tmp_path):
+    shutil.copy(toysam_file, tmp_path / "toysam.safetensors")
+    monkeypatch.setattr(weights, "TOYBOX", tmp_path)
     segmenter = load("toysam")
     assert segmenter.fingerprint["model"] == "toysam"
     assert segmenter.fingerprint["weights_sha256"] == hash_file(toysam_file)
@@ -574,7 +583,7 @@ def test_toysam_comes_from_its_file(monkeypatch, toysam_file):
 
 
 def test_a_missing_toysam_says_how_to_get_it(monkeypatch, tmp_path):
-    monkeypatch.setattr(toysam, "WEIGHTS", tmp_path / "toysam.safetensors")
+    monkeypatch.setattr(weights, "TOYBOX", tmp_path)
     with pytest.raises(WeightsError, match="toysam's weights are not at .*run `make train`"):
         load("toysam")
 
@@ -663,14 +672,14 @@ def test_a_checkpoint_of_the_shape_of_vit_b_loads_by_its_name(monkeypatch, weigh
     largest = max(shape.numel() for shape in shapes.values())
     numbers = torch.randn(largest, generator=torch.Generator().manual_seed(0)).mul_(0.02).half()
     state = {name: numbers[: shape.numel()].view(shape) for name, shape in shapes.items()}
-    name, _ = sam_weights.OFFICIAL["vit_b"]
+    name = "sam_vit_b_01ec64.pth"
     weights_folder.mkdir()
     torch.save(state, weights_folder / name)
     digest = hash_file(weights_folder / name)
-    monkeypatch.setitem(sam_weights.OFFICIAL, "vit_b", (name, digest))
+    publish(monkeypatch, sha256=digest)
     segmenter = load("vit_b")
-    own = sam_weights.find_sam_weights("vit_b", str(weights_folder / name))  # as vit_b/<file>
-    assert own == sam_weights.find_sam_weights("vit_b")
+    own = registry._find_weights("vit_b", str(weights_folder / name))  # as vit_b/<file>
+    assert own == registry._find_weights("vit_b", "")
     expected = {"model": "vit_b", "weights_sha256": digest, "precision": "fp32"}
     assert segmenter.fingerprint == expected
     assert segmenter.everything == MaskGeneratorConfig()
@@ -690,15 +699,15 @@ def test_an_official_file_that_is_another_is_told_from_its_sum(weights_folder):
     weights_folder.mkdir()
     path = weights_folder / "sam_vit_l_0b3195.pth"
     path.write_bytes(b"half of it")
-    with pytest.raises(WeightsError, match="is not the official file: its SHA-256 is") as caught:
+    with pytest.raises(WeightsError, match="is not the published file: its SHA-256 is") as caught:
         load("vit_l")
     assert hash_file(path) in str(caught.value)
-    assert sam_weights.OFFICIAL["vit_l"][1] in str(caught.value)
+    assert registry.MODELS["vit_l"].weights.sha256 in str(caught.value)
 
 
 def test_without_the_network_the_error_says_what_to_do_at_once(monkeypatch, weights_folder):
     # A port that nothing listens on, so that no test reaches out.
-    monkeypatch.setattr(sam_weights, "ADDRESS", "http://127.0.0.1:9/segment_anything")
+    publish(monkeypatch, "vit_h", url="http://127.0.0.1:9/segment_anything/sam_vit_h_4b8939.pth")
     started = time.perf_counter()
     with pytest.raises(WeightsError) as caught:
         load("vit_h")
@@ -724,7 +733,7 @@ def server(monkeypatch, tmp_path):
     folder.mkdir()
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(sam_weights, "ADDRESS", f"http://127.0.0.1:{server.server_port}")
+    publish(monkeypatch, url=f"http://127.0.0.1:{server.server_port}/sam_vit_b_01ec64.pth")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     yield folder
     server.shutdown()
@@ -734,18 +743,18 @@ def server(monkeypatch, tmp_path):
 def test_a_download_is_checked_and_kept(monkeypatch, weights_folder, server):
     (server / "sam_vit_b_01ec64.pth").write_bytes(b"weights")
     digest = hash_file(server / "sam_vit_b_01ec64.pth")
-    monkeypatch.setitem(sam_weights.OFFICIAL, "vit_b", ("sam_vit_b_01ec64.pth", digest))
-    found = sam_weights.find_sam_weights("vit_b")
+    publish(monkeypatch, sha256=digest)
+    found = registry._find_weights("vit_b", "")
     assert found.path == weights_folder / "sam_vit_b_01ec64.pth"
     assert (found.path.read_bytes(), found.sha256) == (b"weights", digest)
     (server / "sam_vit_b_01ec64.pth").unlink()
-    assert sam_weights.find_sam_weights("vit_b") == found  # not fetched again
+    assert registry._find_weights("vit_b", "") == found  # not fetched again
 
 
 def test_a_damaged_download_leaves_nothing(weights_folder, server):
     (server / "sam_vit_b_01ec64.pth").write_bytes(b"half of it")
     with pytest.raises(WeightsError, match="cannot download vit_b: invalid hash value"):
-        sam_weights.find_sam_weights("vit_b")
+        registry._find_weights("vit_b", "")
     assert list(weights_folder.iterdir()) == []
 
 

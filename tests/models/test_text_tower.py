@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.models.text_tower import (
+from regionlab.models.clip import (
     TextFeatures,
     TextTower,
     encode_by_length,

@@ -1,5 +1,7 @@
 """Patch vectors against the towers' own layers, and how masks pool them."""
 
+from regionlab.models.torchvision_cpu import add_timm
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,8 @@ from regionlab.regions.patch_tokens import (
 )
 
 import open_clip  # isort: skip
+
+add_timm()
 
 VIT = {"image_size": 32, "patch_size": 8, "width": 32, "layers": 3, "head_width": 8}
 TEXT = {"context_length": 8, "vocab_size": 50, "width": 16, "heads": 2, "layers": 1}

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 import toybox
 from regionlab.data.registry import load_collection
-from regionlab.models.toy import create_toyclip
+from regionlab.models.clip import create_toyclip
 from toybox import disk, load_toybox
 from toybox.disk import CLASS_COLORS, CLASS_SHAPES, write_class_folders, write_split
 from toybox.render import render_scene

@@ -17,8 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from regionlab.cli import main
 from regionlab.models import training
-from regionlab.models.text_tower import encode_tokens
-from regionlab.models.toy import CONFIG, create_toyclip
+from regionlab.models.clip import CONFIG, create_toyclip, encode_tokens
 from toybox import pool as pool_module
 from toybox import toyclip as train_clip
 from toybox import train as train_cli

@@ -15,7 +15,9 @@ from regionlab.compose.stages import Setup
 from regionlab.data.images import read_image, write_image
 from regionlab.data.listing import list_images
 from regionlab.data.prompts import Box, Selection
-from regionlab.models.weights import find_own_file, find_sam_weights, find_weights
+from regionlab.models.clip import find_weights
+from regionlab.models.registry import _find_weights
+from regionlab.models.weights import find_own_file
 from regionlab.runs.profiles import find_profile
 from regionlab.search.engine import find_place
 from regionlab.util import paths
@@ -59,7 +61,7 @@ def test_weights_are_found_at_home(home):
     (home / "w.pt").write_bytes(b"x")
     found = [
         find_own_file("vit/x", "~/w.pt"),
-        find_sam_weights("vit_b", "~/w.pt"),
+        _find_weights("vit_b", "~/w.pt"),
         find_weights("ViT-B-32", "~/w.pt"),
     ]
     assert {file.path for file in found} == {home / "w.pt"}

@@ -32,6 +32,7 @@ ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "combiner": _late("indexing", "measure_combiner"),
     "search": _late("searching", "measure_search"),
     "service": _late("serving", "measure_service"),
+    "cold_start": _late("serving", "measure_cold_start"),
 }
 
 

@@ -7,9 +7,12 @@ import asyncio
 import json
 import math
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, cycle, islice, product
 from typing import Any
 
@@ -19,7 +22,7 @@ import numpy as np
 from regionlab.index.index import Index
 from regionlab.runs.record import describe_device
 from regionlab.service.process import find_box, prepare_index, run_service
-from regionlab.util.timing import summarise_measure
+from regionlab.util.timing import summarise_measure, time_interleaved
 
 KINDS = ("words", "image", "region")
 K = 10
@@ -225,3 +228,26 @@ def describe_parts(asked: Sequence[Asked]) -> dict[str, float]:
     medians = {stage: statistics.median(parts[stage] for parts in told) for stage in stages}
     row = {stage: round(1000 * value, 2) for stage, value in medians.items()}
     return row | {"client": describe_latency(asked)["median"]}
+
+
+def measure_cold_start(*, images: int = 200, rounds: int = 5) -> dict[str, Any]:
+    """Measure the first answer of `regionlab search` in a new process.
+
+    Returns
+    -------
+    dict
+        `seconds` of the command, and `ratio_vs_import_torch`: to those of `python -c
+        "import torch"` in the same round. The files are in the machine's cache.
+    """
+    folder = str(prepare_index(images).folder)
+    asked = [sys.executable, "-m", "regionlab.cli", "search", folder, "a red star"]
+    commands = {"search": asked, "torch": [sys.executable, "-c", "import torch"]}
+    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+    sides = {name: partial(run, command) for name, command in commands.items()}
+    times = {name: found[1:] for name, found in time_interleaved(sides, rounds + 1).items()}
+    ratios = [a / b for a, b in zip(times["search"], times["torch"], strict=True)]
+    return {
+        "seconds": summarise_measure(times["search"]),
+        "ratio_vs_import_torch": summarise_measure(ratios),
+        "images": images,
+    }

@@ -111,8 +111,8 @@ def _list_models() -> Iterator[tuple[str, str, Path]]:
         available_baselines,
         available_encoders,
         available_segmenters,
+        place_of_weights,
     )
-    from regionlab.models.weights import place_of_weights
 
     for kind, names in (
         ("encoder", available_encoders()),

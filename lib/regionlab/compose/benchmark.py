@@ -13,8 +13,8 @@ import numpy as np
 from regionlab.compose.composers import COMPOSERS, Compose, create_composer, to_unit
 from regionlab.compose.protocols import PROTOCOLS, Measured, Protocol
 from regionlab.data.triplets import Triplets, list_categories, load_cirr, load_fashioniq
+from regionlab.models.clip import TextFeatures
 from regionlab.models.encoder import Encoder
-from regionlab.models.text_tower import TextFeatures
 from regionlab.util.checks import check_choice
 from regionlab.util.errors import InputError
 from regionlab.util.files import atomic_write

@@ -196,7 +196,7 @@ def create_composer(
         If trained parts are missing, or of another encoder.
     """
     from regionlab.compose.files import TrainedParts  # late: it needs torch
-    from regionlab.models.text_tower import TextFeatures
+    from regionlab.models.clip import TextFeatures
 
     if name not in COMPOSERS:
         raise InputError(f"unknown composer {name!r}; known: {', '.join(COMPOSERS)}")

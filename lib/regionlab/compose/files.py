@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from regionlab.compose.combiner import Combiner, CombinerSize
+from regionlab.models.clip import TextFeatures
 from regionlab.models.encoder import Encoder
-from regionlab.models.text_tower import TextFeatures
 from regionlab.models.weights import WeightsError
 from regionlab.util.errors import InputError
 from regionlab.util.files import atomic_write, hash_file

@@ -15,8 +15,8 @@ from regionlab.compose.combiner import Combiner
 from regionlab.compose.composers import COMPOSERS, add, create_composer, to_unit
 from regionlab.compose.files import COMBINERS, TEXT, TrainedParts
 from regionlab.compose.protocols import write_cirr_submission
+from regionlab.models.clip import TextFeatures
 from regionlab.models.registry import load_encoder
-from regionlab.models.text_tower import TextFeatures
 from regionlab.util.checks import check_choice
 from regionlab.util.errors import InputError
 from regionlab.util.files import hash_file

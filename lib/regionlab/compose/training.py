@@ -19,14 +19,14 @@ from regionlab.compose.benchmark import ComposedFeatures
 from regionlab.compose.combiner import LOGIT_SCALE, Combiner, CombinerSize
 from regionlab.compose.files import DTYPES, write_combiner, write_text
 from regionlab.data.triplets import PUNCTUATION, join_captions
-from regionlab.models.encoder import Encoder
-from regionlab.models.text_tower import (
+from regionlab.models.clip import (
     TextFeatures,
     TextTower,
     encode_by_length,
     fast_attention,
     text_parameters,
 )
+from regionlab.models.encoder import Encoder
 from regionlab.models.training import run_training
 from regionlab.util.checks import check_choice, check_count
 from regionlab.util.errors import InputError

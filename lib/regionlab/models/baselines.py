@@ -1,25 +1,36 @@
-"""Deep Image Retrieval: a ResNet pooled by generalized mean, and whitened.
+"""The papers' baselines as image encoders: ViT, Deep Image Retrieval and SegNet.
 
-Gordo et al. 2017; the pooling of Radenović et al. 2019; trained as in Revaud et al. 2019.
+Deep Image Retrieval is a ResNet pooled by generalized mean, and whitened: Gordo et al. 2017, the
+pooling of Radenović et al. 2019, trained as in Revaud et al. 2019. SegNet (Badrinarayanan, Kendall
+and Cipolla 2017) has a decoder that puts values back where pooling took them from; the vector is
+its encoder's last map, averaged.
 """
 
 import copy
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from timm.data import create_transform, resolve_data_config
-from timm.layers import HybridEmbed
-from timm.models.resnet import BasicBlock, ResNet
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from timm.models.vision_transformer_hybrid import ConvStem
-from torch.nn.functional import normalize
-from torchvision.transforms import (
+from torch.nn.functional import max_pool2d, max_unpool2d, normalize
+from torch.nn.utils import skip_init
+
+from regionlab.models import torchvision_cpu  # noqa: F401 - makes timm importable on a CPU-only torch
+from regionlab.models.encoder import Encoder, ImageSource
+from regionlab.models.weights import Published, WeightsError
+from regionlab.util.paths import expand
+
+import timm  # isort: skip
+from timm.data import create_transform, resolve_data_config  # isort: skip
+from timm.layers import HybridEmbed  # isort: skip
+from timm.models.resnet import BasicBlock, ResNet  # isort: skip
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # isort: skip
+from timm.models.vision_transformer_hybrid import ConvStem  # isort: skip
+from torchvision.transforms import (  # isort: skip
     CenterCrop,
     Compose,
     InterpolationMode,
@@ -28,11 +39,14 @@ from torchvision.transforms import (
     ToTensor,
 )
 
-from regionlab.models.encoder import Encoder, ImageSource
-from regionlab.util.paths import expand
-
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]
 IMAGENET_STD = (0.229, 0.224, 0.225)
+TOY_SIDE = TOY_WIDTH = 128
+TOY_KEPT = 32  # dimensions; on Toybox val more are worse, as the last ones are mostly noise
+Blocks = tuple[tuple[int, ...], ...]
+VGG16: Blocks = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+TOY: Blocks = ((16,), (32,), (64,), (128, 128), (128,))
+SEGNET_SIDE = 224
 
 
 class ImageModel(torch.nn.Module):
@@ -42,8 +56,7 @@ class ImageModel(torch.nn.Module):
     ----------
     preprocess
         Turns a PIL image into the (3, size, size) float tensor that the network was trained on.
-    image_size
-        The side of it in pixels.
+    image_size : The side of it in pixels.
     """
 
     def __init__(self, preprocess: Callable[[Image.Image], torch.Tensor], image_size: int):
@@ -75,8 +88,7 @@ class ImageModel(torch.nn.Module):
 
         Raises
         ------
-        RuntimeError
-            If one is missing, of another shape, or not known here.
+        RuntimeError : If one is missing, of another shape, or not known here.
         """
         self.load_state_dict(state)
 
@@ -146,10 +158,6 @@ def make_preprocess(size: int, mean=IMAGENET_MEAN, std=IMAGENET_STD) -> Compose:
     return Compose([resize, CenterCrop(size), ToTensor(), Normalize(mean, std)])
 
 
-TOY_SIDE = 128
-TOY_WIDTH = 128
-
-
 class ViT(TimmModel):
     """A Vision Transformer of timm; the vector is what its classifier would see."""
 
@@ -195,10 +203,6 @@ def create_toyvit() -> ViT:
     return ViT(backbone, make_preprocess(TOY_SIDE), TOY_SIDE)
 
 
-TOY_SIDE_RETRIEVAL = 128
-TOY_KEPT = 32  # dimensions; on Toybox val more are worse, as the last ones are mostly noise
-
-
 class GeM(torch.nn.Module):
     """Pool a map by the generalized mean, (mean of x^p)^(1/p), with a p that is learned.
 
@@ -236,8 +240,7 @@ class Whitening(torch.nn.Module):
 
         Raises
         ------
-        ValueError
-            If the vectors do not vary in as many directions as are kept.
+        ValueError : If the vectors do not vary in as many directions as are kept.
         """
         vectors = vectors.double()
         kept = self.matrix.shape[1]
@@ -301,9 +304,7 @@ def create_toydir() -> DeepImageRetrieval:
         output_stride=16,
         num_classes=0,
     )
-    return DeepImageRetrieval(
-        backbone, make_preprocess(TOY_SIDE_RETRIEVAL), TOY_SIDE_RETRIEVAL, kept=TOY_KEPT
-    )
+    return DeepImageRetrieval(backbone, make_preprocess(TOY_SIDE), TOY_SIDE, kept=TOY_KEPT)
 
 
 def learn_whitening(
@@ -320,19 +321,14 @@ def learn_whitening(
 
     Parameters
     ----------
-    encoder
-        Of Deep Image Retrieval; it stays as it is.
-    images
-        More of them than dimensions, as for `Encoder.encode_images`.
-    path
-        Where the weights go, as safetensors.
-    kept
-        Dimensions of the whitened vectors; None keeps all.
+    encoder : Of Deep Image Retrieval; it stays as it is.
+    images : More of them than dimensions, as for `Encoder.encode_images`.
+    path : Where the weights go, as safetensors.
+    kept : Dimensions of the whitened vectors; None keeps all.
 
     Raises
     ------
-    ValueError
-        If the encoder is another, or the images are too few.
+    ValueError : If the encoder is another, or the images are too few.
     """
     if not isinstance(encoder.model, DeepImageRetrieval):
         raise ValueError(f"{encoder.name} is no Deep Image Retrieval: it has no whitening to learn")
@@ -345,3 +341,128 @@ def learn_whitening(
     path = expand(path)
     save_file({name: t.cpu().contiguous() for name, t in model.state_dict().items()}, path)
     return path
+
+
+# SegNet
+
+
+class SegNet(ImageModel):
+    """SegNet for any sizes.
+
+    Parameters
+    ----------
+    blocks : Channels of the encoder's convolutions, a block each between two poolings; the decoder
+        mirrors them.
+    classes : How many classes a pixel may have.
+    """
+
+    def __init__(self, blocks: Blocks, classes: int, image_size: int):
+        super().__init__(make_preprocess(image_size), image_size)
+        self.encoder, self.decoder = torch.nn.ModuleList(), torch.nn.ModuleList()
+        entering = 3
+        for widths in blocks:
+            self.encoder.append(_chain(entering, *widths))
+            self.decoder.insert(0, _chain(*widths[::-1], entering))
+            entering = widths[-1]
+        self.decoder[-1] = _chain(*blocks[0][::-1])  # the classifier is the last of it
+        self.classifier = torch.nn.Conv2d(blocks[0][0], classes, 3, padding=1)
+
+    def encode(self, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return the last map, (b, d, h, w), and for each pooling the indices it took."""
+        x, places = pixels, []
+        for block in self.encoder:
+            x, indices = max_pool2d(block(x), 2, return_indices=True)
+            places.append(indices)
+        return x, places
+
+    def segment(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the logits of each pixel's class, (b, classes, size, size) float32."""
+        with compute_in(pixels):
+            x, places = self.encode(pixels)
+            for block, indices in zip(self.decoder, reversed(places), strict=True):
+                x = block(max_unpool2d(x, indices, 2))
+            return self.classifier(x).float()
+
+    def features(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the encoder's last map, (b, d, h, w)."""
+        return self.encode(pixels)[0]
+
+    def pool(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the mean over all places, (b, d)."""
+        return features.mean((2, 3))
+
+    def load_weights(self, state: dict[str, torch.Tensor]) -> None:
+        """Take over all weights of a file, for as many classes as it knows."""
+        shape = self.classifier.in_channels, len(state["classifier.bias"])
+        self.classifier = skip_init(torch.nn.Conv2d, *shape, 3, padding=1)
+        super().load_weights(state)
+
+
+def _chain(*widths: int) -> torch.nn.Sequential:
+    """Convolutions from each width to the next, with batch norm and ReLU."""
+    layers = []
+    for entering, leaving in pairwise(widths):
+        layers += [torch.nn.Conv2d(entering, leaving, 3, padding=1),
+                   torch.nn.BatchNorm2d(leaving), torch.nn.ReLU()]  # fmt: skip
+    return torch.nn.Sequential(*layers)
+
+
+def create_segnet(classes: int = 11) -> SegNet:
+    """Build SegNet in the paper's sizes, those of VGG-16, with random weights."""
+    return SegNet(VGG16, classes, SEGNET_SIDE)
+
+
+def create_toysegnet(classes: int = 13) -> SegNet:
+    """Build toysegnet with random weights: Toybox's shapes, and the ground."""
+    return SegNet(TOY, classes, TOY_SIDE)
+
+
+# By name
+
+
+ALONE: dict[str, Callable[[], ImageModel]] = {
+    "toyvit": create_toyvit,
+    "toydir": create_toydir,
+    "toysegnet": create_toysegnet,
+    "segnet": create_segnet,
+}
+# Their module in timm, and what builds one of its models
+FAMILIES: dict[str, tuple[str, Callable[[str], ImageModel]]] = {
+    "vit": ("vision_transformer", create_vit),
+    "dir": ("resnet", create_dir),
+}
+
+
+def create(architecture: str) -> ImageModel:
+    """Build a baseline with random weights: "toyvit", or "vit/<timm name>"."""
+    family, _, name = architecture.partition("/")
+    model = FAMILIES[family][1](name) if name else ALONE[architecture]()
+    return model.to(memory_format=torch.channels_last)  # convolutions like it, by far
+
+
+def list_published() -> list[str]:
+    """List the baselines that timm publishes weights of: "vit/<timm name>", "dir/<timm name>"."""
+    return [
+        f"{family}/{name}"
+        for family, (module, _) in FAMILIES.items()
+        for name in timm.list_models(module=module, pretrained=True)
+    ]
+
+
+def list_architectures(family: str) -> list[str]:
+    """List the names that timm knows for a family, "vit" or "dir"."""
+    return timm.list_models(module=FAMILIES[family][0])
+
+
+def list_tags(architecture: str, family: str) -> list[str]:
+    """List the names, with tags, of an architecture's published weights."""
+    return timm.list_models(f"{architecture}.*", module=FAMILIES[family][0], pretrained=True)
+
+
+def find_published(name: str) -> Published:
+    """Return what timm publishes of a model, with the tag of its weights or without."""
+    entry = timm.get_pretrained_cfg(name)
+    if not entry or not entry.hf_hub_id:
+        raise WeightsError(f"timm publishes no weights of {name}: say {name}/<a file>")
+    full_name = f"{entry.architecture}.{entry.tag}" if entry.tag else name
+    return Published(full_name, full_name, hub=entry.hf_hub_id, files=("model.safetensors",))

@@ -39,16 +39,12 @@ class Encoder:
 
     Attributes
     ----------
-    name, device, precision
-        As loaded.
-    dim
-        Length of a vector.
-    fingerprint
-        What decides the vectors: model, SHA-256 of the weights, activation, preprocessing,
-        precision, and whether large JPEGs are decoded at reduced scale; and the architecture,
-        unless the weights are published for it and so imply it.
-    space
-        Short id of the embedding space: vectors may be compared if it is the same. Precision
+    name, device, precision : As loaded.
+    dim : Length of a vector.
+    fingerprint : What decides the vectors: model, SHA-256 of the weights, activation,
+        preprocessing, precision, and whether large JPEGs are decoded at reduced scale; and the
+        architecture, unless the weights are published for it and so imply it.
+    space : Short id of the embedding space: vectors may be compared if it is the same. Precision
         and decoding are not part of it.
 
     Raises
@@ -85,16 +81,12 @@ class Encoder:
 
         Parameters
         ----------
-        images
-            Paths, or (H, W, 3) uint8 RGB arrays; a single one may stand alone.
+        images : Paths, or (H, W, 3) uint8 RGB arrays; a single one may stand alone.
         batch_size
             Images a forward pass; "auto" measures what is fast here, see `choose_batch_size`.
-        workers
-            Threads that read and resize while the model computes.
-        progress
-            Show a progress bar.
-        unit
-            False leaves the vectors as long as the model makes them, as composed search wants.
+        workers : Threads that read and resize while the model computes.
+        progress : Show a progress bar.
+        unit : False leaves the vectors as long as the model makes them, as composed search wants.
 
         Returns
         -------
@@ -103,8 +95,7 @@ class Encoder:
 
         Raises
         ------
-        ImageError
-            At the first image that cannot be read. `encode_stream` goes on instead.
+        ImageError : At the first image that cannot be read. `encode_stream` goes on instead.
         """
         images = as_list(images)
         batch_size = resolve_batch_size(self, batch_size)
@@ -136,8 +127,7 @@ class Encoder:
 
         Raises
         ------
-        ValueError
-            If `batch_size` or `workers` is not positive.
+        ValueError : If `batch_size` or `workers` is not positive.
         """
         batch_size = resolve_batch_size(self, batch_size)
         if batch_size < 1 or workers < 1:
@@ -170,13 +160,10 @@ class Encoder:
 
         Parameters
         ----------
-        texts
-            Queries or captions; a single one may stand alone.
-        templates
-            Each with one "{}" that the text takes the place of, such as "a photo of a {}"
+        texts : Queries or captions; a single one may stand alone.
+        templates : Each with one "{}" that the text takes the place of, such as "a photo of a {}"
             (prompt ensembling, Radford et al. 2021, section 3.1.4).
-        unit
-            False leaves the vectors as long as the model makes them.
+        unit : False leaves the vectors as long as the model makes them.
 
         Returns
         -------
@@ -185,8 +172,7 @@ class Encoder:
 
         Raises
         ------
-        ValueError
-            If a text is empty or a template has no "{}". A text too long for the model is
+        ValueError : If a text is empty or a template has no "{}". A text too long for the model is
             cut, with a warning.
         """
         texts = _check_texts(texts)

@@ -1,4 +1,4 @@
-"""How many pictures to a batch: measured on the model and machine at hand."""
+"""From images to an encoder's batches: reading ahead, preprocessing, threads, batch size."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,17 +7,14 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from threading import Barrier, Lock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from regionlab.data.images import ImageError
-
-if TYPE_CHECKING:
-    from regionlab.models.encoder import Encoder
-
+from regionlab.util.errors import InputError
 
 AHEAD = 3  # batches that are read before they are needed
 
@@ -28,16 +25,11 @@ class ImageBatch:
 
     Attributes
     ----------
-    rows
-        (b,) int64, positions in the stream of those that could be read.
-    vectors
-        (b, d) float32, of unit length if asked for.
-    sizes
-        (b, 2) int64, width and height in pixels.
-    digests
-        SHA-256 of each file; empty for an image given as an array.
-    failures
-        Position and reason of each that could not be read.
+    rows : (b,) int64, positions in the stream of those that could be read.
+    vectors : (b, d) float32, of unit length if asked for.
+    sizes : (b, 2) int64, width and height in pixels.
+    digests : SHA-256 of each file; empty for an image given as an array.
+    failures : Position and reason of each that could not be read.
     """
 
     rows: np.ndarray
@@ -80,17 +72,14 @@ class Preprocessing:
 
     Parameters
     ----------
-    preprocess
-        Turns a PIL image into the (3, h, w) float tensor that the model takes; best a torchvision
-        `Compose`.
-    device, dtype
-        What the model computes on and in.
+    preprocess : Turns a PIL image into the (3, h, w) float tensor that the model takes; best a
+        torchvision `Compose`.
+    device, dtype : What the model computes on and in.
 
     Attributes
     ----------
-    least_side
-        Pixels that the shorter side of a picture should have at least for `shape`, where its
-        decoder can make it smaller; None where that is not known to be harmless.
+    least_side : Pixels that the shorter side of a picture should have at least for `shape`, where
+        its decoder can make it smaller; None where that is not known to be harmless.
     """
 
     def __init__(
@@ -151,13 +140,11 @@ class TargetPad:
 
     Parameters
     ----------
-    ratio
-        Longer by shorter side that is left, at least 1; a picture below it stays as it is.
+    ratio : Longer by shorter side that is left, at least 1; a picture below it stays as it is.
 
     Raises
     ------
-    ValueError
-        If `ratio` is below 1.
+    ValueError : If `ratio` is below 1.
     """
 
     def __init__(self, ratio: float = TARGET_RATIO):
@@ -198,18 +185,15 @@ def pad_first(preprocess, padding: str):
 
     Parameters
     ----------
-    preprocess
-        A torchvision `Compose` that takes a PIL image.
-    padding
-        "none", "target" (to 1.25, as S4) or "square".
+    preprocess : A torchvision `Compose` that takes a PIL image.
+    padding : "none", "target" (to 1.25, as S4) or "square".
 
     Raises
     ------
-    ValueError
-        If `padding` is unknown.
+    ValueError : If `padding` is unknown.
     """
     if padding not in PADDINGS:
-        raise ValueError(f"unknown padding {padding!r}; known: {', '.join(PADDINGS)}")
+        raise InputError(f"unknown padding {padding!r}; known: {', '.join(PADDINGS)}")
     if padding == "none":
         return preprocess
     return type(preprocess)([PADDINGS[padding](), *preprocess.transforms])
@@ -277,7 +261,7 @@ ENOUGH = 0.95  # of the best rate: memory and the wait for the first vectors gro
 
 
 def choose_batch_size(
-    encoder: "Encoder", *, sizes: Sequence[int] | None = None, seconds: float = 2.0
+    encoder: Any, *, sizes: Sequence[int] | None = None, seconds: float = 2.0
 ) -> int:
     """Return the smallest batch size that is about as fast as any.
 
@@ -286,16 +270,13 @@ def choose_batch_size(
 
     Parameters
     ----------
-    sizes
-        To choose from, ascending; by default powers of two up to 512, on a CPU from the one on
+    sizes : To choose from, ascending; by default powers of two up to 512, on a CPU from the one on
         that gives each of torch's threads a part. The first is the answer if none was measured.
-    seconds
-        To measure in.
+    seconds : To measure in.
 
     Raises
     ------
-    ValueError
-        If there are no sizes, or one is below 1.
+    ValueError : If there are no sizes, or one is below 1.
     """
     sizes = _list_sizes(encoder) if sizes is None else list(sizes)
     if not sizes or min(sizes) < 1:
@@ -316,27 +297,26 @@ def choose_batch_size(
     return min((size for size, rate in rates.items() if rate >= enough), default=sizes[0])
 
 
-def _list_sizes(encoder: "Encoder") -> list[int]:
+def _list_sizes(encoder: Any) -> list[int]:
     threads = torch.get_num_threads() if encoder.device.type == "cpu" else 1
     return [size for size in SIZES if size >= min(LEAST_PART * threads, SIZES[-1])]
 
 
-def resolve_batch_size(encoder: "Encoder", batch_size: int | str) -> int:
+def resolve_batch_size(encoder: Any, batch_size: int | str) -> int:
     """Return a batch size; "auto" is what `choose_batch_size` finds.
 
     Raises
     ------
-    ValueError
-        If it is another word.
+    ValueError : If it is another word.
     """
     if batch_size == "auto":
         return choose_batch_size(encoder)
     if isinstance(batch_size, str):
-        raise ValueError(f'batch_size must be a number or "auto", got {batch_size!r}')
+        raise InputError(f'batch_size must be a number or "auto", got {batch_size!r}')
     return batch_size
 
 
-def _measure_rate(encoder: "Encoder", model: SideBySide, size: int) -> float:
+def _measure_rate(encoder: Any, model: SideBySide, size: int) -> float:
     """Return pictures per second, after a batch that pays for memory and the choice of kernels."""
     pixels = encoder.blank_pixels(size)
     model.map(encoder.encode_pixels, pixels)

@@ -6,7 +6,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -23,7 +22,6 @@ from regionlab.models.segmenter import (
     check_image,
 )
 from regionlab.util.memory import name_picture, named_memory_error
-from regionlab.util.paths import DATA
 
 from segment_anything import SamPredictor, sam_model_registry  # isort: skip
 from segment_anything.modeling import (  # isort: skip
@@ -44,23 +42,16 @@ from torchvision.ops.boxes import batched_nms  # isort: skip
 NUMBERS = 2**25  # of attention that are in memory at a time; one head at the least
 PIXELS = 2**26  # of logits that are in memory at a time; three masks of an image at the least
 
-WEIGHTS = DATA / "toybox" / "toysam.safetensors"
 SIDE = 128  # pixels of the longer side of what the image encoder sees
 PATCH = 8
 WIDTH = 128  # of the image encoder
 DIM = 128  # of prompts and of the image embedding
 
 
-def create_toysam(weights: Path | None = None) -> Sam:
-    """Build toysam, in evaluation mode on the CPU.
-
-    Parameters
-    ----------
-    weights
-        A safetensors file; None for random weights.
-    """
+def create_toysam() -> Sam:
+    """Build toysam with random weights, in evaluation mode on the CPU."""
     grid = SIDE // PATCH
-    sam = Sam(
+    return Sam(
         image_encoder=ImageEncoderViT(
             img_size=SIDE,
             patch_size=PATCH,
@@ -86,11 +77,6 @@ def create_toysam(weights: Path | None = None) -> Sam:
         pixel_mean=[123.675, 116.28, 103.53],
         pixel_std=[58.395, 57.12, 57.375],
     ).eval()
-    if weights is not None:
-        from safetensors.torch import load_file
-
-        sam.load_state_dict({name: t.float() for name, t in load_file(weights).items()})
-    return sam
 
 
 # Toybox's scenes hold a few large things; a finer grid finds the same ones again.
@@ -107,6 +93,17 @@ ARCHITECTURES = {
 }
 
 
+def create(architecture: str) -> Sam:
+    """Build a SAM with random weights: "toysam", "vit_b", "vit_l" or "vit_h"."""
+    return ARCHITECTURES[architecture]()
+
+
+def wrap(name: str, sam: Sam, fingerprint: dict, **options) -> "SamSegmenter":
+    """Return the segmenter around a SAM, see `SamSegmenter`."""
+    everything = EVERYTHING.get(name.partition("/")[0])
+    return SamSegmenter(name, bound_memory(sam), fingerprint, everything=everything, **options)
+
+
 class SamSegmenter(Segmenter):
     """A SAM that remembers the images it has seen, so that further prompts are cheap.
 
@@ -114,19 +111,15 @@ class SamSegmenter(Segmenter):
     ----------
     name, device, precision, fingerprint
         As loaded; the precision is that of the image encoder, the decoder computes in fp32.
-    cache_size
-        How many images are remembered, the least recently used go first; a `vit_*` keeps 4 MB
-        an image, toysam 128 kB.
-    islands
-        Parts of an answer that hold less than this share of it go, see
+    cache_size : How many images are remembered, the least recently used go first; a `vit_*` keeps 4
+        MB an image, toysam 128 kB.
+    islands : Parts of an answer that hold less than this share of it go, see
         `remove_small_components`.
-    everything
-        The settings of `generate` where none are given.
+    everything : The settings of `generate` where none are given.
 
     Raises
     ------
-    ValueError
-        If `cache_size` is below 1.
+    ValueError : If `cache_size` is below 1.
     """
 
     def __init__(
@@ -429,8 +422,7 @@ def rank_records(records: Sequence[dict]) -> list[dict]:
 
     Parameters
     ----------
-    records
-        Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool, or its `MaskBits`.
+    records : Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool, or its `MaskBits`.
     """
     ranked = sorted(records, key=lambda record: record["predicted_iou"], reverse=True)
     chosen: dict[MaskBits, dict] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -22,25 +22,18 @@ class MaskGeneratorConfig:
 
     Attributes
     ----------
-    points_per_side
-        The grid has the square of it.
-    points_per_batch
-        How many are asked at once: memory against speed.
+    points_per_side : The grid has the square of it.
+    points_per_batch : How many are asked at once: memory against speed.
     pred_iou_thresh, stability_score_thresh
         Masks of lower predicted quality or stability go; both in [0, 1].
-    stability_score_offset
-        How far the threshold is moved, in logits, to measure stability.
-    box_nms_thresh
-        Of two masks whose boxes overlap more than this (IoU) the better one stays.
-    min_area
-        Smaller masks go, in pixels.
-    max_regions
-        How many stay at most, those of the best predicted quality; None keeps all.
+    stability_score_offset : How far the threshold is moved, in logits, to measure stability.
+    box_nms_thresh : Of two masks whose boxes overlap more than this (IoU) the better one stays.
+    min_area : Smaller masks go, in pixels.
+    max_regions : How many stay at most, those of the best predicted quality; None keeps all.
 
     Raises
     ------
-    ValueError
-        If a value is out of its range; names it.
+    ValueError : If a value is out of its range; names it.
     """
 
     points_per_side: int = 32
@@ -76,24 +69,18 @@ class Region:
 
     Attributes
     ----------
-    mask
-        (H, W) bool, the image's own size, with at least one pixel inside. A new array each
-        time: what is kept are `mask_bits`, see `mask_bits.MaskBits`.
-    quality
-        IoU with what is meant, as SAM predicts it: near 1 where it is sure, at times above.
-    stability
-        IoU of the mask with itself at a lower and a higher threshold, in [0, 1]; None for a
+    mask : (H, W) bool, the image's own size, with at least one pixel inside. A new array each time:
+        what is kept are `mask_bits`, see `mask_bits.MaskBits`.
+    quality : IoU with what is meant, as SAM predicts it: near 1 where it is sure, at times above.
+    stability : IoU of the mask with itself at a lower and a higher threshold, in [0, 1]; None for a
         mask from a prompt.
-    logits
-        (1, g, g) float32, the mask as SAM sees it, which a further prompt can refine; None
+    logits : (1, g, g) float32, the mask as SAM sees it, which a further prompt can refine; None
         where there is none.
-    prompt
-        What it was made from.
+    prompt : What it was made from.
 
     Raises
     ------
-    ValueError
-        If the mask has no pixels, or another shape or dtype.
+    ValueError : If the mask has no pixels, or another shape or dtype.
     """
 
     mask: np.ndarray | MaskBits = KeptSmall()
@@ -122,6 +109,7 @@ class Region:
         return mask_to_rle(self.mask)
 
 
+@runtime_checkable
 class Segmenter(Protocol):
     """A promptable segmenter, made by `registry.load_segmenter`. Not for several threads at once.
 
@@ -131,14 +119,10 @@ class Segmenter(Protocol):
 
     Attributes
     ----------
-    name
-        As loaded.
-    fingerprint
-        What decides the masks: model, SHA-256 of the weights, precision.
-    everything
-        The settings of `generate` where none are given.
-    image_bytes
-        What an encoded image takes in memory.
+    name : As loaded.
+    fingerprint : What decides the masks: model, SHA-256 of the weights, precision.
+    everything : The settings of `generate` where none are given.
+    image_bytes : What an encoded image takes in memory.
     """
 
     name: str
@@ -151,8 +135,7 @@ class Segmenter(Protocol):
 
         Raises
         ------
-        ValueError
-            If the image has another shape or dtype, or is too narrow for the model.
+        ValueError : If the image has another shape or dtype, or is too narrow for the model.
         """
         ...
 
@@ -181,23 +164,17 @@ class Segmenter(Protocol):
 
         Parameters
         ----------
-        image
-            (H, W, 3) uint8 RGB. Encoded once, then remembered.
-        prompt
-            In pixels of the image; a box partly outside is clipped.
-        previous
-            The region to refine, as returned for this image before. Give all points so far, the
-            correcting one included: the model gets them together with the old mask.
+        image : (H, W, 3) uint8 RGB. Encoded once, then remembered.
+        prompt : In pixels of the image; a box partly outside is clipped.
+        previous : The region to refine, as returned for this image before. Give all points so far,
+            the correcting one included: the model gets them together with the old mask.
 
         Raises
         ------
-        TypeError
-            If the prompt is a Text: `grounding.find_words` answers those.
-        ValueError
-            If the prompt lies outside the image, the image has another shape or dtype, or
+        TypeError : If the prompt is a Text: `grounding.find_words` answers those.
+        ValueError : If the prompt lies outside the image, the image has another shape or dtype, or
             `previous` is of another image or model.
-        EmptyMaskError
-            If there is no pixel in the mask.
+        EmptyMaskError : If there is no pixel in the mask.
         """
         _check_prompt(prompt)
         check_image(image)
@@ -220,10 +197,8 @@ class Segmenter(Protocol):
 
         Parameters
         ----------
-        image
-            (H, W, 3) uint8 RGB. Encoded once, then remembered.
-        settings
-            By default `self.everything`.
+        image : (H, W, 3) uint8 RGB. Encoded once, then remembered.
+        settings : By default `self.everything`.
 
         Returns
         -------
@@ -233,8 +208,7 @@ class Segmenter(Protocol):
 
         Raises
         ------
-        ValueError
-            If the image has another shape or dtype, or is too narrow for the model.
+        ValueError : If the image has another shape or dtype, or is too narrow for the model.
         """
         check_image(image)
         with named_memory_error(name_picture(image.shape)):
@@ -249,12 +223,9 @@ def erase_background(
 
     Parameters
     ----------
-    image
-        (H, W, 3) uint8 RGB.
-    mask
-        (H, W) bool, the image's own size.
-    fill
-        RGB in [0, 255]; the paper's is black.
+    image : (H, W, 3) uint8 RGB.
+    mask : (H, W) bool, the image's own size.
+    fill : RGB in [0, 255]; the paper's is black.
 
     Raises
     ------

@@ -13,11 +13,9 @@ class Vectors(np.ndarray):
 
     Attributes
     ----------
-    space
-        `Encoder.space` of the model; None if it is not known.
-    encoding
-        How regions became vectors, a name in `regions.REGION_ENCODINGS`; None for whole images
-        and words.
+    space : `Encoder.space` of the model; None if it is not known.
+    encoding : How regions became vectors, a name in `regions.REGION_ENCODINGS`; None for whole
+        images and words.
     """
 
     space: str | None = None

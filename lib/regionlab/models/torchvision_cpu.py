@@ -34,12 +34,9 @@ def suppress_non_maxima(
 
     Parameters
     ----------
-    boxes
-        (n, 4) XYXY, of any number type.
-    scores
-        (n,), higher is better.
-    iou_threshold
-        In [0, 1].
+    boxes : (n, 4) XYXY, of any number type.
+    scores : (n,), higher is better.
+    iou_threshold : In [0, 1].
 
     Returns
     -------
@@ -48,8 +45,7 @@ def suppress_non_maxima(
 
     Raises
     ------
-    ValueError
-        If the shapes are not (n, 4) and (n,).
+    ValueError : If the shapes are not (n, 4) and (n,).
     """
     from torchvision.ops import box_iou
 

@@ -19,6 +19,7 @@ from regionlab.models.encoder import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.models.segmenter import erase_background
 from regionlab.models.spaces import Vectors, with_space
 from regionlab.regions.patch_tokens import CLIP_MEAN, encode_region_tokens, find_normalization
+from regionlab.util.errors import InputError
 from regionlab.util.memory import name_picture, named_memory_error
 
 DEFAULT_ENCODING = "crop_erase"
@@ -104,19 +105,13 @@ def encode_regions(
 
     Parameters
     ----------
-    encoder
-        The CLIP model.
-    image
-        (H, W, 3) uint8 RGB.
-    masks
-        (H, W) bool each, the image's own size; none is fine. They are taken one by one, so that
+    encoder : The CLIP model.
+    image : (H, W, 3) uint8 RGB.
+    masks : (H, W) bool each, the image's own size; none is fine. They are taken one by one, so that
         an iterator need not hold more than one of a large image.
-    encoding
-        A name in `REGION_ENCODINGS`.
-    batch_size
-        Pictures a forward pass.
-    strict
-        False gives NaN in place of a vector that is not finite, or zero, rather than an error.
+    encoding : A name in `REGION_ENCODINGS`.
+    batch_size : Pictures a forward pass.
+    strict : False gives NaN in place of a vector that is not finite, or zero, rather than an error.
 
     Returns
     -------
@@ -125,13 +120,10 @@ def encode_regions(
 
     Raises
     ------
-    FloatingPointError
-        If the model gives a vector that is not finite, or zero.
-    ValueError
-        If the encoding is not known or not possible with this encoder, `batch_size` is not
+    FloatingPointError : If the model gives a vector that is not finite, or zero.
+    ValueError : If the encoding is not known or not possible with this encoder, `batch_size` is not
         positive, or the image or a mask has no pixels, another dtype or size.
-    MemoryError
-        If the image is too large for the memory there is.
+    MemoryError : If the image is too large for the memory there is.
     """
     chosen = find_encoding(encoding)
     _check_image(image)
@@ -152,14 +144,10 @@ def render_region(
 
     Parameters
     ----------
-    image
-        (H, W, 3) uint8 RGB.
-    mask
-        (H, W) bool, the image's own size.
-    encoding
-        A name in `REGION_ENCODINGS`, but not "tokens", which has no picture of a region.
-    mean_color
-        RGB, see `find_mean_color`.
+    image : (H, W, 3) uint8 RGB.
+    mask : (H, W) bool, the image's own size.
+    encoding : A name in `REGION_ENCODINGS`, but not "tokens", which has no picture of a region.
+    mean_color : RGB, see `find_mean_color`.
 
     Returns
     -------
@@ -168,8 +156,7 @@ def render_region(
 
     Raises
     ------
-    ValueError
-        If the encoding is not known or shows no picture, or the image or the mask has no
+    ValueError : If the encoding is not known or shows no picture, or the image or the mask has no
         pixels, another dtype or size.
     """
     chosen = find_encoding(encoding)
@@ -183,11 +170,10 @@ def find_encoding(name: str) -> RegionEncoding:
 
     Raises
     ------
-    ValueError
-        If there is none, with the known names.
+    ValueError : If there is none, with the known names.
     """
     if name not in REGION_ENCODINGS:
-        raise ValueError(f"unknown region encoding {name!r}; known: {', '.join(REGION_ENCODINGS)}")
+        raise InputError(f"unknown region encoding {name!r}; known: {', '.join(REGION_ENCODINGS)}")
     return REGION_ENCODINGS[name]
 
 

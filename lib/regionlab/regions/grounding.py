@@ -40,23 +40,16 @@ def find_words(
 
     Parameters
     ----------
-    image
-        (H, W, 3) uint8 RGB.
-    text
-        The words; `Text(words, every=True)` asks for all regions above the threshold, else the
+    image : (H, W, 3) uint8 RGB.
+    text : The words; `Text(words, every=True)` asks for all regions above the threshold, else the
         best one is returned.
-    encoding
-        How CLIP is shown a region, a name in `regions.REGION_ENCODINGS`.
-    contrast
-        Words for what is not meant, see `score_words`; without any there is no threshold. With
-        background words alone, another object may pass for the one asked for: give the names
+    encoding : How CLIP is shown a region, a name in `regions.REGION_ENCODINGS`.
+    contrast : Words for what is not meant, see `score_words`; without any there is no threshold.
+        With background words alone, another object may pass for the one asked for: give the names
         of what else may be there.
-    threshold
-        Least probability of a region that is returned.
-    templates
-        Wordings around the words, see `Encoder.encode_texts`.
-    everything
-        Which masks are looked at; by default the segmenter's own settings.
+    threshold : Least probability of a region that is returned.
+    templates : Wordings around the words, see `Encoder.encode_texts`.
+    everything : Which masks are looked at; by default the segmenter's own settings.
 
     Returns
     -------
@@ -65,8 +58,7 @@ def find_words(
 
     Raises
     ------
-    NothingFoundError
-        If the image has no regions, or none reaches the threshold.
+    NothingFoundError : If the image has no regions, or none reaches the threshold.
     """
     text = text if isinstance(text, Text) else Text(text)
     regions = segmenter.segment_everything(image, settings=everything)
@@ -101,10 +93,8 @@ def score_words(
 
     Parameters
     ----------
-    vectors
-        (r, d) float32, unit length, from `encode_regions`.
-    contrast
-        Words that compete with the first, such as for the background.
+    vectors : (r, d) float32, unit length, from `encode_regions`.
+    contrast : Words that compete with the first, such as for the background.
 
     Returns
     -------
@@ -136,19 +126,14 @@ def find_regions(
 
     Parameters
     ----------
-    image
-        (H, W, 3) uint8 RGB.
-    prompts
-        One or several; a `Text` with `every` may give several regions.
-    encoder
-        Needed for `Text` only.
-    options
-        For `find_words`.
+    image : (H, W, 3) uint8 RGB.
+    prompts : One or several; a `Text` with `every` may give several regions.
+    encoder : Needed for `Text` only.
+    options : For `find_words`.
 
     Raises
     ------
-    ValueError
-        If there is a `Text` and no encoder, or a prompt finds nothing.
+    ValueError : If there is a `Text` and no encoder, or a prompt finds nothing.
     """
     found: list[Region] = []
     for prompt in as_prompts(prompts):

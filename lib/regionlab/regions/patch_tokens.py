@@ -13,10 +13,6 @@ from PIL import Image
 
 from regionlab.models.encoder import Encoder
 
-from open_clip.modified_resnet import ModifiedResNet  # isort: skip
-from open_clip.transformer import VisionTransformer  # isort: skip
-
-
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB in [0, 1], OpenAI's, as most models have
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 PIXELS = 2**24  # of a mask that are floats at a time
@@ -29,10 +25,8 @@ def encode_region_tokens(
 
     Parameters
     ----------
-    encoder, image, scale
-        See `encode_patches`.
-    masks
-        (H, W) bool each, the image's own size, none of them empty.
+    encoder, image, scale : See `encode_patches`.
+    masks : (H, W) bool each, the image's own size, none of them empty.
 
     Returns
     -------
@@ -62,12 +56,9 @@ def encode_patches(encoder: Encoder, image: np.ndarray, *, scale: int = 2) -> np
 
     Parameters
     ----------
-    encoder
-        Its image tower is open_clip's VisionTransformer or ModifiedResNet.
-    image
-        (H, W, 3) uint8 RGB.
-    scale
-        How many times its native size a ResNet's input is: the grid is as much finer, for the
+    encoder : Its image tower is open_clip's VisionTransformer or ModifiedResNet.
+    image : (H, W, 3) uint8 RGB.
+    scale : How many times its native size a ResNet's input is: the grid is as much finer, for the
         price of its square. A ViT always gets its native size, which its positions are for.
 
     Returns
@@ -77,14 +68,13 @@ def encode_patches(encoder: Encoder, image: np.ndarray, *, scale: int = 2) -> np
 
     Raises
     ------
-    ValueError
-        If the tower is of another kind, or `scale` is below 1.
+    ValueError : If the tower is of another kind, or `scale` is below 1.
     """
     visual = encoder.model.visual
-    _check_tower(encoder.name, visual)
+    is_transformer = _check_tower(encoder.name, visual)
     if scale < 1:
         raise ValueError(f"scale must be at least 1, got {scale}")
-    if isinstance(visual, VisionTransformer):
+    if is_transformer:
         patches = _encode_vit_patches(visual, _squash(encoder, image, 1))
     else:
         patches = _encode_resnet_patches(visual, _squash(encoder, image, scale))
@@ -99,10 +89,8 @@ def mask_to_grid(mask: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
     Parameters
     ----------
-    mask
-        (H, W) bool.
-    grid
-        Rows and columns of cells that the whole mask is divided into.
+    mask : (H, W) bool.
+    grid : Rows and columns of cells that the whole mask is divided into.
 
     Returns
     -------
@@ -123,14 +111,21 @@ def find_normalization(encoder: Encoder) -> tuple[tuple[float, ...], tuple[float
     return CLIP_MEAN, CLIP_STD
 
 
-def _check_tower(name: str, visual: torch.nn.Module) -> None:
+def _check_tower(name: str, visual: torch.nn.Module) -> bool:
+    """Return whether a tower is a transformer, else a ResNet; raise ValueError for another."""
+    from regionlab.models.torchvision_cpu import import_open_clip  # late: it takes seconds
+
+    import_open_clip()
+    from open_clip.modified_resnet import ModifiedResNet
+    from open_clip.transformer import VisionTransformer
+
     kind = type(visual).__name__
     if isinstance(visual, VisionTransformer):
         if visual.attn_pool is None and len(visual.transformer.resblocks) > 1:
-            return
+            return True
         kind += " with attentional pooling" if visual.attn_pool is not None else " of one block"
     elif isinstance(visual, ModifiedResNet):
-        return
+        return False
     raise ValueError(
         f"{name} has no patch tokens that are known to match words: its image tower is a {kind}, "
         "not open_clip's plain VisionTransformer or ModifiedResNet; use another region encoding"
@@ -148,7 +143,7 @@ def _squash(encoder: Encoder, image: np.ndarray, scale: int) -> torch.Tensor:
     return pixels.to(encoder.device, encoder.dtype, memory_format=torch.channels_last)
 
 
-def _encode_vit_patches(visual: VisionTransformer, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_vit_patches(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Let each patch attend only to itself in the last block: (b, rows, columns, d)."""
     *_, last = blocks = visual.transformer.resblocks
     tokens = visual.forward_intermediates(
@@ -163,7 +158,7 @@ def _encode_vit_patches(visual: VisionTransformer, pixels: torch.Tensor) -> torc
     return patches.reshape(len(tokens), *visual.grid_size, -1)
 
 
-def _encode_resnet_patches(visual: ModifiedResNet, pixels: torch.Tensor) -> torch.Tensor:
+def _encode_resnet_patches(visual: torch.nn.Module, pixels: torch.Tensor) -> torch.Tensor:
     """Project the last feature map as the attention pool does its values: (b, rows, columns, d)."""
     features = visual.forward_intermediates(pixels, indices=[4], intermediates_only=True)
     features = features["image_intermediates"][0].permute(0, 2, 3, 1)
