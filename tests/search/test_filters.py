@@ -45,7 +45,7 @@ TABLE = pd.DataFrame({
         ([False, True, True, False], [1, 2]),
         (TABLE["sharp"], [0, 2]),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_rows_match(where, rows):
     found = match_rows(TABLE, where)
