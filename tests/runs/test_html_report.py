@@ -9,8 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from regionlab.runs.page import make_report
 from regionlab.runs.profiles import load_profile
-from regionlab.runs.report import make_report
 from regionlab.util import paths
 
 PNG = base64.b64decode(

@@ -12,7 +12,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from regionlab.cli import main
 from regionlab.runs import runner as execution
 from regionlab.runs import runner as runs
-from regionlab.runs.profiles import check_value, load_profile, read_notebook, read_parameters
+from regionlab.runs.parameters import check_value, read_notebook, read_parameters
+from regionlab.runs.profiles import load_profile
 from regionlab.runs.record import Record
 from regionlab.util import paths
 

@@ -23,7 +23,9 @@ import zmq
 from tqdm import tqdm
 from traitlets.config import Config
 
-from regionlab.runs.profiles import Profile, Run, find_profile, load_profile, read_notebook
+from regionlab.runs.page import make_report
+from regionlab.runs.parameters import read_notebook
+from regionlab.runs.profiles import Profile, Run, find_profile, load_profile
 from regionlab.runs.record import (
     RUN_VARIABLE,
     Record,
@@ -34,7 +36,6 @@ from regionlab.runs.record import (
 )
 from regionlab.runs.report import (
     make_gallery,
-    make_report,
     read_saved,
     update_marked_runs,
     update_marked_tables,
