@@ -15,16 +15,8 @@ from regionlab import viz
 from regionlab.index.index import Index
 from regionlab.models.encoder import Encoder
 from regionlab.models.segmenter import Segmenter
-from regionlab.service.forms import (
-    FormRoute,
-    Health,
-    ImageForm,
-    ImageList,
-    MaskAnswer,
-    Problem,
-    SearchAnswer,
-    SearchForm,
-)
+from regionlab.service.answers import Health, ImageList, MaskAnswer, Problem, SearchAnswer
+from regionlab.service.forms import FormRoute, ImageForm, SearchForm
 from regionlab.service.inference import ModelRunner
 from regionlab.service.limits import (
     FORM,
