@@ -171,7 +171,7 @@ class Gallery:
         }
 
     def describe_region(self, row: int) -> dict[str, Any]:
-        """Return a region's part of `forms.Match`."""
+        """Return a region's part of `answers.Match`."""
         region = self.index.regions.iloc[row]
         image = self.index.images.iloc[region["row"]]
         return {

@@ -84,7 +84,7 @@ class Limits:
 
 
 def problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Return the answer to a request that is refused, as `forms.Problem` has it."""
+    """Return the answer to a request that is refused, as `answers.Problem` has it."""
     return JSONResponse({"detail": detail}, status, headers)
 
 
@@ -98,7 +98,7 @@ class Counters:
         self.running = 0
 
     def describe(self) -> dict[str, Any]:
-        """Return the counts as `forms.Health` has them."""
+        """Return the counts as `answers.Health` has them."""
         return {
             "uptime_seconds": round(time.monotonic() - self.started, 1),
             "running": self.running,

@@ -24,7 +24,7 @@ WHOLE_BOX = np.array([0.0, 0.0, 1.0, 1.0])
 
 
 async def answer_masks(engine: ModelRunner, visitor: Visitor, form: ImageForm) -> dict[str, Any]:
-    """Return the mask of each prompt, as `forms.MaskAnswer` has it, or why there is none.
+    """Return the mask of each prompt, as `answers.MaskAnswer` has it, or why there is none.
 
     HTTPException 422 without an image, or as of `ModelRunner.open_picture`.
     """
@@ -70,7 +70,7 @@ class _Stopwatch:
 
 
 async def answer_search(engine: ModelRunner, visitor: Visitor, form: SearchForm) -> dict[str, Any]:
-    """Return what was found, as `forms.SearchAnswer` has it.
+    """Return what was found, as `answers.SearchAnswer` has it.
 
     HTTPException 422 if there is nothing to look for, or it cannot be looked for so, or as of
     `ModelRunner.open_picture`.
