@@ -1,16 +1,14 @@
 """`regionlab serve`, `run`, `compose`, `bench`, `models`: what is done with indexes and models."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from regionlab.cli.app import Address, Cpus, Device, Gpus, Ray, app, option, path_option
 from regionlab.util.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command(epilog="Example: regionlab serve --images photos --encoder ViT-B-32/openai")
@@ -120,7 +118,8 @@ def _list_models() -> Iterator[tuple[str, str, Path]]:
         ("baseline", available_baselines()),
     ):
         for name in names:
-            yield kind, name, place_of_weights(name)
+            with suppress(InputError):  # timm names some that nobody publishes weights of
+                yield kind, name, place_of_weights(name)
 
 
 @app.command(epilog="Example: regionlab train --model toyclip --fresh")
