@@ -61,7 +61,7 @@ def test_a_part_does_not_change_with_the_array_it_was_made_from():
         ("KeyError.'counts'. in {'size': ", {"rle": {"size": [2, 2]}}),
         ("the RLE of a part is none: TypeError", {"rle": "04"}),
         ("end in the middle of a number", {"rle": {"size": [2, 2], "counts": "o"}}),
-        ("cover 5 pixels, not 2 x 2", {"rle": {"size": [2, 2], "counts": "05"}}),
+        ("cover 5 pixels, not 4", {"rle": {"size": [2, 2], "counts": "05"}}),
         ("must hold a mask", {"rle": mask_to_rle(np.zeros((2, 2), bool))}),
     ],
 )

@@ -109,7 +109,7 @@ def _check_runs(runs: list[int], height: int, width: int) -> None:
     if wrong:
         raise ValueError(f"an RLE run must be a whole number of pixels, not {wrong[0]!r}")
     if sum(runs) != height * width:
-        raise ValueError(f"RLE runs cover {sum(runs)} pixels, not {height:.0f} x {width:.0f}")
+        raise ValueError(f"RLE runs cover {sum(runs)} pixels, not {height * width:.0f}")
 
 
 def _decode_runs(counts: str) -> list[int]:
