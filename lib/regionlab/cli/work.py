@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regionlab.cli.app import Address, Cpus, Device, Gpus, Ray, app, option, path_option
-from regionlab.util.errors import InputError
+from regionlab.util.errors import InputError, RegionlabError
 
 
 @app.command(epilog="Example: regionlab serve --images photos --encoder ViT-B-32/openai")
@@ -118,7 +118,7 @@ def _list_models() -> Iterator[tuple[str, str, Path]]:
         ("baseline", available_baselines()),
     ):
         for name in names:
-            with suppress(InputError):  # timm names some that nobody publishes weights of
+            with suppress(RegionlabError):  # timm names some that nobody publishes weights of
                 yield kind, name, place_of_weights(name)
 
 
