@@ -12,7 +12,6 @@ In JupyterLab, without the runner, everything stays under `data/runs/interactive
 """
 
 import functools
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -72,15 +71,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-@functools.cache
-def library_sha256() -> str:
-    """Return a hash over the sources of this package."""
-    folder, digest = Path(__file__).parents[2], hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def describe_device() -> str:

@@ -23,13 +23,13 @@ import zmq
 from tqdm import tqdm
 from traitlets.config import Config
 
+from regionlab.runs.imports import hash_imports
 from regionlab.runs.page import make_report
 from regionlab.runs.parameters import read_notebook
 from regionlab.runs.profiles import Profile, Run, find_profile, load_profile
 from regionlab.runs.record import (
     RUN_VARIABLE,
     Record,
-    library_sha256,
     new_record,
     publish,
     versions,
@@ -286,7 +286,8 @@ def _sources(run: Run) -> dict[str, str]:
     """Return hashes of the code that a run depends on."""
     cells = [[cell.cell_type, cell.source] for cell in read_notebook(run.path).cells]
     digest = hashlib.sha256(json.dumps(cells).encode())
-    return {"notebook_sha256": digest.hexdigest(), "library_sha256": library_sha256()}
+    code = "\n".join(source for kind, source in cells if kind == "code")
+    return {"notebook_sha256": digest.hexdigest(), "imports_sha256": hash_imports(code)}
 
 
 def _is_done(record: Record, run: Run) -> bool:
