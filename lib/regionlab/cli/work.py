@@ -1,4 +1,4 @@
-"""`regionlab serve`, `run`, `compose`, `bench`, `models`: what is done with indexes and models."""
+"""`regionlab serve`, `run`, `bench`, `models` and `train`: what is done with indexes and models."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from regionlab.cli.app import Address, Cpus, Device, Gpus, Ray, app, option, path_option
-from regionlab.util.errors import InputError, RegionlabError
+from regionlab.util.errors import InputError
 
 
 @app.command(epilog="Example: regionlab serve --images photos --encoder ViT-B-32/openai")
@@ -111,6 +111,7 @@ def _list_models() -> Iterator[tuple[str, str, Path]]:
         available_segmenters,
         place_of_weights,
     )
+    from regionlab.models.weights import WeightsError
 
     for kind, names in (
         ("encoder", available_encoders()),
@@ -118,7 +119,7 @@ def _list_models() -> Iterator[tuple[str, str, Path]]:
         ("baseline", available_baselines()),
     ):
         for name in names:
-            with suppress(RegionlabError):  # timm names some that nobody publishes weights of
+            with suppress(WeightsError):  # timm names some that nobody publishes weights of
                 yield kind, name, place_of_weights(name)
 
 

@@ -34,7 +34,7 @@ FULL = "full"  # the fingerprint's word for pictures that are always decoded at 
 class Encoder:
     """A CLIP model with the preprocessing and tokenizer it was trained with.
 
-    Made by `encoders.load_encoder`. Vectors are unit length, so a dot product is the cosine, and
+    Made by `registry.load_encoder`. Vectors are unit length, so a dot product is the cosine, and
     say of which space they are, see `spaces.Vectors`.
 
     Attributes

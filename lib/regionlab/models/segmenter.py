@@ -70,7 +70,7 @@ class Region:
     Attributes
     ----------
     mask : (H, W) bool, the image's own size, with at least one pixel inside. A new array each time:
-        what is kept are `mask_bits`, see `mask_bits.MaskBits`.
+        what is kept are `mask_bits`, see `masks.MaskBits`.
     quality : IoU with what is meant, as SAM predicts it: near 1 where it is sure, at times above.
     stability : IoU of the mask with itself at a lower and a higher threshold, in [0, 1]; None for a
         mask from a prompt.

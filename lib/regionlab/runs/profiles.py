@@ -212,7 +212,7 @@ def load_profile(
         The notebooks to keep; all by default. Others are checked, but no longer needed.
     settings
         Values that take precedence over the file's, for every notebook that declares them: by
-        name the texts as they were typed, see `written.read_typed`. Several are a sweep.
+        name the texts as they were typed, see `read_typed`. Several are a sweep.
 
     Raises
     ------

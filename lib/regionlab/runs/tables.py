@@ -127,7 +127,7 @@ def save_table(
     """Save a table as CSV and LaTeX with its record beside it, and return the CSV's path.
 
     The CSV has all digits; LaTeX, gallery and report have rounded numbers. A measured
-    quantity, `{"value", "ci95", "n"}` from `bootstrap.mean_with_ci`, may be a cell: it is
+    quantity, `{"value", "ci95", "n"}` from `stats.mean_with_ci`, may be a cell: it is
     shown with its interval, and gets columns of its own for low, high and n in the CSV.
 
     Parameters

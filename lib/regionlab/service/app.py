@@ -57,7 +57,7 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-router = APIRouter(include_in_schema=False)
+pages = APIRouter(include_in_schema=False)
 
 
 @cache
@@ -73,19 +73,19 @@ def _send(name: str) -> Response:
     return Response(content, media_type=media_type, headers={"Cache-Control": "no-cache"})
 
 
-@router.get("/")
+@pages.get("/")
 def get_page(request: Request) -> Response:
     """Return the page to search, with a name for the visitor."""
     return welcome(request, _send("index.html"))
 
 
-@router.get("/docs")
+@pages.get("/docs")
 def get_docs() -> Response:
     """Return the page that shows the API, as /openapi.json has it."""
     return _send("docs.html")
 
 
-@router.get("/static/{name}")
+@pages.get("/static/{name}")
 def get_file(name: str) -> Response:
     """Return a file of the pages."""
     if name not in read_files():
@@ -117,7 +117,7 @@ def _document(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 ASKED = _document(400, 403, 404, 408, 413, 415, 422, 429, 503)
 READ = _document(400, 403, 408, 413)
-router_app = APIRouter(route_class=FormRoute)
+questions = APIRouter(route_class=FormRoute)
 
 
 def create_app(
@@ -163,8 +163,8 @@ def create_app(
         redirect_slashes=False,
     )
     app.state.engine, app.state.counters, app.state.limits = engine, Counters(), limits
-    app.include_router(router_app)
-    app.include_router(router)
+    app.include_router(questions)
+    app.include_router(pages)
     app.add_exception_handler(RequestValidationError, _tell_invalid)
     app.add_exception_handler(MemoryError, _tell_memory)
     app.add_exception_handler(Exception, _tell_failure)
@@ -187,7 +187,7 @@ TheEngine = Annotated[ModelRunner, Depends(_get_engine)]
 TheVisitor = Annotated[Visitor, Depends(_get_visitor)]
 
 
-@router_app.post("/search", response_model=SearchAnswer, responses=ASKED)
+@questions.post("/search", response_model=SearchAnswer, responses=ASKED)
 async def search(
     engine: TheEngine, visitor: TheVisitor, form: Annotated[SearchForm, Form(media_type=FORM)]
 ):
@@ -195,7 +195,7 @@ async def search(
     return await answer_search(engine, visitor, form)
 
 
-@router_app.post("/mask", response_model=MaskAnswer, responses=ASKED)
+@questions.post("/mask", response_model=MaskAnswer, responses=ASKED)
 async def mask(
     engine: TheEngine, visitor: TheVisitor, form: Annotated[ImageForm, Form(media_type=FORM)]
 ):
@@ -203,7 +203,7 @@ async def mask(
     return await answer_masks(engine, visitor, form)
 
 
-@router_app.get(
+@questions.get(
     "/image/{image_id:path}",
     response_class=Response,
     responses={200: {"content": {"image/jpeg": {}}}, **READ, **_document(404, 422, 429)},
@@ -222,7 +222,7 @@ async def image(
     return Response(content, media_type="image/jpeg", headers=headers)
 
 
-@router_app.get("/images", response_model=ImageList, responses=READ | _document(422))
+@questions.get("/images", response_model=ImageList, responses=READ | _document(422))
 async def images(
     engine: TheEngine,
     start: Annotated[int, Query(ge=0, description="The first one, from 0.")] = 0,
@@ -234,7 +234,7 @@ async def images(
     return {"total": len(gallery), "start": start, "images": list(map(gallery.describe, rows))}
 
 
-@router_app.get("/health", response_model=Health, responses=READ)
+@questions.get("/health", response_model=Health, responses=READ)
 async def health(request: Request, engine: TheEngine):
     """Tell how the service is doing."""
     index, visitors = engine.index, engine.visitors

@@ -1,4 +1,4 @@
-"""Forms: multipart/form-data read in bounded time, and the models of requests and answers.
+"""Forms: multipart/form-data read in bounded time, and the models of requests.
 
 The body is there as a whole and is cut at its boundaries by `bytes.split`: no byte of it runs
 through Python, whatever it holds. Text is UTF-8; no other charset that a caller names is used.

@@ -1,4 +1,4 @@
-"""What the nearest neighbours of a picture say about its label (S1, table 1)."""
+"""Label images by their nearest neighbours (S1, table 1), as they are and rescaled twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

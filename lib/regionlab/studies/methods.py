@@ -184,7 +184,7 @@ def ask_by_box(
     objects
         (q,) from `studies.sample_objects`.
     noise
-        Of the boxes, see `simulation.jitter_box`.
+        Of the boxes, see `sampling.jitter_box`.
     """
     rng = np.random.default_rng(seed)
     asked = []
@@ -270,7 +270,7 @@ class Method:
     encode
         Turns what is asked into queries.
     target
-        "images" or "regions", see `region_search.search_regions`.
+        "images" or "regions", see `search_regions`.
     """
 
     index: Index
@@ -313,7 +313,7 @@ def measure_method(
     relevance
         (q, n) bool, columns in the order of the index.
     grades
-        (q, n) float, from `method_measures.grade_images`, for `r2`; None leaves it out.
+        (q, n) float, from `grade_images`, for `r2`; None leaves it out.
 
     Returns
     -------

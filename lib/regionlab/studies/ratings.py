@@ -1,6 +1,12 @@
-"""What ratings say: mean and interval of each method, comparisons, agreement; and simulated ones.
+"""A blind rating study: who rates what in which order, the ratings kept, and what they say.
 
-A table of ratings, as `RatingBook.read` returns it, has a row an answer with `rater`, `query`,
+study = Study("first", queries, methods, per_rater=12, seed=0)
+store = RatingStore("ratings.sqlite", study)
+store.enrol("anna")
+task = store.find_next("anna")
+store.rate("anna", task.position, 4)
+
+A table of ratings, as `RatingStore.read` returns it, has a row an answer with `rater`, `query`,
 `method` and `rating` (1 to 5, NaN for a skip, which counts for nothing).
 
 Intervals are for other queries and other raters of the same sort: both are drawn anew, with
@@ -293,7 +299,7 @@ def compare_methods(
 
     Only pairs of ratings count that one rater gave to both methods on one query. The p-value is
     two-sided, of the sign-flip test over queries on their mean differences, see
-    `bootstrap.compare_paired`: it speaks of other queries, with these raters.
+    `stats.compare_paired`: it speaks of other queries, with these raters.
 
     Returns
     -------

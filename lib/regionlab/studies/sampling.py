@@ -1,7 +1,7 @@
-"""Studies of region search: objects drawn from a collection, asked for as a user would.
+"""Sample objects, prompts and background triplets from a collection, and ask for them as users do.
 
-What notebooks 04 and 05 are made of. A prompt is simulated from the true mask of an object
-(`simulation`) or from its words; the answers are judged by the objects that images hold.
+A prompt is simulated from the true mask of an object or from its words; the answers are judged by
+the objects that images hold.
 """
 
 import warnings
@@ -344,7 +344,7 @@ def prompt_for_object(
     words
         For "text".
     noise
-        Of the box, see `simulation.jitter_box`.
+        Of the box, see `jitter_box`.
 
     Raises
     ------
@@ -383,7 +383,7 @@ def segment_objects(
     words
         Columns that describe an object, see `describe_object`.
     options
-        For `words.find_words`.
+        For `grounding.find_words`.
 
     Returns
     -------

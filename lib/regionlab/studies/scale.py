@@ -1,4 +1,4 @@
-"""Engines side by side at growing sizes, and what a machine can hold (notebook 11)."""
+"""Synthetic vectors, engines side by side at growing sizes, and what a machine can hold."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence

@@ -65,7 +65,7 @@ def escape_markdown(text: str) -> str:
 def write_plainly(part: Part) -> Part:
     """Let no text of a figure, or of one of its axes, be markup; the numbers of axes stay ours.
 
-    Drawers call it when all is drawn, and `figures.save_figure` for what came after.
+    Drawers call it when all is drawn, and `charts.save_figure` for what came after.
     """
     from matplotlib.text import Text
 

@@ -1,7 +1,7 @@
-"""Places that other libraries write to, where there is no home folder to write in.
+"""Where the workspace keeps its things, and where other libraries may keep their caches.
 
-As in a container that runs under another user: numba then refuses to import what it is to
-cache, and Jupyter to start a kernel.
+Without a home folder, as in a container that runs under another user, numba refuses to import
+what it is to cache, and Jupyter to start a kernel: they get a place elsewhere.
 """
 
 import atexit

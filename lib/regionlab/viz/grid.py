@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PIXEL_RATIO = 2  # thumbnails stay sharp on dense screens
-LINE_GRID = 3  # pixels of a thumbnail that an outline is wide
+MATCH_LINE = 3  # pixels of a thumbnail that an outline is wide
 LINE = 2  # pixels of each of the two lines around a marked part
 LIGHT, DARK = 255, 0  # without a hue, which would lean people towards it
 
@@ -205,7 +205,7 @@ def make_thumb(image: np.ndarray, outlines: "Outline | Sequence | None", side: i
     for number, outline in enumerate([outlines] if single else outlines):
         if outline is not None:
             mask = _fit_outline(np.asarray(outline), image.shape[:2], small.shape[:2])
-            layer = tint_mask(mask, object_color(number), tint=MATCH_TINT, line=LINE_GRID)
+            layer = tint_mask(mask, object_color(number), tint=MATCH_TINT, line=MATCH_LINE)
             small = _lay_over(small, layer)
     return encode_image(small, side)
 

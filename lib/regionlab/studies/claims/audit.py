@@ -2,11 +2,8 @@
 
 import pandas as pd
 
-from regionlab.studies.claims import s0_s2 as check_s0
-from regionlab.studies.claims import s0_s2 as check_s1_s2
-from regionlab.studies.claims import s3_s4 as check_s3
-from regionlab.studies.claims import s3_s4 as check_s3_runtime
-from regionlab.studies.claims import s3_s4 as check_s4
+from regionlab.studies.claims.s0_s2 import S0_CHECKS, S1_S2_CHECKS
+from regionlab.studies.claims.s3_s4 import S3_CHECKS, S3_RUNTIME_CHECKS, S4_CHECKS
 from regionlab.studies.claims.table import (
     CONSISTENT,
     DIFFERENT,
@@ -16,13 +13,7 @@ from regionlab.studies.claims.table import (
     Judgement,
 )
 
-CHECKS = [
-    *check_s0.CHECKS,
-    *check_s1_s2.CHECKS_CHECK_S1_S2,
-    *check_s3.CHECKS,
-    *check_s3_runtime.CHECKS_CHECK_S3_RUNTIME,
-    *check_s4.CHECKS_CHECK_S4,
-]
+CHECKS = [*S0_CHECKS, *S1_S2_CHECKS, *S3_CHECKS, *S3_RUNTIME_CHECKS, *S4_CHECKS]
 GRAVEST_FIRST = (IMPOSSIBLE, DIFFERENT, CONSISTENT)
 
 

@@ -1,4 +1,8 @@
-"""Checks of CLIP-DB (S1) and CLIP-FAISS (S2)."""
+"""Checks of SAM-CLIP Search (S0), CLIP-DB (S1) and CLIP-FAISS (S2).
+
+A check yields judgements. A contradiction between several numbers is charged to the one
+that follows from the others, or else to all; the reason names those it was computed from.
+"""
 
 from collections.abc import Iterator
 
@@ -238,7 +242,7 @@ def clip_matches_its_published_recall(claims: pd.DataFrame) -> Iterator[Judgemen
     )
 
 
-CHECKS = [
+S0_CHECKS = [
     same_number_in_every_table,
     similarity_is_no_percentage,
     hits_bound_precision,
@@ -330,7 +334,7 @@ def ten_answers_find_what_five_do(claims: pd.DataFrame) -> Iterator[Judgement]:
     )
 
 
-CHECKS_CHECK_S1_S2 = [
+S1_S2_CHECKS = [
     neighbours_beat_chance,
     recall_grows_with_k,
     query_image_finds_itself,

@@ -1,4 +1,9 @@
-"""What is measured here, beside what the papers print."""
+"""The table of claims, `data/claims.csv`, and what is measured here beside each number.
+
+The table has every number that the papers print as a result. A number that the running text
+repeats from a table is left out; abstracts are kept. A range is two rows. S4's tables are the
+ones whose cells the print broke in two.
+"""
 
 import json
 import re
