@@ -4,16 +4,16 @@ import copy
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
 import torch
-from torch.nn import functional
 
-from regionlab.data.masks import MIN_COMPONENT_SHARE, MaskBits, remove_small_components
+from regionlab.data.masks import MIN_COMPONENT_SHARE, remove_small_components
 from regionlab.data.prompts import Box, Points, Prompt, Whole, as_prompts
 from regionlab.models import torchvision_cpu  # noqa: F401 - makes segment_anything importable on a CPU
+from regionlab.models.mask_generator import generate_masks
 from regionlab.models.segmenter import (
     EmptyMaskError,
     MaskGeneratorConfig,
@@ -32,15 +32,8 @@ from segment_anything.modeling import (  # isort: skip
     TwoWayTransformer,
 )
 from segment_anything.modeling.image_encoder import Attention, add_decomposed_rel_pos  # isort: skip
-from segment_anything.utils.amg import (  # isort: skip
-    batched_mask_to_box,
-    build_point_grid,
-    calculate_stability_score,
-)
-from torchvision.ops.boxes import batched_nms  # isort: skip
 
 NUMBERS = 2**25  # of attention that are in memory at a time; one head at the least
-PIXELS = 2**26  # of logits that are in memory at a time; three masks of an image at the least
 
 SIDE = 128  # pixels of the longer side of what the image encoder sees
 PATCH = 8
@@ -314,119 +307,3 @@ def bound_memory(sam: Sam) -> Sam:
             module.__class__ = AttentionByHeads
     sam.__class__ = BoundedSam
     return sam
-
-
-# All regions of an image
-
-
-@torch.no_grad()
-def generate_masks(predictor: SamPredictor, settings: MaskGeneratorConfig) -> list[dict]:
-    """Return the records of `SamAutomaticMaskGenerator` for the image that is set, best first.
-
-    The very same masks and numbers, in about two thirds of the time: masks of low predicted
-    quality go before they are enlarged and not after. Memory holds `PIXELS` of logits, and the
-    bits of the masks found so far.
-
-    Returns
-    -------
-    list of dict
-        `segmentation` as `MaskBits`, `area` in pixels, `predicted_iou`, `stability_score` and
-        `point_coords`, [[x, y]] of the point of the grid.
-    """
-    height, width = predictor.original_size
-    points = build_point_grid(settings.points_per_side) * (width, height)
-    parts = [
-        _ask(predictor, points[start : start + settings.points_per_batch], settings)
-        for start in range(0, len(points), settings.points_per_batch)
-    ]
-    masks = [mask for part in parts for mask in part.pop("masks")]
-    found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    one_class = torch.zeros(len(masks))
-    kept = batched_nms(found["box"], found["quality"], one_class, settings.box_nms_thresh)
-    quality, stability, xy = (found[key].cpu().numpy() for key in ("quality", "stability", "xy"))
-    records = []
-    for i in kept.tolist():
-        record = {"segmentation": masks[i], "area": masks[i].area}
-        record |= {"predicted_iou": quality[i].item(), "stability_score": stability[i].item()}
-        records.append(record | {"point_coords": [xy[i].tolist()]})
-    large = [record for record in records if record["area"] >= settings.min_area]
-    return rank_records(large)[: settings.max_regions]
-
-
-def _ask(predictor: SamPredictor, points: np.ndarray, settings: MaskGeneratorConfig) -> dict:
-    """Return three masks of each point, those that pass the thresholds."""
-    low, quality = _decode(predictor, points)
-    xy = torch.as_tensor(points).repeat_interleave(low.shape[1], 0)
-    low, quality = low.flatten(0, 1), quality.flatten(0, 1)
-    good = quality > settings.pred_iou_thresh if settings.pred_iou_thresh else quality == quality
-    threes = max(1, PIXELS // (3 * math.prod(predictor.original_size)))
-    sifted = [_sift(predictor, part, settings) for part in low[good].split(3 * threes)]
-    masks, box, stability = (list(part) for part in zip(*sifted, strict=True))
-    stability = torch.cat(stability)
-    stable = stability >= settings.stability_score_thresh
-    return {
-        "masks": [mask for part in masks for mask in part],
-        "box": torch.cat(box).float(),
-        "quality": quality[good][stable],
-        "stability": stability[stable],
-        "xy": xy[good.cpu()][stable.cpu()],
-    }
-
-
-def _sift(
-    predictor: SamPredictor, low: torch.Tensor, settings: MaskGeneratorConfig
-) -> tuple[list[MaskBits], torch.Tensor, torch.Tensor]:
-    """Return the stable masks of logits (k, g, g), their boxes, and the stability of all k."""
-    threshold, logits = predictor.model.mask_threshold, _enlarge(predictor, low)
-    found, boxes, stability = [], [], []
-    # What is made of the logits may take as much as these again.
-    for part in logits.split(max(1, PIXELS // (4 * math.prod(predictor.original_size)))):
-        score = calculate_stability_score(part, threshold, settings.stability_score_offset)
-        masks = (part > threshold)[score >= settings.stability_score_thresh]
-        found += map(MaskBits, masks.cpu().numpy())
-        boxes.append(batched_mask_to_box(masks))
-        stability.append(score)
-    return found, torch.cat(boxes), torch.cat(stability)
-
-
-def _decode(predictor: SamPredictor, points: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return logits (n, 3, g, g) and predicted qualities (n, 3) of points, each asked alone."""
-    model = predictor.model
-    coordinates = predictor.transform.apply_coords(points, predictor.original_size)
-    coordinates = torch.as_tensor(coordinates, device=predictor.device)[:, None]
-    inside = torch.ones(coordinates.shape[:2], dtype=torch.int, device=predictor.device)
-    sparse, dense = model.prompt_encoder(points=(coordinates, inside), boxes=None, masks=None)
-    return model.mask_decoder(
-        image_embeddings=predictor.features,
-        image_pe=model.prompt_encoder.get_dense_pe(),
-        sparse_prompt_embeddings=sparse,
-        dense_prompt_embeddings=dense,
-        multimask_output=True,
-    )
-
-
-def _enlarge(predictor: SamPredictor, low: torch.Tensor) -> torch.Tensor:
-    """Enlarge logits (k, g, g) to the image's size.
-
-    In threes, as SAM's generator does: for another number of channels torch takes another way,
-    with other last digits.
-    """
-    padded = functional.pad(low, (0, 0, 0, 0, 0, -len(low) % 3))
-    threes = padded.reshape(len(padded) // 3, 3, *low.shape[1:])
-    sizes = predictor.input_size, predictor.original_size
-    return predictor.model.postprocess_masks(threes, *sizes).flatten(0, 1)[: len(low)]
-
-
-def rank_records(records: Sequence[dict]) -> list[dict]:
-    """Return SAM's records with the best predicted IoU first, and each mask once.
-
-    Parameters
-    ----------
-    records : Of `SamAutomaticMaskGenerator`; `segmentation` is (H, W) bool, or its `MaskBits`.
-    """
-    ranked = sorted(records, key=lambda record: record["predicted_iou"], reverse=True)
-    chosen: dict[MaskBits, dict] = {}
-    for record in ranked:
-        mask = record["segmentation"]
-        chosen.setdefault(mask if isinstance(mask, MaskBits) else MaskBits(mask), record)
-    return list(chosen.values())
