@@ -85,9 +85,11 @@ define create_venv
 @$(PYTHON) -m venv .venv
 endef
 
+# Compiled at once, as pip does it: else every process compiles torch anew where Python is told to
+# write no bytecode, and the first one everywhere.
 define install_with_uv
 $(VENV) -m pip install --quiet uv \
-	&& $(UV) pip install --python $(VENV) -r requirements.lock \
+	&& $(UV) pip install --compile-bytecode --python $(VENV) -r requirements.lock \
 	&& $(UV) pip install --python $(VENV) --no-deps -e .
 endef
 
