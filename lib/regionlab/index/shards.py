@@ -202,13 +202,17 @@ def write_region_shards(
 
     A shard with an image that could not be read is done again: it may be back.
     """
+    from regionlab.models.pipeline import map_in_threads
     from regionlab.regions.encodings import encode_regions
 
+    def make_visit() -> Callable[[int], tuple]:
+        find = partial(segmenter.share(1).segment_everything, settings=everything)
+        encode = partial(encode_regions, encoder, encoding=encoding, strict=False)
+        return lambda row: _find_regions(index, row, find, encode, encoder.dim)
+
     missing = find_missing(folder, rows, shard_size, retry=True)
-    find = partial(segmenter.segment_everything, settings=everything)
-    encode = partial(encode_regions, encoder, encoding=encoding, strict=False)
     rows = (int(row) for shard in missing.values() for row in shard)
-    visits = (_find_regions(index, row, find, encode, encoder.dim) for row in rows)
+    visits = map_in_threads(make_visit, rows, encoder.device)
     visits = progress(visits, desc="find regions", total=sum(map(len, missing.values())))
     for start, shard in missing.items():
         lines, vectors, reasons, seconds = zip(*islice(visits, len(shard)), strict=True)

@@ -1,12 +1,13 @@
 """From images to an encoder's batches: reading ahead, preprocessing, threads, batch size."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice, pairwise
-from threading import Barrier, Lock
+from threading import Barrier, Lock, local
 from typing import Any
 
 import numpy as np
@@ -254,6 +255,36 @@ def start_threads(count: int, share: int) -> ThreadPoolExecutor:
         all_here.wait()
         torch.set_num_threads(everyone)  # for threads to come: those above keep theirs
     return pool
+
+
+def map_in_threads(
+    make: Callable[[], Callable[[Any], Any]], items: Iterable, device: torch.device
+) -> Iterator:
+    """Yield what a function returns for each item, in order; on a CPU by a thread a core.
+
+    Each thread asks `make` for a function of its own, such as one with a model's memory of images,
+    and computes with one of torch's threads: none waits for another, nor for a core that some other
+    process has taken. Elsewhere than on a CPU, or on one core, nothing is done side by side.
+    """
+    count = torch.get_num_threads() if device.type == "cpu" else 1
+    if count == 1:
+        yield from map(make(), items)
+        return
+    items, own = iter(items), local()
+
+    def call(item: Any) -> Any:
+        if not hasattr(own, "function"):
+            own.function = make()
+        return own.function(item)
+
+    pool = start_threads(count, 1)
+    try:
+        ahead = deque(pool.submit(call, item) for item in islice(items, 2 * count))
+        while ahead:
+            yield ahead.popleft().result()
+            ahead.extend(pool.submit(call, item) for item in islice(items, 1))
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)
 
 
 SIZES = (16, 32, 64, 128, 256, 512)
