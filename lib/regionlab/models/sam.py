@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from regionlab.data.masks import MIN_COMPONENT_SHARE, remove_small_components
 from regionlab.data.prompts import Box, Points, Prompt, Whole, as_prompts
@@ -31,7 +32,7 @@ from segment_anything.modeling import (  # isort: skip
     Sam,
     TwoWayTransformer,
 )
-from segment_anything.modeling.image_encoder import Attention, add_decomposed_rel_pos  # isort: skip
+from segment_anything.modeling.image_encoder import Attention, get_rel_pos  # isort: skip
 
 NUMBERS = 2**25  # of attention that are in memory at a time; one head at the least
 
@@ -280,11 +281,15 @@ class AttentionByHeads(Attention):
 
     def _attend(self, q, k, v, size: tuple[int, int]) -> torch.Tensor:
         """Return what (n, h * w, c) queries of n heads find."""
-        attention = (q * self.scale) @ k.transpose(-2, -1)
-        if self.use_rel_pos:
-            sides = self.rel_pos_h, self.rel_pos_w
-            attention = add_decomposed_rel_pos(attention, q, *sides, size, size)
-        return attention.softmax(dim=-1) @ v
+        bias = self._weigh_places(q, size) if self.use_rel_pos else None
+        return scaled_dot_product_attention(q[None], k[None], v[None], attn_mask=bias)[0]
+
+    def _weigh_places(self, q: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Return what relative positions add to the attention, (1, n, h * w, h * w)."""
+        (h, w), cells = size, q.unflatten(1, size)
+        rows = torch.einsum("nhwc,hkc->nhwk", cells, get_rel_pos(h, h, self.rel_pos_h))
+        columns = torch.einsum("nhwc,wkc->nhwk", cells, get_rel_pos(w, w, self.rel_pos_w))
+        return (rows[..., None] + columns[..., None, :]).flatten(3).flatten(1, 2)[None]
 
 
 class BoundedSam(Sam):
