@@ -13,7 +13,7 @@ from regionlab.data.images import read_image
 from regionlab.data.listing import list_images
 from regionlab.models.clip import register_toyclip
 from regionlab.models.registry import load_encoder
-from regionlab.util.timing import time_interleaved
+from regionlab.util.progress import time_interleaved
 
 SMALL = {"value": 2.0, "range": [1.5, 2.5], "n": 3}
 

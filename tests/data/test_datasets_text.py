@@ -14,7 +14,7 @@ from regionlab.data.captions import (
 from regionlab.data.coco import load_coco
 from regionlab.data.images import write_image
 from regionlab.data.registry import list_data_sets, load_collection
-from regionlab.metrics.relevance import is_own_image
+from regionlab.metrics.ranking import is_own_image
 from regionlab.runs.profiles import find_profile, load_profile
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)

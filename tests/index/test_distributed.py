@@ -30,8 +30,8 @@ from regionlab.index.index import open_index
 from regionlab.index.on_ray import Model, ShardEncoder, WorkerSpec, build_index_distributed
 from regionlab.index.staging import find_builder
 from regionlab.models.registry import load_encoder
-from regionlab.runs import ray_cluster
-from regionlab.runs.ray_cluster import ClusterError, open_cluster
+from regionlab.runs import parallel as ray_cluster
+from regionlab.runs.parallel import ClusterError, open_cluster
 
 SIZES = {"batch_size": 3, "shard_size": 6}
 CREW = WorkerSpec(workers=1, cpus=1, gpus=0, encoder="toyclip", precision="fp32", padding="none")

@@ -20,7 +20,7 @@ from regionlab.models.encoder import Encoder
 from regionlab.models.pipeline import Preprocessing, SideBySide
 from regionlab.models.registry import load_encoder
 from regionlab.runs.record import describe_device
-from regionlab.util.timing import summarise_measure, time_interleaved
+from regionlab.util.progress import summarise_measure, time_interleaved
 
 # As most pictures in COCO: width and height in pixels, and detail for files of 165 kB on average.
 PICTURE_SIZE = (640, 480)

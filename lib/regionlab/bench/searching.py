@@ -29,7 +29,7 @@ from regionlab.search.regions import search_regions
 from regionlab.studies.sampling import prompt_for_object, sample_objects
 from regionlab.studies.scale import grow_vectors, sample_clusters, to_unit
 from regionlab.util.paths import DATA, FIGURES, index_folder
-from regionlab.util.timing import summarise_measure, time_interleaved
+from regionlab.util.progress import summarise_measure, time_interleaved
 
 FACTORIES = ("IVF2048,Flat", "IVF2048,SQ8")
 CLUSTERS = 1000

@@ -22,7 +22,7 @@ import numpy as np
 from regionlab.index.index import Index
 from regionlab.runs.record import describe_device
 from regionlab.service.process import find_box, prepare_index, run_service
-from regionlab.util.timing import summarise_measure, time_interleaved
+from regionlab.util.progress import summarise_measure, time_interleaved
 
 KINDS = ("words", "image", "region")
 K = 10

@@ -15,8 +15,7 @@ from regionlab.compose.protocols import PROTOCOLS, Measured, Protocol
 from regionlab.data.triplets import Triplets, list_categories, load_cirr, load_fashioniq
 from regionlab.models.clip import TextFeatures
 from regionlab.models.encoder import Encoder
-from regionlab.util.checks import check_choice
-from regionlab.util.errors import InputError
+from regionlab.util.errors import InputError, check_choice
 from regionlab.util.files import atomic_write
 from regionlab.util.paths import expand
 from regionlab.util.progress import progress

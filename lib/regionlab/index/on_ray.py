@@ -25,7 +25,7 @@ from regionlab.index.shards import (
     take_apart,
 )
 from regionlab.models.encoder import Encoder
-from regionlab.runs.ray_cluster import ClusterError, check_capacity, import_ray, open_cluster
+from regionlab.runs.parallel import ClusterError, check_capacity, import_ray, open_cluster
 from regionlab.util.errors import InputError
 from regionlab.util.progress import progress
 

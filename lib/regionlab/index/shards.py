@@ -27,7 +27,7 @@ from regionlab.index.tables import (
     open_vectors,
     write_vectors,
 )
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import name_picture, named_memory_error
 from regionlab.util.progress import progress
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from regionlab.models.pipeline import (
     resolve_batch_size,
 )
 from regionlab.models.spaces import with_space
-from regionlab.util.memory import is_out_of_memory
+from regionlab.util.errors import is_out_of_memory
 from regionlab.util.progress import progress as show_progress
 
 ImageSource = Path | str | np.ndarray

@@ -21,7 +21,7 @@ from regionlab.models.segmenter import (
     Segmenter,
     check_image,
 )
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import name_picture, named_memory_error
 
 from segment_anything import SamPredictor, sam_model_registry  # isort: skip
 from segment_anything.modeling import (  # isort: skip

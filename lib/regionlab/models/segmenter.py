@@ -9,8 +9,7 @@ import numpy as np
 
 from regionlab.data.masks import KeptSmall, MaskBits, check_mask, mask_to_box, mask_to_rle
 from regionlab.data.prompts import Prompt, Text, Whole, fit_prompt
-from regionlab.util.errors import RegionlabError
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import RegionlabError, name_picture, named_memory_error
 
 
 @dataclass(frozen=True)

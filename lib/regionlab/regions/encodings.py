@@ -19,8 +19,7 @@ from regionlab.models.encoder import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.models.segmenter import erase_background
 from regionlab.models.spaces import Vectors, with_space
 from regionlab.regions.patch_tokens import CLIP_MEAN, encode_region_tokens, find_normalization
-from regionlab.util.errors import InputError
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import InputError, name_picture, named_memory_error
 
 DEFAULT_ENCODING = "crop_erase"
 

@@ -18,7 +18,7 @@ from regionlab.search.engine import (
     fingerprint_vectors,
 )
 from regionlab.search.exact import EngineError, list_not_finite, refuse_not_finite
-from regionlab.util.extras import import_extra
+from regionlab.util.errors import import_extra
 from regionlab.util.progress import progress
 
 if TYPE_CHECKING:

@@ -28,8 +28,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.metrics.stats import compare_paired, krippendorff_alpha
-from regionlab.util.checks import check_count
-from regionlab.util.errors import RegionlabError
+from regionlab.util.errors import RegionlabError, check_count
 from regionlab.util.paths import expand
 
 SCALE = {1: "bad", 2: "poor", 3: "fair", 4: "good", 5: "excellent"}  # ITU-T P.800's words

@@ -13,7 +13,7 @@ from regionlab.metrics.stats import mean_with_ci
 from regionlab.search.engine import Engine, ExactEngine
 from regionlab.search.engines import TIE, build_engine, recommend
 from regionlab.search.faiss import estimate_bytes
-from regionlab.util.timing import time_interleaved
+from regionlab.util.progress import time_interleaved
 
 CHUNK = 2**22  # numbers drawn at a time
 
