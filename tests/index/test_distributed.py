@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.bench.indexing import write_pictures
+from regionlab.bench.indexing import write_images
 from regionlab.cli import main
 from regionlab.data.collection import Collection, make_table
 from regionlab.data.registry import load_collection
@@ -119,7 +119,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = write_pictures(tmp_path_factory.mktemp("ray") / "pictures", 22, seed=0)
+    folder = write_images(tmp_path_factory.mktemp("ray") / "pictures", 22, seed=0)
     (folder / "000008x.jpg").write_bytes(b"no picture")
     return load_collection("folder", folder)
 

@@ -38,7 +38,7 @@ KINDS = {"image": SPREAD, "text": 2 * SPREAD}  # queries: as the gallery, and fa
 
 POOLED = "tokens"
 QUALITY = FIGURES / "05_compare_region_encodings.json"
-IMAGE_SIZE = (480, 640)  # height and width in pixels of most pictures in COCO
+IMAGE_SIZE = (480, 640)  # height and width in pixels of most images in COCO
 
 STEPS = ("mask", "vector", "search")
 PROMPTS = ("box", "point")

@@ -213,7 +213,7 @@ def write_shards_with_ray(
 def _map_shards(ray, shards: list[dict], count: int, crew: WorkerSpec, given: tuple):
     """Return the data set of the embedded shards, which Ray makes while it is gone through."""
     with warnings.catch_warnings():
-        # Without a limit a picture that kills its worker is tried for ever. Ray is to take the
+        # Without a limit an image that kills its worker is tried for ever. Ray is to take the
         # option in another place from 2.64 on.
         warnings.simplefilter("ignore", DeprecationWarning)
         dataset = ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(

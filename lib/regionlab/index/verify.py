@@ -219,7 +219,7 @@ def verify_index(
     except IndexFolderError as e:
         known = any(finding.harm for finding in found)
         return found if known else [*found, Finding("the index", str(e), REBUILD)]
-    found += _check_pictures(index, quick)
+    found += _check_images(index, quick)
     found += [] if encoder is None else _check_sample(index, encoder)
     return found
 
@@ -295,7 +295,7 @@ def _read(read: Callable[[Path], Any], path: Path) -> tuple:
         return None, damage(path.name, f"cannot be read: {str(e).splitlines()[0]}")
 
 
-def _check_pictures(index: Index, quick: bool) -> Iterator[Finding]:
+def _check_images(index: Index, quick: bool) -> Iterator[Finding]:
     gone = [path for path in index.missing_files()]
     if gone:
         what = f"{len(gone)} images are not on disk, the first: {gone[0]}"

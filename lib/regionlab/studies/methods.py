@@ -25,7 +25,7 @@ from regionlab.search.regions import RegionRanking, search_regions
 from regionlab.studies.sampling import find_mask, jitter_box, prompt_for_object, query_regions
 from regionlab.util.progress import progress
 
-SIDE = 64  # pixels of the pictures whose difference is measured
+SIDE = 64  # pixels of the images whose difference is measured
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def pixel_difference(a: np.ndarray, b: np.ndarray, *, side: int = SIDE) -> float:
-    """Return the mean absolute difference of two pictures, in [0, 1].
+    """Return the mean absolute difference of two images, in [0, 1].
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def find_pixel_errors(
 
 
 def show_answer(ranking: RegionRanking, query: int, rank: int = 1) -> np.ndarray:
-    """Return the picture of an answer, (h, w, 3) uint8: its matched region's box, or all of it."""
+    """Return the image of an answer, (h, w, 3) uint8: its matched region's box, or all of it."""
     index, region = ranking.index, ranking.regions[query, rank - 1, 0]
     image = read_image(index.path(ranking.rows[query, rank - 1]))
     if region < 0:
@@ -222,7 +222,7 @@ def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[Ask
 # From what is asked to queries
 
 
-def encode_pictures(
+def encode_whole_images(
     asked: Sequence[Asked], collection: Collection, encoder: Encoder, *, crop: bool = False
 ) -> list[Query]:
     """Make queries of whole images, or with `crop` of what is inside the boxes."""

@@ -47,7 +47,7 @@ def grow_vectors(vectors: np.ndarray, n: int, *, spread: float, seed: int = 0) -
     """Draw unit vectors each near one of those given, (n, d) float32.
 
     A gallery that is larger than a collection at hand but lies as it does, so that queries in
-    words are as far from it as from real pictures.
+    words are as far from it as from real images.
 
     Parameters
     ----------

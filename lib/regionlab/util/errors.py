@@ -108,8 +108,8 @@ def named_memory_error(what: str) -> Iterator[None]:
         raise MemoryError(f"out of memory: {what} ({said})") from None
 
 
-def name_picture(shape: tuple[int, ...]) -> str:
-    """Return the size of an (H, W, ...) picture in words, for an error."""
+def name_image(shape: tuple[int, ...]) -> str:
+    """Return the size of an (H, W, ...) image in words, for an error."""
     height, width = shape[:2]
     megapixels = height * width / 1e6
     return f"a picture of {width} x {height} pixels, {megapixels:.3g} megapixels"
