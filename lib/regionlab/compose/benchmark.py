@@ -51,7 +51,7 @@ class ComposedFeatures:
     @property
     def gallery(self) -> np.ndarray:
         """(n, d) float32, unit length."""
-        return self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        return to_unit(self.vectors)
 
 
 def find_groups(triplets: Triplets) -> list:

@@ -19,7 +19,7 @@ from regionlab.models.pipeline import (
     prefetch,
     resolve_batch_size,
 )
-from regionlab.models.spaces import with_space
+from regionlab.models.spaces import to_unit, with_space
 from regionlab.util.errors import is_out_of_memory
 from regionlab.util.progress import progress as show_progress
 
@@ -311,9 +311,8 @@ def _check_texts(texts: str | Iterable[str]) -> list[str]:
 
 
 def _normalize(vectors: np.ndarray, *, strict: bool = True) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    good = np.isfinite(norms) & (norms > 0)
-    if strict and not good.all():
+    """Return unit vectors; FloatingPointError if one has no direction, NaN if not `strict`."""
+    directions = to_unit(vectors)
+    if strict and np.isnan(directions).any():
         raise FloatingPointError(NO_DIRECTION)
-    with np.errstate(invalid="ignore"):  # what is not finite is NaN in the end
-        return vectors / np.where(good, norms, np.nan)
+    return directions
