@@ -16,8 +16,8 @@ from regionlab.search.images import search_image, search_text
 from regionlab.search.regions import search_regions
 from regionlab.studies.methods import (
     MEASURES,
-    Asked,
     Method,
+    ObjectQuery,
     ask_by_box,
     ask_by_caption,
     crop_box,
@@ -185,7 +185,7 @@ def test_every_query_is_timed_but_for_the_first_call(index, encoder):
         calls.append(len(asked))
         return encode_words(asked, encoder)
 
-    asked = [Asked(index.images["image_id"][0], words=word) for word in ("star", "heart")]
+    asked = [ObjectQuery(index.images["image_id"][0], words=word) for word in ("star", "heart")]
     seconds = time_method(Method(index, encode), asked)
     assert len(seconds) == 2
     assert min(seconds) > 0

@@ -306,7 +306,7 @@ def fit_weight(
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class ComposerResults:
     """What each composer made of a benchmark's queries, and how well they did.
 
     Attributes
@@ -335,7 +335,7 @@ def study_ladder(
     weights: Mapping[str, float],
     folder: Path | None = None,
     names: Sequence[str] = tuple(COMPOSERS),
-) -> Study:
+) -> ComposerResults:
     """Compose and measure a benchmark's queries by each composer of `names`.
 
     `weights` are those of "weighted" and "slerp", chosen by `fit_weight`; `folder` is that of
@@ -349,7 +349,7 @@ def study_ladder(
         )  # fmt: skip
         composed[name] = benchmark.compose(composer.compose)
         measured[name] = benchmark.measure(composed[name])
-    return Study(benchmark, composed, measured)
+    return ComposerResults(benchmark, composed, measured)
 
 
 # The embedding space

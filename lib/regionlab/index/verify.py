@@ -379,7 +379,7 @@ def copy_index(source: Path | str, target: Path | str) -> str:
         raise IndexFolderError(f"cannot copy the index {source} to {target}: {e}") from e
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """A folder of a file system."""
 
     system: "FileSystem"
@@ -417,14 +417,14 @@ def _copy(source: str, target: str) -> str:
     return target
 
 
-def _find(place: str) -> _Place:
+def _find(place: str) -> _Location:
     from pyarrow import fs
 
     uri = place if "://" in place else str(Path(place).expanduser().absolute())
-    return _Place(*fs.FileSystem.from_uri(uri))
+    return _Location(*fs.FileSystem.from_uri(uri))
 
 
-def _copy_file(here: _Place, there: _Place, name: str) -> str:
+def _copy_file(here: _Location, there: _Location, name: str) -> str:
     """Copy a file and return the SHA-256 of what went through."""
     digest = hashlib.sha256()
     with (

@@ -156,7 +156,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class ObjectQuery:
     """What is asked for: something in a box of an image, or words.
 
     Attributes
@@ -176,7 +176,7 @@ class Asked:
 
 def ask_by_box(
     collection: Collection, objects: pd.DataFrame, *, seed: int, noise: float = 0.1
-) -> list[Asked]:
+) -> list[ObjectQuery]:
     """Draw a box around each object, as hastily as `studies.segment_objects` does.
 
     It is drawn around the mask, and around the object's own box where the mask cannot be used.
@@ -198,11 +198,11 @@ def ask_by_box(
             box = Box(*jitter_box(corners, size, rng, noise=noise))
         else:
             box = prompt_for_object("box", mask, rng, noise=noise)
-        asked.append(Asked(row["image_id"], box))
+        asked.append(ObjectQuery(row["image_id"], box))
     return asked
 
 
-def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[Asked]:
+def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[ObjectQuery]:
     """Draw images, all if there are fewer, and a caption of each.
 
     Raises
@@ -216,14 +216,14 @@ def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[Ask
     one_each = captions.groupby("image_id", sort=False).sample(1, random_state=seed)
     drawn = one_each.sample(min(count, len(one_each)), random_state=seed)
     pairs = zip(drawn["image_id"], drawn["caption"], strict=True)
-    return [Asked(image_id, words=caption) for image_id, caption in pairs]
+    return [ObjectQuery(image_id, words=caption) for image_id, caption in pairs]
 
 
 # From what is asked to queries
 
 
 def encode_whole_images(
-    asked: Sequence[Asked], collection: Collection, encoder: Encoder, *, crop: bool = False
+    asked: Sequence[ObjectQuery], collection: Collection, encoder: Encoder, *, crop: bool = False
 ) -> list[Query]:
     """Make queries of whole images, or with `crop` of what is inside the boxes."""
     pictures = [collection.read(one.image_id) for one in asked]
@@ -233,7 +233,7 @@ def encode_whole_images(
 
 
 def encode_boxed(
-    asked: Sequence[Asked],
+    asked: Sequence[ObjectQuery],
     collection: Collection,
     encoder: Encoder,
     segmenter: Segmenter,
@@ -254,7 +254,7 @@ def encode_boxed(
 
 
 def encode_words(
-    asked: Sequence[Asked], encoder: Encoder, *, templates: Sequence[str] = DEFAULT_TEMPLATES
+    asked: Sequence[ObjectQuery], encoder: Encoder, *, templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> list[Query]:
     """Make queries of words."""
     vectors = encoder.encode_texts([one.words for one in asked], templates=templates)
@@ -276,11 +276,11 @@ class Method:
     """
 
     index: Index
-    encode: Callable[[Sequence[Asked]], list[Query]]
+    encode: Callable[[Sequence[ObjectQuery]], list[Query]]
     target: str = "images"
 
     def search(
-        self, asked: Sequence[Asked], queries: Sequence[Query], *, k: int | None = None
+        self, asked: Sequence[ObjectQuery], queries: Sequence[Query], *, k: int | None = None
     ) -> RegionRanking:
         """Rank the first k images, all by default; the own image of a box is left out.
 
@@ -301,7 +301,7 @@ class Method:
 
 def measure_method(
     collection: Collection,
-    asked: Sequence[Asked],
+    asked: Sequence[ObjectQuery],
     ranking: RegionRanking,
     relevance: np.ndarray,
     grades: np.ndarray | None = None,
@@ -332,7 +332,7 @@ def measure_method(
     return {name: measured[name] for name in MEASURES if name in measured}
 
 
-def time_method(method: Method, asked: Sequence[Asked], *, k: int = 5) -> list[float]:
+def time_method(method: Method, asked: Sequence[ObjectQuery], *, k: int = 5) -> list[float]:
     """Return the seconds of each query by itself: to read, segment, encode and search.
 
     The last query is asked once before, uncounted, as the first call pays for what later ones

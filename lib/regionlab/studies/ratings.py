@@ -1,6 +1,6 @@
 """A blind rating study: who rates what in which order, the ratings kept, and what they say.
 
-study = Study("first", queries, methods, per_rater=12, seed=0)
+study = RatingStudy("first", queries, methods, per_rater=12, seed=0)
 store = RatingStore("ratings.sqlite", study)
 store.enrol("anna")
 task = store.find_next("anna")
@@ -64,7 +64,7 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Study:
+class RatingStudy:
     """What is rated, and by whom in which order.
 
     A rater gets `per_rater` queries and rates every method on each, so that methods are
@@ -157,7 +157,7 @@ class RatingStore:
         it fails later.
     """
 
-    def __init__(self, file: Path | str, study: Study):
+    def __init__(self, file: Path | str, study: RatingStudy):
         self.file, self.study = expand(file), study
         self.file.parent.mkdir(parents=True, exist_ok=True)
         plan = json.dumps(asdict(study), sort_keys=True)
