@@ -22,7 +22,7 @@ from regionlab.index.build import build_index
 from regionlab.models.registry import load_encoder
 
 FILES = ("images.parquet", "image_vectors.npy", "failures.csv")
-PICTURE_SIZE = (96, 64)  # width and height in pixels
+IMAGE_SIZE = (96, 64)  # width and height in pixels
 NEW_LIFE = "life"  # a line of the log
 
 
@@ -189,7 +189,7 @@ def _place(job: Job, index: Path) -> Job:
 def _write_noise(folder: Path, count: int, rng: np.random.Generator) -> Path:
     folder.mkdir()
     for number in range(count):
-        pixels = rng.integers(0, 256, (PICTURE_SIZE[1], PICTURE_SIZE[0], 3), dtype=np.uint8)
+        pixels = rng.integers(0, 256, (IMAGE_SIZE[1], IMAGE_SIZE[0], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{number:05d}.png")
     return folder
 

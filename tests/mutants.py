@@ -30,11 +30,11 @@ TESTS = {  # modules, and the tests of each
     "data/masks": ["data/rle", "data/mask_bits"],
     "data/prompts": ["data/prompts"],
     "index/tables": ["index/index", "index/index_regions"],
-    "metrics/ranking": ["metrics/metrics"],
+    "metrics/ranking": ["metrics/metrics", "metrics/relevance"],
     "models/sam": ["models/everything", "models/masking", "models/bounded_sam"],
     "search/images": ["search/search"],
     "search/scoring": ["search/ranking"],
-    "util/memory": ["util/memory"],
+    "util/errors": ["util/memory"],
 }
 PATIENCE = 5, 60  # times the tests' own time, and seconds more, until a mutant counts as stuck
 

@@ -53,29 +53,29 @@ class Shot:
         return " and ".join(sorted(self.cast))
 
 
-Place = tuple[float, float, float]  # x, y in pixels, angle in radians
+Pose = tuple[float, float, float]  # x, y in pixels, angle in radians
 
 
-def _chase(time: float, shot: Shot) -> tuple[Place, Place]:
+def _chase(time: float, shot: Shot) -> tuple[Pose, Pose]:
     """Run round and round, the second after the first, both leaning forward."""
     turn = -1 if shot.way[0] < 0.5 else 1
     ahead = 2 * np.pi * (shot.way[1] + turn * time / 4.3)
     return _on_track(ahead, turn), _on_track(ahead - turn * 1.1, turn)
 
 
-def _on_track(angle: float, turn: int) -> Place:
+def _on_track(angle: float, turn: int) -> Pose:
     x, y = SIDE / 2 + 80 * np.cos(angle), SIDE / 2 + 62 * np.sin(angle)
     return x, y, 0.5 * np.sign(-turn * np.sin(angle))
 
 
-def _bounce(time: float, shot: Shot) -> tuple[Place, Place]:
+def _bounce(time: float, shot: Shot) -> tuple[Pose, Pose]:
     """Jump up and down on one side, while the second looks on."""
     side = -1 if shot.way[0] < 0.5 else 1
     height = 130 * abs(np.sin(np.pi * (time / 1.9 + shot.way[1])))
     return (_beside(side, 55), FLOOR - height, 0.0), (_beside(-side, 60), FLOOR, 0.0)
 
 
-def _rest(time: float, shot: Shot) -> tuple[Place, Place]:
+def _rest(time: float, shot: Shot) -> tuple[Pose, Pose]:
     """Both lie on their sides, apart, and breathe a little."""
     breath = 0.06 * np.sin(2 * np.pi * time / 4)
     side = -1 if shot.way[0] < 0.5 else 1
@@ -86,7 +86,7 @@ def _rest(time: float, shot: Shot) -> tuple[Place, Place]:
     )
 
 
-def _meet(time: float, shot: Shot) -> tuple[Place, Place]:
+def _meet(time: float, shot: Shot) -> tuple[Pose, Pose]:
     """Come from both sides in two seconds, and stay close together in the middle."""
     gap = 34 + 40 * max(1 - time / 2, 0)
     middle = SIDE / 2 + 30 * (shot.way[1] - 0.5)
@@ -98,7 +98,7 @@ def _beside(side: int, far: float) -> float:
     return SIDE / 2 + side * far
 
 
-ACTIONS: dict[str, Callable[[float, Shot], tuple[Place, Place]]] = {
+ACTIONS: dict[str, Callable[[float, Shot], tuple[Pose, Pose]]] = {
     "chase": _chase,
     "bounce": _bounce,
     "rest": _rest,

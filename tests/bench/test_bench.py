@@ -7,13 +7,13 @@ import pytest
 
 from regionlab.bench import indexing as bench_index
 from regionlab.bench import run as bench
-from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_pictures
+from regionlab.bench.indexing import embed_as_s3, measure_indexing, write_images
 from regionlab.cli import main
 from regionlab.data.images import read_image
 from regionlab.data.listing import list_images
 from regionlab.models.clip import register_toyclip
 from regionlab.models.registry import load_encoder
-from regionlab.util.timing import time_interleaved
+from regionlab.util.progress import time_interleaved
 
 SMALL = {"value": 2.0, "range": [1.5, 2.5], "n": 3}
 
@@ -153,15 +153,15 @@ def test_sides_are_timed_in_turn():
 
 
 def test_pictures_are_of_cocos_size_and_from_the_seed(tmp_path):
-    folders = [write_pictures(tmp_path / name, 2, seed) for name, seed in (("a", 0), ("b", 0))]
+    folders = [write_images(tmp_path / name, 2, seed) for name, seed in (("a", 0), ("b", 0))]
     first, again = ([path.read_bytes() for path in list_images(folder)] for folder in folders)
     assert first == again and len(set(first)) == 2
     assert read_image(list_images(folders[0])[0]).shape == (480, 640, 3)
-    other = list_images(write_pictures(tmp_path / "c", 2, 1))
+    other = list_images(write_images(tmp_path / "c", 2, 1))
     assert other[0].read_bytes() != first[0]
 
 
 def test_s3s_way_gives_the_encoders_vectors(tmp_path, encoder):
-    paths = list_images(write_pictures(tmp_path / "pictures", 18, 0))  # more than one batch
+    paths = list_images(write_images(tmp_path / "pictures", 18, 0))  # more than one batch
     vectors = embed_as_s3(encoder, paths)
     np.testing.assert_allclose(vectors, encoder.encode_images(paths), atol=1e-5)

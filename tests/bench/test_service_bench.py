@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from regionlab.bench.serving import (
-    Asked,
+    Response,
     describe_latency,
     describe_parts,
     drive,
@@ -55,7 +55,7 @@ def test_the_box_asked_for_is_that_of_the_largest_thing_but_the_ground(world):
 
 
 def test_latencies_and_stages_are_medians_in_milliseconds():
-    asked = [Asked("image", s, True, {"read": s / 2}) for s in (0.001, 0.002, 0.006)]
+    asked = [Response("image", s, True, {"read": s / 2}) for s in (0.001, 0.002, 0.006)]
     assert describe_latency(asked) == {"median": 2.0, "p95": 5.6, "n": 3}
     assert describe_parts(asked) == {"read": 1.0, "client": 2.0}
 

@@ -14,7 +14,7 @@ from regionlab.data.captions import (
 from regionlab.data.coco import load_coco
 from regionlab.data.images import write_image
 from regionlab.data.registry import list_data_sets, load_collection
-from regionlab.metrics.relevance import is_own_image
+from regionlab.metrics.ranking import is_own_image
 from regionlab.runs.profiles import find_profile, load_profile
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
@@ -28,7 +28,7 @@ KARPATHY = {"36979.jpg": "test", "1000092795.jpg": "train"}
 LINES = [(name, i, text) for name, texts in CAPTIONS.items() for i, text in enumerate(texts)]
 
 
-def write_pictures(root, *paths):
+def write_images(root, *paths):
     for path in paths:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         write_image(root / path, PICTURE)
@@ -37,7 +37,7 @@ def write_pictures(root, *paths):
 
 def write_flickr(root, file="captions.txt", text=None, folder="Images", names=tuple(CAPTIONS)):
     """Write the pictures and one caption file, by default with the captions above."""
-    write_pictures(root, *(f"{folder}/{name}" for name in names))
+    write_images(root, *(f"{folder}/{name}" for name in names))
     if file:
         WRITERS[file](root / file) if text is None else (root / file).write_text(text, "utf-8")
     return root
@@ -203,7 +203,7 @@ def test_flickr_as_csv_writes_it_is_read_back(tmp_path):
     texts = ['two\nlines, "so"', '"all" in quotes', "| ; \t", "x" * 999, '"', "1.jpg,A"]
     rows = [(name, 0, text) for name in names for text in texts]
     write_flickr(tmp_path, None, names=[])
-    write_pictures(tmp_path, "Images/z.jpg")
+    write_images(tmp_path, "Images/z.jpg")
     write_comma_file(tmp_path / "captions.txt", rows)
     collection = load_flickr30k(tmp_path)
     assert collection.images["path"].tolist() == [f"Images/{name}" for name in names]
@@ -442,7 +442,7 @@ def write_fashion(root, pictures=(RED, BLUE, JACKET, COAT), **labels):
     (root / "women").mkdir()
     for name, text in (LABELS | labels).items():
         (root / f"labels/{name}_detect_all.txt").write_text(text, "utf-8")
-    return write_pictures(root, *pictures)
+    return write_images(root, *pictures)
 
 
 def test_fashion_gives_images_with_their_descriptions(tmp_path):
@@ -509,7 +509,7 @@ def test_fashion_image_listed_twice_counts_once(tmp_path):
 
 
 def test_fashion_without_labels_says_what_it_looked_for_and_found(tmp_path):
-    write_pictures(tmp_path, RED)
+    write_images(tmp_path, RED)
     with pytest.raises(FileNotFoundError, match=r"labels/\*_test_detect_all\.txt; .*women.*Han"):
         load_fashion200k(tmp_path, "test")
     (tmp_path / "labels").mkdir()
@@ -562,7 +562,7 @@ def write_coco(root, *captions, annotations=()):
     images = [{"id": 139, "file_name": "139.jpg"}, {"id": 285, "file_name": "285.jpg"}]
     categories = [{"id": 1, "name": "person"}, {"id": 90, "name": "toothbrush"}]
     texts = [{"id": i, "image_id": image, "caption": c} for i, (image, c) in enumerate(captions)]
-    write_pictures(root, "val2017/139.jpg", "val2017/285.jpg")
+    write_images(root, "val2017/139.jpg", "val2017/285.jpg")
     (root / "annotations").mkdir()
     for kind, records in {"captions": texts, "instances": list(annotations)}.items():
         data = {"images": images, "annotations": records, "categories": categories}

@@ -24,7 +24,7 @@ def make_collection(root, paths, **columns):
     return Collection(root, images.assign(**columns), name="photos")
 
 
-def write_pictures(folder, *names):
+def write_images(folder, *names):
     folder.mkdir(exist_ok=True)
     for seed, name in enumerate(names):
         pixels = np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -49,7 +49,7 @@ ODD = {
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_column_of_no_type_becomes_json_text(tmp_path, encoder, name):
-    write_pictures(tmp_path / "photos", "a.png", "b.png")
+    write_images(tmp_path / "photos", "a.png", "b.png")
     values = pd.Series(ODD[name], dtype=object)
     collection = make_collection(tmp_path / "photos", ["a.png", "b.png"], odd=values)
     index = build_index(collection, encoder, tmp_path / "index")
@@ -100,7 +100,7 @@ def test_names_of_columns_are_texts_and_differ():
 
 
 def test_a_table_that_cannot_be_saved_is_found_before_any_work(tmp_path, encoder, monkeypatch):
-    write_pictures(tmp_path / "photos", "a.png")
+    write_images(tmp_path / "photos", "a.png")
 
     def refuse(*args, **options):
         raise OverflowError("too much")
@@ -147,7 +147,7 @@ def test_failures_written_by_pandas_are_read(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "one quote"])
 def test_a_damaged_picture_of_any_name_is_listed_and_the_index_opens(tmp_path, encoder, name):
-    write_pictures(tmp_path / "photos", "good.png")
+    write_images(tmp_path / "photos", "good.png")
     (tmp_path / "photos" / NAMES[name].replace("/", ":")).write_bytes(b"no picture")
     collection = make_collection(tmp_path / "photos", ["good.png", NAMES[name]])
     with pytest.warns(UserWarning, match="1 files are not in the index"):
@@ -167,7 +167,7 @@ def test_a_damaged_picture_of_any_name_is_listed_and_the_index_opens(tmp_path, e
 def test_a_name_that_no_table_or_disk_takes_costs_that_picture(
     tmp_path, encoder, name, path, reason
 ):
-    write_pictures(tmp_path / "photos", "a.png")
+    write_images(tmp_path / "photos", "a.png")
     collection = make_collection(tmp_path / "photos", ["a.png", name])
     with pytest.warns(UserWarning, match="1 files are not in the index"):
         index = build_index(collection, encoder, tmp_path / "index")
@@ -184,7 +184,7 @@ def test_if_no_name_can_be_saved_that_is_said(encoder, tmp_path):
 
 
 def test_what_a_loader_skipped_is_listed_with_any_name(tmp_path, encoder):
-    write_pictures(tmp_path / "photos", "a.png")
+    write_images(tmp_path / "photos", "a.png")
     skipped = make_table("skipped", {"path": ["x\ry", "NA"], "reason": ["no\npicture", "no"]})
     images = load_folder(tmp_path / "photos").images
     collection = Collection(tmp_path / "photos", images, skipped=skipped)

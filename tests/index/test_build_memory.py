@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regionlab.bench.indexing import write_pictures
+from regionlab.bench.indexing import write_images
 from regionlab.data.collection import load_folder
 from regionlab.data.listing import list_images
 from regionlab.index.build import build_index
@@ -38,7 +38,7 @@ def build(pictures, target):
 def peaks(tmp_path_factory):
     """The peak of each collection's build; a process of its own, as none forgets its peak."""
     folder = tmp_path_factory.mktemp("memory")
-    sources, found = list_images(write_pictures(folder / "pictures", 8, 0)), []
+    sources, found = list_images(write_images(folder / "pictures", 8, 0)), []
     for count in COUNTS:
         pictures = folder / str(count)
         pictures.mkdir()

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.bench.indexing import write_pictures
+from regionlab.bench.indexing import write_images
 from regionlab.cli import main
 from regionlab.data.collection import Collection, make_table
 from regionlab.data.registry import load_collection
@@ -30,8 +30,8 @@ from regionlab.index.index import open_index
 from regionlab.index.on_ray import Model, ShardEncoder, WorkerSpec, build_index_distributed
 from regionlab.index.staging import find_builder
 from regionlab.models.registry import load_encoder
-from regionlab.runs import ray_cluster
-from regionlab.runs.ray_cluster import ClusterError, open_cluster
+from regionlab.runs import parallel as ray_cluster
+from regionlab.runs.parallel import ClusterError, open_cluster
 
 SIZES = {"batch_size": 3, "shard_size": 6}
 CREW = WorkerSpec(workers=1, cpus=1, gpus=0, encoder="toyclip", precision="fp32", padding="none")
@@ -119,7 +119,7 @@ def cluster():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    folder = write_pictures(tmp_path_factory.mktemp("ray") / "pictures", 22, seed=0)
+    folder = write_images(tmp_path_factory.mktemp("ray") / "pictures", 22, seed=0)
     (folder / "000008x.jpg").write_bytes(b"no picture")
     return load_collection("folder", folder)
 

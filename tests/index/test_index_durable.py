@@ -38,7 +38,7 @@ FEW = MaskGeneratorConfig(
 )
 
 
-def write_pictures(folder, count=8, first=0):
+def write_images(folder, count=8, first=0):
     folder.mkdir(exist_ok=True)
     for i in range(first, first + count):
         pixels = np.random.default_rng(i).integers(0, 256, (24, 32, 3), dtype=np.uint8)
@@ -48,7 +48,7 @@ def write_pictures(folder, count=8, first=0):
 
 @pytest.fixture
 def photos(tmp_path):
-    return write_pictures(tmp_path / "photos")
+    return write_images(tmp_path / "photos")
 
 
 def contents(folder):
@@ -196,7 +196,7 @@ def test_a_reader_waits_for_a_builder_that_puts_an_index_in_its_place(
 def test_an_index_replaced_while_it_is_read_is_read_again(photos, encoder, tmp_path, monkeypatch):
     folder = tmp_path / "index"
     old = build_index(photos, encoder, folder)
-    more = write_pictures(tmp_path / "photos", 1, first=8)
+    more = write_images(tmp_path / "photos", 1, first=8)
     reads = []
 
     def replace_first(path, read=np.load, **options):
@@ -228,16 +228,16 @@ def file_size_limit(size):
 def sizes(encoder, segmenter, tmp_path_factory):
     """How large the files of an index of 16 pictures get, in bytes."""
     folder = tmp_path_factory.mktemp("sizes")
-    index = build_index(write_pictures(folder / "photos", 16), encoder, folder / "index")
+    index = build_index(write_images(folder / "photos", 16), encoder, folder / "index")
     add_regions(index, segmenter, encoder, everything=FEW)
     return {path.name: path.stat().st_size for path in (folder / "index").iterdir()}
 
 
 @pytest.mark.parametrize("limit", [10, 1000, 3000, "images.parquet", "image_vectors.npy"])
 def test_a_full_disk_leaves_the_old_index_whole(encoder, sizes, tmp_path, limit):
-    old = build_index(write_pictures(tmp_path / "photos"), encoder, tmp_path / "index")
+    old = build_index(write_images(tmp_path / "photos"), encoder, tmp_path / "index")
     before = contents(old.folder)
-    photos = write_pictures(tmp_path / "photos", 16)
+    photos = write_images(tmp_path / "photos", 16)
     limit = sizes[limit] - 1 if isinstance(limit, str) else limit
     with pytest.raises(IndexFolderError, match="cannot write the index .*index: File too large"):
         with file_size_limit(limit):
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_the_old_index_whole(encoder, sizes, tmp_path, limit)
 def test_a_full_disk_leaves_an_index_whole_when_regions_are_added(
     photos, encoder, segmenter, sizes, tmp_path, limit
 ):
-    index = build_index(write_pictures(tmp_path / "photos", 16), encoder, tmp_path / "index")
+    index = build_index(write_images(tmp_path / "photos", 16), encoder, tmp_path / "index")
     before = contents(index.folder)
     limit = sizes[limit] - 1 if isinstance(limit, str) else limit
     options = {"everything": FEW, "shard_size": 4}
@@ -266,7 +266,7 @@ def test_a_full_disk_leaves_an_index_whole_when_regions_are_added(
 
 
 def test_a_full_disk_of_failures_is_noticed(encoder, tmp_path):
-    write_pictures(tmp_path / "photos")
+    write_images(tmp_path / "photos")
     for i in range(400):
         (tmp_path / "photos" / f"not a picture {i}.png").touch()
     photos = load_folder(tmp_path / "photos")
@@ -278,9 +278,9 @@ def test_a_full_disk_of_failures_is_noticed(encoder, tmp_path):
 
 
 def test_a_disk_that_runs_full_is_named_and_what_was_done_is_kept(encoder, small_disk, tmp_path):
-    old = build_index(write_pictures(tmp_path / "photos"), encoder, small_disk / "index")
+    old = build_index(write_images(tmp_path / "photos"), encoder, small_disk / "index")
     before = contents(old.folder)
-    photos = write_pictures(tmp_path / "photos", 40)
+    photos = write_images(tmp_path / "photos", 40)
     options = {"shard_size": 4, "batch_size": 4}
     filler = small_disk / "filler"
     free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_bsize
@@ -351,7 +351,7 @@ def test_an_index_in_a_read_only_folder_can_be_used_and_is_not_lost(
     encoder, segmenter, tmp_path, shelf
 ):
     shelf, make_read_only = shelf
-    photos = write_pictures(tmp_path / "photos")
+    photos = write_images(tmp_path / "photos")
     index = build_index(photos, encoder, shelf / "index")
     add_regions(index, segmenter, encoder, everything=FEW)
     before = contents(shelf / "index")
@@ -361,7 +361,7 @@ def test_an_index_in_a_read_only_folder_can_be_used_and_is_not_lost(
     index = add_regions(index, segmenter, encoder, everything=FEW)
     assert len(index.regions) > 0
     assert verify_index(shelf / "index") == []
-    more = write_pictures(tmp_path / "photos", 1, first=8)
+    more = write_images(tmp_path / "photos", 1, first=8)
     changes = [
         lambda: build_index(more, encoder, shelf / "index"),
         lambda: add_regions(index, segmenter, encoder, everything=replace(FEW, max_regions=1)),

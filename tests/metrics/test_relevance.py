@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from regionlab.data.collection import Collection, make_table
-from regionlab.metrics.relevance import count_shared_kinds, holds_kinds_of, is_own_image
+from regionlab.metrics.ranking import count_shared_kinds, holds_kinds_of, is_own_image
 
 
 def make_collection(tmp_path, objects):

@@ -20,7 +20,7 @@ from regionlab.regions.encodings import (
 
 import open_clip  # isort: skip
 
-PICTURES = [name for name, encoding in REGION_ENCODINGS.items() if encoding.is_picture]
+PICTURES = [name for name, encoding in REGION_ENCODINGS.items() if encoding.is_image]
 SIZES = [(1, 1), (1, 7), (9, 1), (5, 8), (33, 20)]
 
 

@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from regionlab.cli import main
-from regionlab.runs.ray_cluster import open_cluster
+from regionlab.runs.parallel import open_cluster
 from regionlab.util import paths
 
 MEET = """

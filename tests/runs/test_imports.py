@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from regionlab.runs import imports
+from regionlab.runs import record as imports
 
 SEARCHES = "import regionlab as rl\nfrom regionlab.viz import charts\nrl.search_text"
 

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 from regionlab.studies import claims
+from regionlab.studies.claims import CHECKS
 from regionlab.studies.claims import rules as arithmetic
-from regionlab.studies.claims.audit import CHECKS
 from regionlab.studies.claims.rules import judge_share
 from regionlab.studies.claims.table import COLUMNS, PLACE, UNITS, step_of
 from regionlab.viz.charts import draw_dumbbells, draw_verdicts

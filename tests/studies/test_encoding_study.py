@@ -12,7 +12,7 @@ from regionlab.models.registry import load_segmenter
 from regionlab.models.segmenter import MaskGeneratorConfig, Region
 from regionlab.regions.encodings import encode_regions
 from regionlab.search.regions import search_regions
-from regionlab.studies.encodings import encode_gallery, take_images, try_encoding
+from regionlab.studies.methods import encode_gallery, take_images, try_encoding
 from regionlab.studies.sampling import query_regions
 from toybox import load_toybox
 

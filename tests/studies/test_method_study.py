@@ -16,13 +16,13 @@ from regionlab.search.images import search_image, search_text
 from regionlab.search.regions import search_regions
 from regionlab.studies.methods import (
     MEASURES,
-    Asked,
     Method,
+    ObjectQuery,
     ask_by_box,
     ask_by_caption,
     crop_box,
     encode_boxed,
-    encode_pictures,
+    encode_whole_images,
     encode_words,
     explain_grades,
     find_pixel_errors,
@@ -99,7 +99,7 @@ def test_a_box_in_which_nothing_is_found_stands_for_the_whole_image(
 
 
 def test_whole_images_are_searched_as_by_search_image(collection, index, asked, encoder):
-    method = Method(index, partial(encode_pictures, collection=collection, encoder=encoder))
+    method = Method(index, partial(encode_whole_images, collection=collection, encoder=encoder))
     found = method.search(asked, method.encode(asked))
     paths = [collection.image_path(one.image_id) for one in asked]
     expected = search_image(index, paths, encoder, k=IMAGES, exclude_self=True)
@@ -109,7 +109,7 @@ def test_whole_images_are_searched_as_by_search_image(collection, index, asked, 
 
 
 def test_a_crop_is_what_the_box_holds(collection, asked, encoder):
-    query = encode_pictures(asked, collection, encoder, crop=True)[1]
+    query = encode_whole_images(asked, collection, encoder, crop=True)[1]
     image, (x0, y0, x1, y1) = collection.read(asked[1].image_id), asked[1].box.xyxy
     cut = image[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))]
     np.testing.assert_allclose(query.vectors, encoder.encode_images([cut]), atol=1e-5)
@@ -185,7 +185,7 @@ def test_every_query_is_timed_but_for_the_first_call(index, encoder):
         calls.append(len(asked))
         return encode_words(asked, encoder)
 
-    asked = [Asked(index.images["image_id"][0], words=word) for word in ("star", "heart")]
+    asked = [ObjectQuery(index.images["image_id"][0], words=word) for word in ("star", "heart")]
     seconds = time_method(Method(index, encode), asked)
     assert len(seconds) == 2
     assert min(seconds) > 0

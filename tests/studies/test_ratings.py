@@ -13,7 +13,7 @@ from regionlab.metrics.stats import krippendorff_alpha
 from regionlab.studies.ratings import (
     RatingError,
     RatingStore,
-    Study,
+    RatingStudy,
     Task,
     compare_methods,
     count_ratings,
@@ -29,7 +29,7 @@ METHODS = ("A", "B", "C", "D")
 
 def a_study(*, queries=8, per_rater=4, methods=METHODS, **options):
     names = tuple(f"query {i}" for i in range(queries))
-    return Study("trial", names, methods, per_rater, **options)
+    return RatingStudy("trial", names, methods, per_rater, **options)
 
 
 @pytest.fixture

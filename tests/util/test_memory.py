@@ -22,7 +22,7 @@ from regionlab.regions.encodings import encode_regions
 from regionlab.regions.grounding import find_words
 from regionlab.regions.patch_tokens import mask_to_grid
 from regionlab.service.app import _tell_memory, create_app
-from regionlab.util.memory import is_out_of_memory, named_memory_error
+from regionlab.util.errors import is_out_of_memory, named_memory_error
 
 FEW = MaskGeneratorConfig(
     2, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1, max_regions=2

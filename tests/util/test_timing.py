@@ -2,7 +2,7 @@
 
 import pytest
 
-from regionlab.util import timing
+from regionlab.util import progress as timing
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from regionlab.index.index import Index
 from regionlab.models.registry import load_segmenter
 from regionlab.search.feedback import FeedbackSession
 from regionlab.search.query import Part, Query
-from regionlab.studies.ratings import RatingError, RatingStore, Study
+from regionlab.studies.ratings import RatingError, RatingStore, RatingStudy
 from regionlab.viz.grid import FeedbackGrid, LiveResults, ResultGrid
 from regionlab.viz.picker import RegionPicker
 from regionlab.viz.rating import RatingSheet
@@ -156,7 +156,9 @@ def test_a_grid_may_go_on_to_new_images_only(session):
 
 @pytest.fixture
 def book(tmp_path):
-    return RatingStore(tmp_path / "r.sqlite", Study("trial", ("p", "q"), ("secret A", "B"), 2))
+    return RatingStore(
+        tmp_path / "r.sqlite", RatingStudy("trial", ("p", "q"), ("secret A", "B"), 2)
+    )
 
 
 def show_query(query):

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from regionlab.data.images import make_thumbnail
-from regionlab.studies.ratings import RatingStore, Study
+from regionlab.studies.ratings import RatingStore, RatingStudy
 from regionlab.util import paths
 from regionlab.viz.grid import LINE, ResultGrid, mark_region
 from regionlab.viz.rating import RatingSheet
@@ -67,7 +67,7 @@ def test_a_mask_of_another_size_is_refused():
 
 
 def test_the_rating_sheet_shows_the_pixels_of_what_is_rated(tmp_path):
-    study = Study("colours", ["a"], ["x"], 1, 0)
+    study = RatingStudy("colours", ["a"], ["x"], 1, 0)
     picture = make_picture()
     sheet = RatingSheet(
         RatingStore(tmp_path / "ratings.sqlite", study),

@@ -20,10 +20,10 @@ from regionlab.models.encoder import Encoder
 from regionlab.models.pipeline import Preprocessing, SideBySide
 from regionlab.models.registry import load_encoder
 from regionlab.runs.record import describe_device
-from regionlab.util.timing import summarise_measure, time_interleaved
+from regionlab.util.progress import summarise_measure, time_interleaved
 
-# As most pictures in COCO: width and height in pixels, and detail for files of 165 kB on average.
-PICTURE_SIZE = (640, 480)
+# As most images in COCO: width and height in pixels, and detail for files of 165 kB on average.
+IMAGE_SIZE = (640, 480)
 DETAIL = 32  # standard deviation, in levels of 256
 S3_BATCH = 16
 TRIPLETS = 18_000  # FashionIQ's training set
@@ -40,7 +40,7 @@ def measure_indexing(
 ) -> dict[str, Any]:
     """Measure images per second from JPEG files to a finished index.
 
-    `count` images of `write_pictures`; all sides in turn, round by round, after one that does
+    `count` images of `write_images`; all sides in turn, round by round, after one that does
     not count.
 
     Returns
@@ -54,7 +54,7 @@ def measure_indexing(
     """
     ours, in_fp32 = load_encoder(encoder), load_encoder(encoder, precision="fp32")
     with tempfile.TemporaryDirectory() as temporary:
-        collection = load_folder(write_pictures(Path(temporary) / "pictures", count, seed))
+        collection = load_folder(write_images(Path(temporary) / "pictures", count, seed))
         paths = [collection.root / path for path in collection.images["path"]]
         pixels = _prepare(ours, paths).split(batch_size)
         target = Path(temporary) / "index"
@@ -80,14 +80,14 @@ def measure_indexing(
         "precision": ours.precision,
         "batch_size": batch_size,
         "images": count,
-        "image_size": list(PICTURE_SIZE),
+        "image_size": list(IMAGE_SIZE),
         "mean_file_bytes": round(file_bytes),
         "device": describe_device(),
         "threads": torch.get_num_threads(),
     }
 
 
-def write_pictures(folder: Path, count: int, seed: int) -> Path:
+def write_images(folder: Path, count: int, seed: int) -> Path:
     """Write JPEGs of quality 90 with the size and the detail of photographs; return the folder.
 
     Toybox scenes of COCO's usual size, under noise whose amplitude falls with the frequency
@@ -100,7 +100,7 @@ def write_pictures(folder: Path, count: int, seed: int) -> Path:
     for number in range(count):
         rng = scene_rng(seed, "test", number)
         image, _ = render_scene(sample_scene(rng), rng)
-        scene = Image.fromarray(image).resize(PICTURE_SIZE, Image.Resampling.BICUBIC)
+        scene = Image.fromarray(image).resize(IMAGE_SIZE, Image.Resampling.BICUBIC)
         pixels = np.asarray(scene) + _make_detail(rng)[..., None]
         picture = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
         picture.save(folder / f"{number:06d}.jpg", quality=90, subsampling=0)
@@ -108,7 +108,7 @@ def write_pictures(folder: Path, count: int, seed: int) -> Path:
 
 
 def _make_detail(rng: np.random.Generator) -> np.ndarray:
-    width, height = PICTURE_SIZE
+    width, height = IMAGE_SIZE
     noise = np.fft.rfft2(rng.standard_normal((height, width)))
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
@@ -117,7 +117,7 @@ def _make_detail(rng: np.random.Generator) -> np.ndarray:
 
 
 def embed_as_s3(encoder: Encoder, paths: Sequence[Path]) -> np.ndarray:
-    """Embed pictures as S3's `index_images.py` is described to: read 16, embed them, go on."""
+    """Embed images as S3's `index_images.py` is described to: read 16, embed them, go on."""
     vectors = []
     for start in range(0, len(paths), S3_BATCH):
         batch = [_read_pixels(encoder, path) for path in paths[start : start + S3_BATCH]]
@@ -128,7 +128,7 @@ def embed_as_s3(encoder: Encoder, paths: Sequence[Path]) -> np.ndarray:
 
 
 def _prepare(encoder: Encoder, paths: Sequence[Path]) -> torch.Tensor:
-    """Return all pictures as the model takes them, on its device."""
+    """Return all images as the model takes them, on its device."""
     steps = Preprocessing(encoder.preprocess, encoder.device, encoder.dtype)
     shaped = [steps.shape(read_pil_image(path)[0]) for path in paths]
     return steps.stack(shaped).to(encoder.device, encoder.dtype)

@@ -20,6 +20,7 @@ from regionlab.index.index import Index
 from regionlab.models.encoder import Encoder
 from regionlab.models.registry import load_encoder, load_segmenter
 from regionlab.models.segmenter import EmptyMaskError, Region, Segmenter
+from regionlab.models.spaces import to_unit
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.runs.record import describe_device
 from regionlab.search.engine import ExactEngine
@@ -27,9 +28,9 @@ from regionlab.search.engines import build_engine, recommend
 from regionlab.search.query import Query, part_from_region
 from regionlab.search.regions import search_regions
 from regionlab.studies.sampling import prompt_for_object, sample_objects
-from regionlab.studies.scale import grow_vectors, sample_clusters, to_unit
+from regionlab.studies.scale import grow_vectors, sample_clusters
 from regionlab.util.paths import DATA, FIGURES, index_folder
-from regionlab.util.timing import summarise_measure, time_interleaved
+from regionlab.util.progress import summarise_measure, time_interleaved
 
 FACTORIES = ("IVF2048,Flat", "IVF2048,SQ8")
 CLUSTERS = 1000
@@ -38,7 +39,7 @@ KINDS = {"image": SPREAD, "text": 2 * SPREAD}  # queries: as the gallery, and fa
 
 POOLED = "tokens"
 QUALITY = FIGURES / "05_compare_region_encodings.json"
-IMAGE_SIZE = (480, 640)  # height and width in pixels of most pictures in COCO
+IMAGE_SIZE = (480, 640)  # height and width in pixels of most images in COCO
 
 STEPS = ("mask", "vector", "search")
 PROMPTS = ("box", "point")
@@ -115,7 +116,7 @@ def measure_search(
 
 def _sample_queries(d: int, count: int, spread: float, seed: int) -> np.ndarray:
     """Sample queries around the gallery's own centres."""
-    centres = to_unit(np.random.default_rng(seed).normal(size=(CLUSTERS, d)))
+    centres = to_unit(np.random.default_rng(seed).normal(size=(CLUSTERS, d))).astype(np.float32)
     return grow_vectors(centres, count, spread=spread, seed=seed + 2)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from regionlab.index.index import Index
 from regionlab.runs.record import describe_device
 from regionlab.service.process import find_box, prepare_index, run_service
-from regionlab.util.timing import summarise_measure, time_interleaved
+from regionlab.util.progress import summarise_measure, time_interleaved
 
 KINDS = ("words", "image", "region")
 K = 10
@@ -32,7 +32,7 @@ TABLE_V = {"encode": [85, 120], "search": [0, 5], "total": [120, 150]}
 
 
 @dataclass(frozen=True)
-class Asked:
+class Response:
     """A request and how it went."""
 
     kind: str  # of KINDS
@@ -80,7 +80,7 @@ def measure_service(
         took = time.perf_counter() - started
         after = served.memory()
         sides = {"alone": (served, 1), "unbatched": (plain, clients), "batched": (served, clients)}
-        runs: dict[str, list[list[Asked]]] = {name: [] for name in sides}
+        runs: dict[str, list[list[Response]]] = {name: [] for name in sides}
         rates: dict[str, list[float]] = {name: [] for name in sides}
         for number, (name, (service, many)) in product(range(rounds), sides.items()):
             skip = (number + 1) * len(questions) // (rounds + 1)
@@ -149,7 +149,7 @@ def drive(
     each: int | None = None,
     seconds: float = math.inf,
     skip: int = 0,
-) -> list[Asked]:
+) -> list[Response]:
     """Let clients ask one question after another; return all answers.
 
     Parameters
@@ -169,7 +169,7 @@ def drive(
 
 async def _drive(
     port: int, questions: Sequence[Question], clients: int, each: int | None, end: float
-) -> list[Asked]:
+) -> list[Response]:
     starts = np.linspace(0, len(questions), clients, endpoint=False).astype(int)
     asking = [
         _ask_until(end, port, f"client-{number:012d}", islice(cycle(_turn(questions, start)), each))
@@ -184,7 +184,7 @@ def _turn(questions: Sequence[Question], start: int) -> list[Question]:
 
 async def _ask_until(
     end: float, port: int, name: str, questions: Iterator[Question]
-) -> list[Asked]:
+) -> list[Response]:
     headers = {"Cookie": f"visitor={name}", "Content-Type": "multipart/form-data; boundary=x"}
     address = f"http://127.0.0.1:{port}"
     async with httpx.AsyncClient(
@@ -198,30 +198,32 @@ async def _ask_until(
         return asked
 
 
-async def _ask(client: httpx.AsyncClient, question: Question) -> Asked:
+async def _ask(client: httpx.AsyncClient, question: Question) -> Response:
     started = time.perf_counter()
     answer = await client.post("/search", content=question.body)
     seconds = time.perf_counter() - started
     right = answer.status_code == 200 and question.expected in answer.content
     parts = answer.json()["seconds"] if answer.status_code == 200 else {}
-    return Asked(question.kind, seconds, right, parts)
+    return Response(question.kind, seconds, right, parts)
 
 
 # Summaries
 
 
-def _by_kind(describe: Callable[[list[Asked]], Any], asked: Sequence[Asked]) -> dict[str, Any]:
+def _by_kind(
+    describe: Callable[[list[Response]], Any], asked: Sequence[Response]
+) -> dict[str, Any]:
     return {kind: describe([one for one in asked if one.kind == kind]) for kind in KINDS}
 
 
-def describe_latency(asked: Sequence[Asked]) -> dict[str, Any]:
+def describe_latency(asked: Sequence[Response]) -> dict[str, Any]:
     """Return median and 95th percentile in milliseconds, and of how many."""
     milliseconds = [1000 * one.seconds for one in asked] or [np.nan]
     median, p95 = (round(float(np.percentile(milliseconds, q)), 1) for q in (50, 95))
     return {"median": median, "p95": p95, "n": len(asked)}
 
 
-def describe_parts(asked: Sequence[Asked]) -> dict[str, float]:
+def describe_parts(asked: Sequence[Response]) -> dict[str, float]:
     """Return the median milliseconds of each stage, and from the client's side."""
     told = [one.parts for one in asked if one.parts]
     stages = told[0] if told else ()

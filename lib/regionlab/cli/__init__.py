@@ -4,7 +4,7 @@ What a command needs is imported inside it, so that help is quick and a question
 answers it. Errors of ours are told in one sentence; any other exception shows its traceback.
 """
 
-from regionlab.cli import compose, index, search, work  # noqa: F401 - each adds its commands
+from regionlab.cli import index, search, work  # noqa: F401 - each adds its commands
 from regionlab.cli.app import app, main
 
 __all__ = ["app", "main"]

@@ -15,8 +15,7 @@ from regionlab.compose.protocols import PROTOCOLS, Measured, Protocol
 from regionlab.data.triplets import Triplets, list_categories, load_cirr, load_fashioniq
 from regionlab.models.clip import TextFeatures
 from regionlab.models.encoder import Encoder
-from regionlab.util.checks import check_choice
-from regionlab.util.errors import InputError
+from regionlab.util.errors import InputError, check_choice
 from regionlab.util.files import atomic_write
 from regionlab.util.paths import expand
 from regionlab.util.progress import progress
@@ -52,7 +51,7 @@ class ComposedFeatures:
     @property
     def gallery(self) -> np.ndarray:
         """(n, d) float32, unit length."""
-        return self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
+        return to_unit(self.vectors)
 
 
 def find_groups(triplets: Triplets) -> list:
@@ -307,7 +306,7 @@ def fit_weight(
 
 
 @dataclass(frozen=True, eq=False)
-class Study:
+class ComposerResults:
     """What each composer made of a benchmark's queries, and how well they did.
 
     Attributes
@@ -336,7 +335,7 @@ def study_ladder(
     weights: Mapping[str, float],
     folder: Path | None = None,
     names: Sequence[str] = tuple(COMPOSERS),
-) -> Study:
+) -> ComposerResults:
     """Compose and measure a benchmark's queries by each composer of `names`.
 
     `weights` are those of "weighted" and "slerp", chosen by `fit_weight`; `folder` is that of
@@ -350,7 +349,7 @@ def study_ladder(
         )  # fmt: skip
         composed[name] = benchmark.compose(composer.compose)
         measured[name] = benchmark.measure(composed[name])
-    return Study(benchmark, composed, measured)
+    return ComposerResults(benchmark, composed, measured)
 
 
 # The embedding space

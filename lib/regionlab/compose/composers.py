@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from regionlab.models import spaces
 from regionlab.models.spaces import Vectors, find_difference, get_encoding, with_space
 from regionlab.util.errors import InputError
 
@@ -64,11 +65,11 @@ def slerp(images: np.ndarray, texts: np.ndarray, *, weight: float) -> np.ndarray
 
 def to_unit(vectors: np.ndarray) -> np.ndarray:
     """Return (q, d) vectors of unit length; ValueError if one is zero or not finite."""
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    bad = ~((lengths > 0) & np.isfinite(lengths)).ravel()
-    if bad.any():
-        raise ValueError(f"vector {int(bad.argmax())} is zero or not finite: it has no direction")
-    return vectors / lengths
+    directions = spaces.to_unit(vectors)
+    lost = np.isnan(directions).any(axis=1)
+    if lost.any():
+        raise ValueError(f"vector {int(lost.argmax())} is zero or not finite: it has no direction")
+    return directions
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,7 @@ from regionlab.metrics.stats import compare_paired, exact_interval, mean_with_ci
 from regionlab.models.spaces import find_difference
 from regionlab.search.engine import ExactEngine
 from regionlab.search.exact import ROUNDING, rank_rows, score_rows
-from regionlab.util.checks import check_choice, check_count
-from regionlab.util.errors import InputError
+from regionlab.util.errors import InputError, check_choice, check_count
 from regionlab.util.files import write_text
 from regionlab.util.paths import expand
 

@@ -9,7 +9,7 @@ import pandas as pd
 from regionlab.compose.composers import Compose
 from regionlab.data.collection import Collection
 from regionlab.index.index import Index
-from regionlab.metrics.relevance import holds_kinds_of
+from regionlab.metrics.ranking import holds_kinds_of
 from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
 

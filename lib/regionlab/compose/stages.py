@@ -17,8 +17,7 @@ from regionlab.compose.files import COMBINERS, TEXT, TrainedParts
 from regionlab.compose.protocols import write_cirr_submission
 from regionlab.models.clip import TextFeatures
 from regionlab.models.registry import load_encoder
-from regionlab.util.checks import check_choice
-from regionlab.util.errors import InputError
+from regionlab.util.errors import InputError, check_choice
 from regionlab.util.files import hash_file
 from regionlab.util.paths import DATA, expand
 

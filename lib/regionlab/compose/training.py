@@ -28,8 +28,7 @@ from regionlab.models.clip import (
 )
 from regionlab.models.encoder import Encoder
 from regionlab.models.training import run_training
-from regionlab.util.checks import check_choice, check_count
-from regionlab.util.errors import InputError
+from regionlab.util.errors import InputError, check_choice, check_count
 from regionlab.util.progress import progress
 
 AMP = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -16,8 +16,7 @@ import pandas as pd
 from regionlab.data.collection import Collection, make_ids, make_skipped, make_table
 from regionlab.data.images import write_image
 from regionlab.data.listing import FILM_SUFFIXES, is_text, list_content, list_files, unread_films
-from regionlab.util.errors import InputError, MissingFileError, RegionlabError
-from regionlab.util.extras import import_extra
+from regionlab.util.errors import InputError, MissingFileError, RegionlabError, import_extra
 from regionlab.util.files import write_json
 from regionlab.util.paths import DATA, expand, shorten_path
 from regionlab.util.progress import progress

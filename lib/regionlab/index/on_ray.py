@@ -25,7 +25,7 @@ from regionlab.index.shards import (
     take_apart,
 )
 from regionlab.models.encoder import Encoder
-from regionlab.runs.ray_cluster import ClusterError, check_capacity, import_ray, open_cluster
+from regionlab.runs.parallel import ClusterError, check_capacity, import_ray, open_cluster
 from regionlab.util.errors import InputError
 from regionlab.util.progress import progress
 
@@ -213,7 +213,7 @@ def write_shards_with_ray(
 def _map_shards(ray, shards: list[dict], count: int, crew: WorkerSpec, given: tuple):
     """Return the data set of the embedded shards, which Ray makes while it is gone through."""
     with warnings.catch_warnings():
-        # Without a limit a picture that kills its worker is tried for ever. Ray is to take the
+        # Without a limit an image that kills its worker is tried for ever. Ray is to take the
         # option in another place from 2.64 on.
         warnings.simplefilter("ignore", DeprecationWarning)
         dataset = ray.data.from_items(shards, override_num_blocks=len(shards)).map_batches(

@@ -27,7 +27,7 @@ from regionlab.index.tables import (
     open_vectors,
     write_vectors,
 )
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import name_image, named_memory_error
 from regionlab.util.progress import progress
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def _find_regions(
         image, digest = read_image_and_digest(path)
         if digest != index.images["sha256"].iloc[row]:
             raise ImageError(path, "changed since it was indexed")
-        with named_memory_error(name_picture(image.shape)):
+        with named_memory_error(name_image(image.shape)):
             regions = find(image)
             vectors = encode(image, (region.mask for region in regions))  # one at a time
         name = index.images["image_id"].iloc[row]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from regionlab.models.encoder import Encoder
 
 # Size in bytes, times of change of contents and of status in nanoseconds; None: no file. Tools that
-# edit a picture in place set the first time back, which they cannot do to the second.
+# edit an image in place set the first time back, which they cannot do to the second.
 Stamp = list[int] | None
 
 
@@ -237,7 +237,7 @@ def _list_files(collection: Collection) -> list[Path]:
 
 
 def _read(folder: Path, root: Path) -> dict[str, list]:
-    """Return stamp and digest by path; nothing if there is no such file, or of other pictures."""
+    """Return stamp and digest by path; nothing if there is no such file, or of other images."""
     try:
         held = json.loads((folder / STAMPS).read_text(encoding="utf-8"))
         same = held["root"] == str(root) or held["from_here"] == relpath(root, folder)

@@ -219,7 +219,7 @@ def verify_index(
     except IndexFolderError as e:
         known = any(finding.harm for finding in found)
         return found if known else [*found, Finding("the index", str(e), REBUILD)]
-    found += _check_pictures(index, quick)
+    found += _check_images(index, quick)
     found += [] if encoder is None else _check_sample(index, encoder)
     return found
 
@@ -295,7 +295,7 @@ def _read(read: Callable[[Path], Any], path: Path) -> tuple:
         return None, damage(path.name, f"cannot be read: {str(e).splitlines()[0]}")
 
 
-def _check_pictures(index: Index, quick: bool) -> Iterator[Finding]:
+def _check_images(index: Index, quick: bool) -> Iterator[Finding]:
     gone = [path for path in index.missing_files()]
     if gone:
         what = f"{len(gone)} images are not on disk, the first: {gone[0]}"
@@ -379,7 +379,7 @@ def copy_index(source: Path | str, target: Path | str) -> str:
         raise IndexFolderError(f"cannot copy the index {source} to {target}: {e}") from e
 
 
-class _Place(NamedTuple):
+class _Location(NamedTuple):
     """A folder of a file system."""
 
     system: "FileSystem"
@@ -417,14 +417,14 @@ def _copy(source: str, target: str) -> str:
     return target
 
 
-def _find(place: str) -> _Place:
+def _find(place: str) -> _Location:
     from pyarrow import fs
 
     uri = place if "://" in place else str(Path(place).expanduser().absolute())
-    return _Place(*fs.FileSystem.from_uri(uri))
+    return _Location(*fs.FileSystem.from_uri(uri))
 
 
-def _copy_file(here: _Place, there: _Place, name: str) -> str:
+def _copy_file(here: _Location, there: _Location, name: str) -> str:
     """Copy a file and return the SHA-256 of what went through."""
     digest = hashlib.sha256()
     with (

@@ -1,7 +1,7 @@
 """Projection: vectors as points in the plane, and the numbers that say how far to believe them.
 
 A map shows neighbourhoods, and t-SNE and UMAP show little else: distances between groups, their
-sizes and their density mean nothing. So whether pictures of a kind sit together is measured
+sizes and their density mean nothing. So whether images of a kind sit together is measured
 among the vectors themselves (`neighbour_purity`, `similarity_auc`), and how true a map is to
 them by its trustworthiness.
 """

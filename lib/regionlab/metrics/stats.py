@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from regionlab.util.checks import check_choice
+from regionlab.util.errors import check_choice
 
 LEVELS = ("nominal", "ordinal", "interval")
 _CELLS_A_BATCH = 2**21  # resampled values held at once: 16 MiB of float64

@@ -50,7 +50,7 @@ SEGNET_SIDE = 224
 
 
 class ImageModel(torch.nn.Module):
-    """A network from pictures to vectors, in two parts: `features`, and how they are pooled.
+    """A network from images to vectors, in two parts: `features`, and how they are pooled.
 
     Attributes
     ----------
@@ -64,15 +64,15 @@ class ImageModel(torch.nn.Module):
         self.preprocess, self.image_size = preprocess, image_size
 
     def features(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return what the network makes of pictures, one vector a place."""
+        """Return what the network makes of images, one vector a place."""
         raise NotImplementedError
 
     def pool(self, features: torch.Tensor) -> torch.Tensor:
-        """Return (b, d), one vector a picture."""
+        """Return (b, d), one vector an image."""
         raise NotImplementedError
 
     def compute(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the features of (b, 3, size, size) pictures, those in bfloat16 computed in it.
+        """Return the features of (b, 3, size, size) images, those in bfloat16 computed in it.
 
         Always as float32, for pooling: powers and whitening lose too much in bfloat16.
         """
@@ -147,7 +147,7 @@ class ImageEncoder(Encoder):
 
 
 def compute_in(pixels: torch.Tensor) -> torch.autocast:
-    """Let networks with float32 weights compute in bfloat16 where pictures are given in it."""
+    """Let networks with float32 weights compute in bfloat16 where images are given in it."""
     half = pixels.dtype == torch.bfloat16
     return torch.autocast(pixels.device.type, dtype=torch.bfloat16, enabled=half)
 
@@ -185,7 +185,7 @@ def create_toyvit() -> ViT:
     """Build toyvit with random weights.
 
     A stem of four convolutions stands for the patches of 16 pixels (Xiao et al. 2021): with few
-    pictures it learns far faster.
+    images it learns far faster.
     """
     stem = ConvStem(depth=4, channels=(16, 32, 64, TOY_WIDTH), stride=(2, 2, 2, 2))
     backbone = VisionTransformer(

@@ -19,8 +19,8 @@ from regionlab.models.pipeline import (
     prefetch,
     resolve_batch_size,
 )
-from regionlab.models.spaces import with_space
-from regionlab.util.memory import is_out_of_memory
+from regionlab.models.spaces import to_unit, with_space
+from regionlab.util.errors import is_out_of_memory
 from regionlab.util.progress import progress as show_progress
 
 ImageSource = Path | str | np.ndarray
@@ -28,7 +28,7 @@ DEFAULT_TEMPLATES = ("{}",)
 # Resized to the model's size by its short side, a long line of pixels would fill the memory.
 MAX_ASPECT = 200
 NO_DIRECTION = "the model gave a vector that is not finite, or zero"
-FULL = "full"  # the fingerprint's word for pictures that are always decoded at full size
+FULL = "full"  # the fingerprint's word for images that are always decoded at full size
 
 
 class Encoder:
@@ -226,7 +226,7 @@ class Encoder:
         return tokens
 
     def blank_pixels(self, count: int) -> torch.Tensor:
-        """Return black pictures as the model takes them, (count, 3, size, size)."""
+        """Return black images as the model takes them, (count, 3, size, size)."""
         size = self.image_size
         side = size if isinstance(size, tuple) else (size, size)
         return torch.zeros(count, 3, *side, dtype=self.dtype)
@@ -275,9 +275,9 @@ def as_list(images: ImageSource | Iterable[ImageSource]) -> list[ImageSource]:
 def _load_image(
     source: ImageSource, name: Path | str, least_side: int | None
 ) -> tuple[Image.Image, tuple[int, int], str]:
-    """Return a picture, its full width and height, and the digest of its file."""
+    """Return an image, its full width and height, and the digest of its file."""
     if isinstance(source, np.ndarray):
-        picture, digest = _array_to_picture(source, name), ""
+        picture, digest = _array_to_image(source, name), ""
         width, height = picture.size
     else:
         picture, (width, height), digest = read_pil_image(source, least_side=least_side)
@@ -295,7 +295,7 @@ def _to_failure(error: Exception, name: Path | str) -> ImageError:
     return ImageError(name, TOO_LARGE)
 
 
-def _array_to_picture(image: np.ndarray, name: str) -> Image.Image:
+def _array_to_image(image: np.ndarray, name: str) -> Image.Image:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
         reason = f"expected (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}"
         raise ImageError(name, reason)
@@ -311,9 +311,8 @@ def _check_texts(texts: str | Iterable[str]) -> list[str]:
 
 
 def _normalize(vectors: np.ndarray, *, strict: bool = True) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    good = np.isfinite(norms) & (norms > 0)
-    if strict and not good.all():
+    """Return unit vectors; FloatingPointError if one has no direction, NaN if not `strict`."""
+    directions = to_unit(vectors)
+    if strict and np.isnan(directions).any():
         raise FloatingPointError(NO_DIRECTION)
-    with np.errstate(invalid="ignore"):  # what is not finite is NaN in the end
-        return vectors / np.where(good, norms, np.nan)
+    return directions

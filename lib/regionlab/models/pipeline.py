@@ -69,7 +69,7 @@ MARGIN = 4
 class Preprocessing:
     """The halves of a preprocessing.
 
-    Steps that are not understood stay together and are done picture by picture.
+    Steps that are not understood stay together and are done image by image.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ class Preprocessing:
 
     Attributes
     ----------
-    least_side : Pixels that the shorter side of a picture should have at least for `shape`, where
+    least_side : Pixels that the shorter side of an image should have at least for `shape`, where
         its decoder can make it smaller; None where that is not known to be harmless.
     """
 
@@ -102,13 +102,13 @@ class Preprocessing:
         self.least_side = MARGIN * _largest(steps[0].size) if names[:1] == ["Resize"] else None
 
     def shape(self, picture: Image.Image) -> np.ndarray | torch.Tensor:
-        """Resize and cut out a picture: (h, w, 3) uint8, or what `preprocess` made of it."""
+        """Resize and cut out an image: (h, w, 3) uint8, or what `preprocess` made of it."""
         for step in self._steps:
             picture = step(picture)
         return np.array(picture) if self._is_split else picture
 
     def stack(self, shaped: Sequence[np.ndarray | torch.Tensor]) -> torch.Tensor:
-        """Turn b pictures by `shape` into the (b, 3, h, w) that the model takes."""
+        """Turn b images by `shape` into the (b, 3, h, w) that the model takes."""
         if not self._is_split:
             return torch.stack(list(shaped))
         if self._device.type == "cpu":  # one by one they stay in the cache
@@ -134,14 +134,14 @@ TARGET_RATIO = 1.25  # of S4's authors
 
 
 class TargetPad:
-    """Pad a long picture with black until its sides have a given ratio.
+    """Pad a long image with black until its sides have a given ratio.
 
     "TargetPad" of Baldrati et al. 2022 (section 4.2), which S4 follows: between leaving the
-    ends of a long picture to be cut off and making it small in a square.
+    ends of a long image to be cut off and making it small in a square.
 
     Parameters
     ----------
-    ratio : Longer by shorter side that is left, at least 1; a picture below it stays as it is.
+    ratio : Longer by shorter side that is left, at least 1; an image below it stays as it is.
 
     Raises
     ------
@@ -156,7 +156,7 @@ class TargetPad:
         self.ratio = ratio
 
     def __call__(self, picture: Image.Image) -> Image.Image:
-        """Return the padded picture."""
+        """Return the padded image."""
         width, height = picture.size
         if max(width, height) / min(width, height) < self.ratio:
             return picture
@@ -200,7 +200,7 @@ def pad_first(preprocess, padding: str):
     return type(preprocess)([PADDINGS[padding](), *preprocess.transforms])
 
 
-# From so many pictures on, a part gives the very vectors that it gives within a whole batch.
+# From so many images on, a part gives the very vectors that it gives within a whole batch.
 LEAST_PART = 16
 _starting = Lock()
 
@@ -296,7 +296,7 @@ def choose_batch_size(
 ) -> int:
     """Return the smallest batch size that is about as fast as any.
 
-    Blank pictures are encoded in batches of growing size, as long as the next one fits in the
+    Blank images are encoded in batches of growing size, as long as the next one fits in the
     time and in the device's memory. The smallest that reaches 95 % of the best rate is chosen.
 
     Parameters
@@ -348,7 +348,7 @@ def resolve_batch_size(encoder: Any, batch_size: int | str) -> int:
 
 
 def _measure_rate(encoder: Any, model: SideBySide, size: int) -> float:
-    """Return pictures per second, after a batch that pays for memory and the choice of kernels."""
+    """Return images per second, after a batch that pays for memory and the choice of kernels."""
     pixels = encoder.blank_pixels(size)
     model.map(encoder.encode_pixels, pixels)
     start = time.perf_counter()

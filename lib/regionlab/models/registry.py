@@ -7,7 +7,8 @@ A model with weights of its own is a row of `MODELS`. Its module, in this folder
 """
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -251,6 +252,19 @@ def available_baselines() -> list[str]:
 
     toys = [name for name in _names("baseline") if MODELS[name].is_toy]
     return [*toys, *baselines.list_published()]
+
+
+def list_models() -> Iterator[tuple[str, str, Path]]:
+    """Yield kind, name and file of weights of all that is loaded by name."""
+    kinds = {
+        "encoder": available_encoders(),
+        "segmenter": available_segmenters(),
+        "baseline": available_baselines(),
+    }
+    for kind, names in kinds.items():
+        for name in names:
+            with suppress(WeightsError):  # timm names some that nobody publishes weights of
+                yield kind, name, place_of_weights(name)
 
 
 def place_of_weights(name: str) -> Path:

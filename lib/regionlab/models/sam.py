@@ -22,7 +22,7 @@ from regionlab.models.segmenter import (
     Segmenter,
     check_image,
 )
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import name_image, named_memory_error
 
 from segment_anything import SamPredictor, sam_model_registry  # isort: skip
 from segment_anything.modeling import (  # isort: skip
@@ -156,7 +156,7 @@ class SamSegmenter(Segmenter):
     def set_image(self, image: np.ndarray) -> None:
         """Encode an image, or recall it, see `Segmenter.set_image`."""
         check_image(image)
-        with named_memory_error(name_picture(image.shape)):
+        with named_memory_error(name_image(image.shape)):
             self.predictor.set_image(image)
 
     def predict(

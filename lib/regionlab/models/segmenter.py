@@ -9,8 +9,7 @@ import numpy as np
 
 from regionlab.data.masks import KeptSmall, MaskBits, check_mask, mask_to_box, mask_to_rle
 from regionlab.data.prompts import Prompt, Text, Whole, fit_prompt
-from regionlab.util.errors import RegionlabError
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import RegionlabError, name_image, named_memory_error
 
 
 @dataclass(frozen=True)
@@ -186,7 +185,7 @@ class Segmenter(Protocol):
                 f"the previous region is of an image of {previous.mask_bits.shape} pixels, "
                 f"this one has {image.shape[:2]}"
             )
-        with named_memory_error(name_picture(image.shape)):
+        with named_memory_error(name_image(image.shape)):
             self.set_image(image)
             return self.predict(prompt, previous=previous)[0]
 
@@ -211,7 +210,7 @@ class Segmenter(Protocol):
         ValueError : If the image has another shape or dtype, or is too narrow for the model.
         """
         check_image(image)
-        with named_memory_error(name_picture(image.shape)):
+        with named_memory_error(name_image(image.shape)):
             self.set_image(image)
             return self.generate(settings)
 

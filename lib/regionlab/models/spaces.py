@@ -69,6 +69,14 @@ def _with_common_space(array: np.ndarray, sources: Iterable[object]) -> np.ndarr
     return with_space(array, *spaces, *encodings)
 
 
+def to_unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors, (..., d) float, at length 1; NaN where one is zero or not finite."""
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    good = np.isfinite(lengths) & (lengths > 0)
+    with np.errstate(invalid="ignore"):  # what is not finite is NaN in the end
+        return vectors / np.where(good, lengths, np.nan)
+
+
 def get_space(vectors: object) -> str | None:
     """Return the embedding space that vectors are said to be of; None if nothing says so."""
     return getattr(vectors, "space", None)

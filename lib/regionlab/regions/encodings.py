@@ -1,7 +1,7 @@
 """Region encodings: how a masked part of an image becomes a vector.
 
-Most show CLIP a picture in which the region stands out, one forward pass a region; the last
-one pools the patch vectors of a single pass over the whole image. Every picture is a square,
+Most show CLIP an image in which the region stands out, one forward pass a region; the last
+one pools the patch vectors of a single pass over the whole image. Every image is a square,
 so that CLIP's preprocessing, which cuts out the middle square, cuts nothing off.
 """
 
@@ -19,8 +19,7 @@ from regionlab.models.encoder import MAX_ASPECT, NO_DIRECTION, Encoder
 from regionlab.models.segmenter import erase_background
 from regionlab.models.spaces import Vectors, with_space
 from regionlab.regions.patch_tokens import CLIP_MEAN, encode_region_tokens, find_normalization
-from regionlab.util.errors import InputError
-from regionlab.util.memory import name_picture, named_memory_error
+from regionlab.util.errors import InputError, name_image, named_memory_error
 
 DEFAULT_ENCODING = "crop_erase"
 
@@ -38,14 +37,14 @@ class RegionEncoding:
     """A way to turn regions into vectors, a name in `REGION_ENCODINGS`.
 
     `summary` says what it does, `source` where it was proposed, `passes` its cost in forward
-    passes of CLIP's image tower; `is_picture` is whether CLIP sees a picture of each region.
+    passes of CLIP's image tower; `is_image` is whether CLIP sees an image of each region.
     """
 
     name: str
     summary: str
     source: str
     passes: ClassVar[str] = "one per region"
-    is_picture: ClassVar[bool] = False
+    is_image: ClassVar[bool] = False
 
     def encode(
         self, encoder: Encoder, image: np.ndarray, masks: Iterable[np.ndarray], *, batch_size: int
@@ -54,21 +53,21 @@ class RegionEncoding:
         raise NotImplementedError
 
     def render(self, image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
-        """Return the picture of a region that CLIP sees; ValueError if there is none."""
+        """Return the image of a region that CLIP sees; ValueError if there is none."""
         raise ValueError(f"{self.name!r} makes no picture of a region: CLIP sees the whole image")
 
 
 @dataclass(frozen=True)
-class PictureEncoding(RegionEncoding):
-    """Shows CLIP a picture of each region: `show` makes it of image, mask and mean colour."""
+class ImageEncoding(RegionEncoding):
+    """Shows CLIP an image of each region: `show` makes it of image, mask and mean colour."""
 
     show: Callable[[np.ndarray, np.ndarray, Color], Image.Image] = field(repr=False)
-    is_picture: ClassVar[bool] = True
+    is_image: ClassVar[bool] = True
 
     def encode(
         self, encoder: Encoder, image: np.ndarray, masks: Iterable[np.ndarray], *, batch_size: int
     ) -> np.ndarray:
-        """Encode the regions' pictures batch by batch, holding one mask at a time."""
+        """Encode the regions' images batch by batch, holding one mask at a time."""
         color = find_mean_color(encoder)
         pixels = (encoder.preprocess(self.show(image, mask, color)) for mask in masks)
         batches = iter(lambda: list(islice(pixels, batch_size)), [])
@@ -76,7 +75,7 @@ class PictureEncoding(RegionEncoding):
         return np.concatenate([np.empty((0, encoder.dim), np.float32), *vectors])
 
     def render(self, image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
-        """Return the picture."""
+        """Return the image."""
         return self.show(image, mask, mean_color)
 
 
@@ -110,7 +109,7 @@ def encode_regions(
     masks : (H, W) bool each, the image's own size; none is fine. They are taken one by one, so that
         an iterator need not hold more than one of a large image.
     encoding : A name in `REGION_ENCODINGS`.
-    batch_size : Pictures a forward pass.
+    batch_size : Images a forward pass.
     strict : False gives NaN in place of a vector that is not finite, or zero, rather than an error.
 
     Returns
@@ -130,7 +129,7 @@ def encode_regions(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     masks = _check_masks(image, masks)
-    with named_memory_error(name_picture(image.shape)):
+    with named_memory_error(name_image(image.shape)):
         vectors = chosen.encode(encoder, image, masks, batch_size=batch_size)
     if strict and not np.isfinite(vectors).all():
         raise FloatingPointError(NO_DIRECTION)
@@ -140,13 +139,13 @@ def encode_regions(
 def render_region(
     image: np.ndarray, mask: np.ndarray, encoding: str, *, mean_color: Color = MEAN_COLOR
 ) -> np.ndarray:
-    """Return the picture of a region that CLIP gets to see, before it is resized.
+    """Return the image of a region that CLIP gets to see, before it is resized.
 
     Parameters
     ----------
     image : (H, W, 3) uint8 RGB.
     mask : (H, W) bool, the image's own size.
-    encoding : A name in `REGION_ENCODINGS`, but not "tokens", which has no picture of a region.
+    encoding : A name in `REGION_ENCODINGS`, but not "tokens", which has no image of a region.
     mean_color : RGB, see `find_mean_color`.
 
     Returns
@@ -156,7 +155,7 @@ def render_region(
 
     Raises
     ------
-    ValueError : If the encoding is not known or shows no picture, or the image or the mask has no
+    ValueError : If the encoding is not known or shows no image, or the image or the mask has no
         pixels, another dtype or size.
     """
     chosen = find_encoding(encoding)
@@ -204,7 +203,7 @@ def _check_masks(image: np.ndarray, masks: Iterable[np.ndarray]) -> Iterator[np.
         yield mask
 
 
-# Pictures ---------------------------------------------------------------------------------
+# Images ---------------------------------------------------------------------------------
 
 
 def _erase(image: np.ndarray, mask: np.ndarray, mean_color: Color) -> Image.Image:
@@ -263,43 +262,43 @@ def _cut_square(image: np.ndarray, left: int, top: int, side: int, fill: Color) 
 
 
 _ALL = (
-    PictureEncoding(
+    ImageEncoding(
         "erase",
         "the whole image, black outside of the mask; on a square image exactly I * M",
         "S0, equation 3",
         _erase,
     ),
-    PictureEncoding(
+    ImageEncoding(
         "erase_mean",
         "the whole image, CLIP's mean colour outside of the mask",
         "S0, equation 3, with the fill of OVSeg (Liang et al. 2023)",
         _erase_to_mean,
     ),
-    PictureEncoding(
+    ImageEncoding(
         "crop",
         "the tight box, padded to a square with the mean colour",
         "the usual baseline, since R-CNN (Girshick et al. 2014)",
         _crop,
     ),
-    PictureEncoding(
+    ImageEncoding(
         "crop_context",
         f"a square of {CONTEXT} times the box's longer side, with what is around",
         "R-CNN (Girshick et al. 2014), appendix A: context padding",
         _crop_context,
     ),
-    PictureEncoding(
+    ImageEncoding(
         "crop_erase",
         "the tight box as a square, mean colour outside of the mask",
         "SAM-with-CLIP, with the fill of OVSeg (Liang et al. 2023)",
         _crop_erased,
     ),
-    PictureEncoding(
+    ImageEncoding(
         "blur",
         "the whole image, blurred outside of the mask",
         "FGVP (Yang et al. 2023), after ReCLIP (Subramanian et al. 2022)",
         _blur_around,
     ),
-    PictureEncoding(
+    ImageEncoding(
         "red_circle",
         "the whole image with a red ellipse around the region's box",
         "Shtedritski et al. 2023",

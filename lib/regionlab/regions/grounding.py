@@ -12,7 +12,7 @@ from regionlab.models.spaces import find_difference
 from regionlab.regions.encodings import DEFAULT_ENCODING, encode_regions
 from regionlab.util.errors import RegionlabError
 
-# What most of a picture is when it is none of the things asked for.
+# What most of an image is when it is none of the things asked for.
 BACKGROUND_WORDS = ("background", "the ground", "a wall", "the sky", "grass", "sand", "water")
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from regionlab.models.encoder import Encoder
+from regionlab.models.spaces import to_unit
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)  # RGB in [0, 1], OpenAI's, as most models have
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -42,10 +43,7 @@ def encode_region_tokens(
     lost = ~np.isfinite(patches).all(axis=2)  # in the regions that cover them, and no others
     vectors = np.einsum("rhw,hwd->rd", weights, np.where(lost[..., None], 0, patches))
     vectors[(weights[:, lost] > 0).any(axis=1)] = np.nan
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    good = np.isfinite(norms) & (norms > 0)
-    with np.errstate(invalid="ignore"):
-        return (vectors / np.where(good, norms, np.nan)).astype(np.float32)
+    return to_unit(vectors).astype(np.float32)
 
 
 @torch.inference_mode()

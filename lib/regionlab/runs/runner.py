@@ -23,13 +23,13 @@ import zmq
 from tqdm import tqdm
 from traitlets.config import Config
 
-from regionlab.runs.imports import hash_imports
 from regionlab.runs.page import make_report
 from regionlab.runs.parameters import read_notebook
 from regionlab.runs.profiles import Profile, Run, find_profile, load_profile
 from regionlab.runs.record import (
     RUN_VARIABLE,
     Record,
+    hash_imports,
     new_record,
     publish,
     versions,

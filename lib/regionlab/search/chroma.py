@@ -18,7 +18,7 @@ from regionlab.search.engine import (
     fingerprint_vectors,
 )
 from regionlab.search.exact import EngineError, list_not_finite, refuse_not_finite
-from regionlab.util.extras import import_extra
+from regionlab.util.errors import import_extra
 from regionlab.util.progress import progress
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ANSWERS = 2**12  # rows asked for at most, beyond those of the answer
 _clients: dict[Path, tuple[tuple[int, int] | None, "ClientAPI"]] = {}  # by folder, while it is open
 
 
-class Place(NamedTuple):
+class ChromaAddress(NamedTuple):
     """Where a collection lies, and what to see to if it does not answer; for messages."""
 
     words: str
@@ -61,7 +61,7 @@ class ChromaEngine(Engine):
         collection: "Collection",
         ids: Sequence[str],
         *,
-        place: Place,
+        place: ChromaAddress,
         table: pd.DataFrame | None = None,
     ):
         super().__init__(str(name), vectors, table)
@@ -138,14 +138,16 @@ def _fingerprint(
     return digest.hexdigest()[:16]
 
 
-def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple["ClientAPI", Place]:
+def _connect(
+    name: EngineName, folder: Path | str | None, build: bool
+) -> tuple["ClientAPI", ChromaAddress]:
     chromadb = import_extra("chromadb", "chroma")  # late: it takes seconds
     settings = chromadb.config.Settings(anonymized_telemetry=False)
     if name.argument:
         host, _, port = name.argument.rpartition(":")
         if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
             raise ValueError(f"a server is chroma:<host>:<port>, got {name.base!r}")
-        place = Place(
+        place = ChromaAddress(
             f"the Chroma server {name.argument}",
             f"see that it runs: chroma run --path FOLDER --host {host} --port {port}",
         )
@@ -154,7 +156,7 @@ def _connect(name: EngineName, folder: Path | str | None, build: bool) -> tuple[
     path = find_place(folder, "chroma")
     if not build and not (path / "chroma.sqlite3").exists():
         raise EngineError(f"no engine chroma at {path}: build it")
-    place = Place(str(path), "see that it can be written to, or name another folder")
+    place = ChromaAddress(str(path), "see that it can be written to, or name another folder")
     with _explain(place, "open"):
         path.mkdir(parents=True, exist_ok=True)
         return _open_folder(path.resolve(), settings), place
@@ -267,7 +269,7 @@ def _drop_older(client: "ClientAPI", current: str) -> None:
 
 
 @contextmanager
-def _explain(place: Place, task: str) -> Iterator[None]:
+def _explain(place: ChromaAddress, task: str) -> Iterator[None]:
     """Turn the errors of Chroma, its server and its disk into ours."""
     try:
         yield

@@ -19,7 +19,7 @@ from regionlab.index.index import Index
 from regionlab.models.spaces import Vectors, find_difference, get_encoding, get_space, with_space
 from regionlab.search.query import Query
 from regionlab.search.regions import RegionRanking, search_regions
-from regionlab.util.checks import check_count
+from regionlab.util.errors import check_count
 
 
 def rocchio(

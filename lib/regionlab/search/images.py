@@ -13,7 +13,7 @@ from regionlab.index.index import Index
 from regionlab.models.spaces import get_space
 from regionlab.search.engine import Engine, Where, check_exclude
 from regionlab.search.engines import build_engine
-from regionlab.util.checks import check_count
+from regionlab.util.errors import check_count
 from regionlab.util.files import hash_file
 from regionlab.util.paths import expand
 

@@ -25,7 +25,7 @@ from regionlab.search.scoring import (
     score_terms,
     spread,
 )
-from regionlab.util.checks import check_choice, check_count
+from regionlab.util.errors import check_choice, check_count
 
 TARGETS = ("regions", "images", "both")
 AGGREGATIONS = ("match", "mean")

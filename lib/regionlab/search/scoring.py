@@ -21,7 +21,7 @@ from regionlab.data.masks import mask_to_rle, rle_to_mask
 from regionlab.index.index import Index
 from regionlab.search.exact import ROUNDING
 from regionlab.search.query import Part, Query, QueryVectors
-from regionlab.util.checks import check_choice, check_count
+from regionlab.util.errors import check_choice, check_count
 
 # Similarity of a wanted part that finds no region: the lowest cosine. So a further region never
 # makes an image worse, which no value inside the range of the cosines could promise.

@@ -245,7 +245,7 @@ class ModelRunner:
 
     async def encode_region(self, picture: Picture, found: CachedRegion) -> np.ndarray:
         """Return the vector of a region of an image, (d,) float32; encoded once."""
-        if found.vector is None and not find_encoding(self.encoding).is_picture:
+        if found.vector is None and not find_encoding(self.encoding).is_image:
             found.vector = await call(self._clip, self._encode_region, picture, found)
         if found.vector is None:
             pixels = await self.run(self._show, picture, found)

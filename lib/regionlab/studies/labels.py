@@ -215,28 +215,28 @@ def chance_of_labels(gallery_labels: np.ndarray, query_labels: np.ndarray, k: in
 def pixels_to_vectors(
     images: Sequence[np.ndarray | Path | str], *, side: int = 0, gray: bool = False
 ) -> np.ndarray:
-    """Return pictures as their pixels, one after the other: the baseline that has no model.
+    """Return images as their pixels, one after the other: the baseline that has no model.
 
     Parameters
     ----------
     images
         (H, W, 3) uint8 RGB arrays, or paths.
     side
-        Pixels that each side is resized to; 0 takes pictures as they are, all of one size.
+        Pixels that each side is resized to; 0 takes images as they are, all of one size.
     gray
-        Take the mean of the three channels: for gray pictures the same in a third of the memory.
+        Take the mean of the three channels: for gray images the same in a third of the memory.
 
     Returns
     -------
     np.ndarray
-        (n, d) float32, unit length, but 0 for a black picture, which is like no other.
+        (n, d) float32, unit length, but 0 for a black image, which is like no other.
 
     Raises
     ------
     ImageError
-        If a picture cannot be read.
+        If an image cannot be read.
     ValueError
-        If pictures differ in size and `side` is 0.
+        If images differ in size and `side` is 0.
     """
     vectors = np.empty((0, 0), np.float32)
     for row, source in enumerate(images):

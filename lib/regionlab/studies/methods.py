@@ -5,7 +5,7 @@ A method turns what is asked into queries and looks for them in an index of its 
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -17,13 +17,15 @@ from regionlab.data.prompts import Box
 from regionlab.index.index import Index
 from regionlab.metrics.ranking import measure_ranking
 from regionlab.models.encoder import DEFAULT_TEMPLATES, Encoder
-from regionlab.models.segmenter import EmptyMaskError, Segmenter
+from regionlab.models.segmenter import EmptyMaskError, Region, Segmenter
+from regionlab.models.spaces import with_space
 from regionlab.regions.encodings import encode_regions
 from regionlab.search.query import Part, Query
 from regionlab.search.regions import RegionRanking, search_regions
-from regionlab.studies.sampling import find_mask, jitter_box, prompt_for_object
+from regionlab.studies.sampling import find_mask, jitter_box, prompt_for_object, query_regions
+from regionlab.util.progress import progress
 
-SIDE = 64  # pixels of the pictures whose difference is measured
+SIDE = 64  # pixels of the images whose difference is measured
 
 
 def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -44,7 +46,7 @@ def crop_box(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
 
 def pixel_difference(a: np.ndarray, b: np.ndarray, *, side: int = SIDE) -> float:
-    """Return the mean absolute difference of two pictures, in [0, 1].
+    """Return the mean absolute difference of two images, in [0, 1].
 
     Parameters
     ----------
@@ -84,7 +86,7 @@ def find_pixel_errors(
 
 
 def show_answer(ranking: RegionRanking, query: int, rank: int = 1) -> np.ndarray:
-    """Return the picture of an answer, (h, w, 3) uint8: its matched region's box, or all of it."""
+    """Return the image of an answer, (h, w, 3) uint8: its matched region's box, or all of it."""
     index, region = ranking.index, ranking.regions[query, rank - 1, 0]
     image = read_image(index.path(ranking.rows[query, rank - 1]))
     if region < 0:
@@ -154,7 +156,7 @@ MEASURES = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class ObjectQuery:
     """What is asked for: something in a box of an image, or words.
 
     Attributes
@@ -174,7 +176,7 @@ class Asked:
 
 def ask_by_box(
     collection: Collection, objects: pd.DataFrame, *, seed: int, noise: float = 0.1
-) -> list[Asked]:
+) -> list[ObjectQuery]:
     """Draw a box around each object, as hastily as `studies.segment_objects` does.
 
     It is drawn around the mask, and around the object's own box where the mask cannot be used.
@@ -196,11 +198,11 @@ def ask_by_box(
             box = Box(*jitter_box(corners, size, rng, noise=noise))
         else:
             box = prompt_for_object("box", mask, rng, noise=noise)
-        asked.append(Asked(row["image_id"], box))
+        asked.append(ObjectQuery(row["image_id"], box))
     return asked
 
 
-def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[Asked]:
+def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[ObjectQuery]:
     """Draw images, all if there are fewer, and a caption of each.
 
     Raises
@@ -214,14 +216,14 @@ def ask_by_caption(collection: Collection, count: int, *, seed: int) -> list[Ask
     one_each = captions.groupby("image_id", sort=False).sample(1, random_state=seed)
     drawn = one_each.sample(min(count, len(one_each)), random_state=seed)
     pairs = zip(drawn["image_id"], drawn["caption"], strict=True)
-    return [Asked(image_id, words=caption) for image_id, caption in pairs]
+    return [ObjectQuery(image_id, words=caption) for image_id, caption in pairs]
 
 
 # From what is asked to queries
 
 
-def encode_pictures(
-    asked: Sequence[Asked], collection: Collection, encoder: Encoder, *, crop: bool = False
+def encode_whole_images(
+    asked: Sequence[ObjectQuery], collection: Collection, encoder: Encoder, *, crop: bool = False
 ) -> list[Query]:
     """Make queries of whole images, or with `crop` of what is inside the boxes."""
     pictures = [collection.read(one.image_id) for one in asked]
@@ -231,7 +233,7 @@ def encode_pictures(
 
 
 def encode_boxed(
-    asked: Sequence[Asked],
+    asked: Sequence[ObjectQuery],
     collection: Collection,
     encoder: Encoder,
     segmenter: Segmenter,
@@ -252,7 +254,7 @@ def encode_boxed(
 
 
 def encode_words(
-    asked: Sequence[Asked], encoder: Encoder, *, templates: Sequence[str] = DEFAULT_TEMPLATES
+    asked: Sequence[ObjectQuery], encoder: Encoder, *, templates: Sequence[str] = DEFAULT_TEMPLATES
 ) -> list[Query]:
     """Make queries of words."""
     vectors = encoder.encode_texts([one.words for one in asked], templates=templates)
@@ -274,11 +276,11 @@ class Method:
     """
 
     index: Index
-    encode: Callable[[Sequence[Asked]], list[Query]]
+    encode: Callable[[Sequence[ObjectQuery]], list[Query]]
     target: str = "images"
 
     def search(
-        self, asked: Sequence[Asked], queries: Sequence[Query], *, k: int | None = None
+        self, asked: Sequence[ObjectQuery], queries: Sequence[Query], *, k: int | None = None
     ) -> RegionRanking:
         """Rank the first k images, all by default; the own image of a box is left out.
 
@@ -299,7 +301,7 @@ class Method:
 
 def measure_method(
     collection: Collection,
-    asked: Sequence[Asked],
+    asked: Sequence[ObjectQuery],
     ranking: RegionRanking,
     relevance: np.ndarray,
     grades: np.ndarray | None = None,
@@ -330,7 +332,7 @@ def measure_method(
     return {name: measured[name] for name in MEASURES if name in measured}
 
 
-def time_method(method: Method, asked: Sequence[Asked], *, k: int = 5) -> list[float]:
+def time_method(method: Method, asked: Sequence[ObjectQuery], *, k: int = 5) -> list[float]:
     """Return the seconds of each query by itself: to read, segment, encode and search.
 
     The last query is asked once before, uncounted, as the first call pays for what later ones
@@ -344,3 +346,89 @@ def time_method(method: Method, asked: Sequence[Asked], *, k: int = 5) -> list[f
         method.search([one], method.encode([one]), k=k)
         seconds.append(time.perf_counter() - started)
     return seconds
+
+
+# Region encodings on the same masks (notebook 05)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodingTrial:
+    """What one region encoding brought.
+
+    Attributes
+    ----------
+    encoding
+        Its name.
+    ranking
+        Of the whole gallery for each query, without the query's own image.
+    milliseconds
+        Per region of the gallery, masks being there already.
+    """
+
+    encoding: str
+    ranking: RegionRanking
+    milliseconds: float
+
+
+def try_encoding(
+    collection: Collection,
+    index: Index,
+    objects: pd.DataFrame,
+    regions: Sequence[Region | None],
+    encoder: Encoder,
+    *,
+    encoding: str,
+) -> EncodingTrial:
+    """Encode the gallery's regions and the queries anew, and search.
+
+    Parameters
+    ----------
+    collection
+        Of the index.
+    index
+        With regions: their masks are used, their vectors are not.
+    objects
+        (q,) rows from `studies.sample_objects`.
+    regions
+        (q,) what prompts for the objects have found.
+    encoding
+        A name in `regions.REGION_ENCODINGS`.
+    """
+    asked = objects["image_id"].tolist()
+    vectors, seconds = encode_gallery(index, encoder, encoding)
+    gallery = replace(index, region_vectors=vectors)
+    queries = query_regions(
+        collection, asked, [[region] for region in regions], encoder, encoding=encoding
+    )
+    ranking = search_regions(gallery, queries, k=len(index), exclude=index.rows_of(asked))
+    return EncodingTrial(encoding, ranking, 1000 * seconds / max(len(vectors), 1))
+
+
+def encode_gallery(index: Index, encoder: Encoder, encoding: str) -> tuple[np.ndarray, float]:
+    """Return (r, d) float32 vectors of all regions of an index, and the seconds it took to encode.
+
+    Reading the images and masks is not counted.
+    """
+    index.check_regions()
+    vectors, seconds = [np.empty((0, encoder.dim), np.float32)], 0.0
+    for row in progress(range(len(index)), desc=f"encode {encoding}", total=len(index)):
+        image = read_image(index.path(row))
+        held = index.regions_of(row)
+        masks = [index.region_mask(region) for region in range(held.start, held.stop)]
+        started = time.perf_counter()
+        vectors.append(encode_regions(encoder, image, masks, encoding=encoding))
+        seconds += time.perf_counter() - started
+    return with_space(np.concatenate(vectors), encoder.space, encoding), seconds
+
+
+def take_images(index: Index, count: int) -> Index:
+    """Return the first images of an index and their regions, as an index in memory."""
+    index.check_regions()
+    regions = index.regions[index.regions["row"] < count]
+    return replace(
+        index,
+        images=index.images.iloc[:count],
+        vectors=index.vectors[:count],
+        regions=regions,
+        region_vectors=index.region_vectors[: len(regions)],
+    )

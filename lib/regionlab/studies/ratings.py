@@ -1,6 +1,6 @@
 """A blind rating study: who rates what in which order, the ratings kept, and what they say.
 
-study = Study("first", queries, methods, per_rater=12, seed=0)
+study = RatingStudy("first", queries, methods, per_rater=12, seed=0)
 store = RatingStore("ratings.sqlite", study)
 store.enrol("anna")
 task = store.find_next("anna")
@@ -28,8 +28,7 @@ import numpy as np
 import pandas as pd
 
 from regionlab.metrics.stats import compare_paired, krippendorff_alpha
-from regionlab.util.checks import check_count
-from regionlab.util.errors import RegionlabError
+from regionlab.util.errors import RegionlabError, check_count
 from regionlab.util.paths import expand
 
 SCALE = {1: "bad", 2: "poor", 3: "fair", 4: "good", 5: "excellent"}  # ITU-T P.800's words
@@ -65,7 +64,7 @@ class Task(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Study:
+class RatingStudy:
     """What is rated, and by whom in which order.
 
     A rater gets `per_rater` queries and rates every method on each, so that methods are
@@ -158,7 +157,7 @@ class RatingStore:
         it fails later.
     """
 
-    def __init__(self, file: Path | str, study: Study):
+    def __init__(self, file: Path | str, study: RatingStudy):
         self.file, self.study = expand(file), study
         self.file.parent.mkdir(parents=True, exist_ok=True)
         plan = json.dumps(asdict(study), sort_keys=True)

@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from regionlab.metrics.stats import mean_with_ci
+from regionlab.models.spaces import to_unit
 from regionlab.search.engine import Engine, ExactEngine
 from regionlab.search.engines import TIE, build_engine, recommend
 from regionlab.search.faiss import estimate_bytes
-from regionlab.util.timing import time_interleaved
+from regionlab.util.progress import time_interleaved
 
 CHUNK = 2**22  # numbers drawn at a time
 
@@ -40,14 +41,15 @@ def sample_clusters(
     if min(n, d, clusters) < 1:
         raise ValueError(f"n, d and clusters must be at least 1, got {n}, {d}, {clusters}")
     rng = np.random.default_rng(seed)
-    return grow_vectors(to_unit(rng.normal(size=(clusters, d))), n, spread=spread, seed=seed + 1)
+    centres = to_unit(rng.normal(size=(clusters, d))).astype(np.float32)
+    return grow_vectors(centres, n, spread=spread, seed=seed + 1)
 
 
 def grow_vectors(vectors: np.ndarray, n: int, *, spread: float, seed: int = 0) -> np.ndarray:
     """Draw unit vectors each near one of those given, (n, d) float32.
 
     A gallery that is larger than a collection at hand but lies as it does, so that queries in
-    words are as far from it as from real pictures.
+    words are as far from it as from real images.
 
     Parameters
     ----------
@@ -72,13 +74,8 @@ def grow_vectors(vectors: np.ndarray, n: int, *, spread: float, seed: int = 0) -
         part = grown[start : start + CHUNK // d]
         noise = rng.standard_normal(part.shape, np.float32)
         np.add(vectors[rng.integers(m, size=len(part))], spread / d**0.5 * noise, out=part)
-        part /= np.linalg.norm(part, axis=1, keepdims=True)
+        part[:] = to_unit(part)
     return grown
-
-
-def to_unit(vectors: np.ndarray) -> np.ndarray:
-    """Return vectors of length 1, (n, d) float32."""
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 LATER = 1_000_000  # vectors from which a cost a vector is read off the arithmetic

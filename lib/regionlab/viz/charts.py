@@ -1,6 +1,5 @@
 """Charts and image panels on matplotlib Axes, and `figure`, which makes and saves one."""
 
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from regionlab.studies.claims.table import (
     VERDICTS,
 )
 from regionlab.studies.ratings import SCALE
+from regionlab.util.files import atomic_write
 from regionlab.util.lettering import show_entry, show_lines, show_name, show_names, write_plainly
 
 if TYPE_CHECKING:
@@ -56,11 +56,9 @@ def save_figure(
     """
     path = record.path_for(name, ".png")
     order = len({*path.parent.glob("*.png")} - {path})
-    partial = path.with_suffix(".tmp")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), atomic_write(path, "wb") as file:
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
-        write_plainly(fig).savefig(partial, format="png", dpi=200, metadata={"Software": None})
-    os.replace(partial, path)
+        write_plainly(fig).savefig(file, format="png", dpi=200, metadata={"Software": None})
     alt = alt or caption or name.replace("_", " ")
     figure = {"file": path.name, "caption": caption, "alt": alt, "order": order}
     record.save_beside(f"{path.stem}.json", {"figure": figure})

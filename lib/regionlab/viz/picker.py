@@ -188,7 +188,7 @@ class RegionPicker(anywidget.AnyWidget):
             self.active = len(self.objects) - 1
 
     def draw(self, ax: "Axes", *, title: str = "") -> "Axes":
-        """Draw the selection as a static picture, see `images.draw_selection`."""
+        """Draw the selection as a static image, see `images.draw_selection`."""
         selection = self.selection
         first = {region.prompt: region for region in reversed(self.regions)}
         regions = [first.get(prompt) for prompt in selection.prompts]
