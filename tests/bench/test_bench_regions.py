@@ -9,6 +9,7 @@ import pytest
 from regionlab.bench import run as bench
 from regionlab.bench import searching as bench_prompts
 from regionlab.bench import searching as bench_regions
+from regionlab.bench.regions import build_by_sam
 from regionlab.bench.searching import (
     IMAGE_SIZE,
     STEPS,
@@ -257,3 +258,19 @@ def test_regions_are_drawn_from_the_seed():
     assert all(mask.shape == IMAGE_SIZE and mask.dtype == bool and mask.any() for mask in masks)
     shares = [mask.mean() for mask in masks]
     assert min(shares) < 0.02 and 0.1 < max(shares) < 0.29
+
+
+# --- regions_build ----------------------------------------------------------------------
+
+
+def test_sams_own_way_finds_and_encodes_the_same_regions(collection, segmenter, encoder, index):
+    images = [collection.read(image_id) for image_id in index.images["image_id"][:3]]
+    found = build_by_sam(images, segmenter, encoder, segmenter.everything)
+    for row, vectors in enumerate(found):
+        own = index.region_vectors[index.regions_of(row)]
+        assert len(vectors) == len(own) > 0
+        assert (vectors @ own.T).max(axis=1).min() > 0.999
+
+
+def test_building_regions_is_an_entry():
+    assert "regions_build" in bench.ENTRIES

@@ -171,6 +171,12 @@ def test_the_segmenters_own_settings_are_used_unless_others_are_given(
     assert len(index.regions) == COUNT
 
 
+def test_regions_are_the_same_bytes_by_any_number_of_threads(made, work, add, threads):
+    threads(3)
+    add(work / "plain")
+    assert contents(work / "plain") == contents(made / "whole")
+
+
 def test_regions_made_alike_are_not_made_again(work, add, segmented):
     before = contents(work / "whole")
     index = add(work / "whole", shard_size=2)

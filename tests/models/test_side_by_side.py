@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regionlab.models.pipeline import LEAST_PART, SideBySide
+from regionlab.models.pipeline import LEAST_PART, SideBySide, map_in_threads
 
 CPU = torch.device("cpu")
 
@@ -96,3 +96,51 @@ def test_vectors_do_not_depend_on_the_threads(encoder, threads):
         threads(count)
         found.append(encoder.encode_images(images))
     np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+# Items one by one, each by a thread of its own
+
+
+def test_items_come_back_in_order_from_threads_that_each_made_their_function(threads):
+    threads(3)
+    made = []
+
+    def make():
+        made.append(threading.current_thread())
+        return lambda item: (item, torch.get_num_threads(), threading.current_thread())
+
+    items, shares, owners = zip(*map_in_threads(make, range(50), CPU), strict=True)
+    assert items == tuple(range(50))
+    assert set(shares) == {1}
+    assert set(owners) == set(made) and len(made) <= 3
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize(("count", "device"), [(1, CPU), (3, torch.device("cuda"))])
+def test_on_one_core_or_a_gpu_nothing_is_done_side_by_side(threads, count, device):
+    threads(count)
+    owners = set(map_in_threads(lambda: lambda _: threading.current_thread(), range(5), device))
+    assert owners == {threading.current_thread()}
+
+
+def test_few_items_are_taken_ahead_of_what_is_read(threads):
+    threads(2)
+    taken = []
+    found = map_in_threads(
+        lambda: lambda item: item, (taken.append(i) or i for i in range(99)), CPU
+    )
+    assert next(found) == 0
+    assert len(taken) <= 2 * 2 + 1
+    found.close()
+
+
+def test_an_error_comes_out_where_its_item_was(threads):
+    threads(2)
+
+    def divide(item):
+        return 6 // item
+
+    found = map_in_threads(lambda: divide, [1, 2, 0, 3], CPU)
+    assert [next(found), next(found)] == [6, 3]
+    with pytest.raises(ZeroDivisionError):
+        next(found)

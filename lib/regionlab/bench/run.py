@@ -29,6 +29,7 @@ ENTRIES: dict[str, Callable[[], dict[str, Any]]] = {
     "index": _late("indexing", "measure_indexing"),
     "prompt_loop": _late("searching", "measure_prompt_loop"),
     "regions": _late("searching", "measure_region_encoding"),
+    "regions_build": _late("regions", "measure_regions_build"),
     "combiner": _late("indexing", "measure_combiner"),
     "search": _late("searching", "measure_search"),
     "service": _late("serving", "measure_service"),
