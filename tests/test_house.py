@@ -259,6 +259,12 @@ def test_a_room_is_small_and_holds_no_family_that_wants_its_own(room):
     assert {prefix for prefix in prefixes if prefixes.count(prefix) >= 3} == set()
 
 
+def test_the_library_has_at_most_125_modules():
+    """A folder's `__init__` counts where it holds more than a docstring."""
+    lengths = [len(path.read_text("utf-8").splitlines()) for path in MODULES.values()]
+    assert sum(length > 1 for length in lengths) <= 125
+
+
 def test_there_are_no_import_cycles_late_imports_counted():
     graph = {
         name: {find_own(imported) for imported in list_imports(path)} - {None, name, *OURS}
