@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from regionlab.data.masks import mask_to_box
-from regionlab.studies.sampling import jitter_box, sample_correction, sample_inside_point
+from regionlab.studies.sampling import jitter_box, sample_inside_point
 
 SIZE = (40, 60)
 
@@ -63,18 +63,3 @@ def test_clicks_fall_on_every_pixel_of_the_mask_and_no_other(mask, rng):
     hit[clicks[:, 1].astype(int), clicks[:, 0].astype(int)] = True
     np.testing.assert_array_equal(hit, mask)
     assert set((clicks % 1).ravel()) == {0.5}
-
-
-def test_corrections_add_what_is_missing_and_remove_what_is_too_much(mask, rng):
-    found = np.zeros(SIZE, bool)
-    found[5:12, 30:58] = True
-    labels = set()
-    for _ in range(200):
-        (x, y), label = sample_correction(mask, found, rng)
-        assert mask[int(y), int(x)] == (label == 1) != found[int(y), int(x)]
-        labels.add(label)
-    assert labels == {0, 1}
-
-
-def test_nothing_wrong_needs_no_correction(mask, rng):
-    assert sample_correction(mask, mask.copy(), rng) is None

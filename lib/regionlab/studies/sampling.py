@@ -71,28 +71,6 @@ def sample_inside_point(mask: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return np.array([x + 0.5, y + 0.5])
 
 
-def sample_correction(
-    mask: np.ndarray, found: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, int] | None:
-    """Click where a found mask is wrong: 1 on what is missing, 0 on what is too much.
-
-    Parameters
-    ----------
-    mask, found
-        (H, W) bool: what is meant and what the segmenter made of it.
-
-    Returns
-    -------
-    tuple of np.ndarray and int, or None
-        (2,) float64 (x, y) and the label; None where nothing is wrong.
-    """
-    wrong = mask != found
-    if not wrong.any():
-        return None
-    point = sample_inside_point(wrong, rng)
-    return point, int(mask[int(point[1]), int(point[0])])
-
-
 def sample_background_triplets(
     collection: Collection,
     objects: pd.DataFrame,
