@@ -15,6 +15,7 @@ from regionlab.index.build import add_regions, build_index
 from regionlab.index.index import open_index
 from regionlab.models import registry
 from regionlab.models.segmenter import MaskGeneratorConfig
+from regionlab.util import paths
 from regionlab.util.errors import InputError, RegionlabError
 from regionlab.util.paths import DATA
 from small_pictures import write_picture
@@ -147,6 +148,21 @@ def test_a_folder_is_indexed_and_brought_up_to_date(encoder_file, tmp_path, caps
     assert main(["update", tmp_path / "index", "--encoder", name]) == 0
     assert "3 images by toyclip" in capsys.readouterr().out
     assert len(open_index(tmp_path / "index")) == 3
+
+
+def test_only_the_first_images_are_indexed_beside_the_index_of_all(
+    encoder_file, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(paths, "DATA", tmp_path / "data")
+    for number in range(3):
+        write_picture(tmp_path / "photos" / f"{number}.png", number)
+    name = f"toyclip/{encoder_file}"
+    made = ["index", tmp_path / "photos", "--encoder", name, "--precision", "fp32"]
+    assert main(made) == 0
+    assert main([*made, "--limit", 2]) == 0
+    every, first = sorted(path.parent for path in tmp_path.glob("data/indexes/*/manifest.json"))
+    assert first.name == f"{every.name}-first2"
+    assert [len(open_index(every)), len(open_index(first))] == [3, 2]
 
 
 def test_regions_are_made_with_the_images(encoder_file, tmp_path, monkeypatch):

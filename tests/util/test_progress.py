@@ -19,9 +19,23 @@ def test_items_pass_through_in_order():
 def test_lines_come_at_most_every_ten_seconds_and_at_the_end(capsys):
     list(progress(range(5), "count"))
     assert capsys.readouterr().out.splitlines() == [
-        "count: 3/5 (0.25/s)",  # 12 s
+        "count: 3/5 (0.25/s, 8 s left)",  # after 12 s
         "count: 5/5 in 24.0 s (0.21/s)",
     ]
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "said"),
+    [
+        (10, 100, 9, ", 81 s left"),
+        (10, 100, 10, ", 2 min left"),  # 90 s
+        (1, 61, 60, ", 1 h 0 min left"),
+        (100, 5000, 160, ", 2 h 11 min left"),  # 7840 s
+        (7, None, 3, ""),
+    ],
+)
+def test_what_is_left_is_told_as_people_say_it(done, total, seconds, said):
+    assert module._describe_rest(done, total, seconds) == said
 
 
 def test_the_last_item_is_told_once(capsys):

@@ -36,6 +36,9 @@ def index(
     encoder: Annotated[str, option("Such as ViT-B-32/openai.")] = "toyclip",
     segmenter: Annotated[str | None, option("Finds regions: toysam, vit_b, ...")] = None,
     regions: Annotated[str | None, option("How a region is encoded, such as erase.")] = None,
+    limit: Annotated[
+        int | None, option("Only so many images, the first, to try or to time.", min=1)
+    ] = None,
     batch_size: Annotated[str, option("Images a forward pass, or auto: measured.")] = "64",
     shard_size: Annotated[int, option("Images between two savings.")] = 2048,
     precision: Precision = "auto",
@@ -59,11 +62,11 @@ def index(
         raise InputError("--regions needs a --segmenter to find them, such as vit_b")
     size = _read_batch_size(batch_size)
     collection = _load_collection(dataset, folder, split)
+    if limit:
+        collection = collection.subset(list(collection.images["image_id"][:limit]))
     has_regions = bool(regions or segmenter)
-    place = index_folder(
-        collection.name, collection.split, encoder, "regions" if has_regions else None
-    )
-    place = out or place
+    parts = (f"first{limit}" if limit else "", "regions" if has_regions else "")
+    place = out or index_folder(collection.name, collection.split, encoder, *parts)
     finder = load_segmenter(segmenter or "toysam", device=device) if has_regions else None
     encoding = {"encoding": regions} if regions else {}
     if ray or address:

@@ -57,7 +57,8 @@ def _with_lines(iterable: Iterable[T], desc: str, total: int | None, every_s: fl
         yield item
         now = time.perf_counter()
         if now - reported >= every_s and done != total:
-            say(f"{desc}: {_of(done, total)} ({_rate(done, now - started)})")
+            left = _describe_rest(done, total, now - started)
+            say(f"{desc}: {_of(done, total)} ({_rate(done, now - started)}{left})")
             reported = now
     seconds = time.perf_counter() - started
     say(f"{desc}: {_of(done, total)} in {seconds:.1f} s ({_rate(done, seconds)})")
@@ -65,6 +66,17 @@ def _with_lines(iterable: Iterable[T], desc: str, total: int | None, every_s: fl
 
 def _of(done: int, total: int | None) -> str:
     return f"{done}" if total is None else f"{done}/{total}"
+
+
+def _describe_rest(done: int, total: int | None, seconds: float) -> str:
+    """Return how long the rest will take at this rate, such as ", 2 h 10 min left"."""
+    if not total:
+        return ""
+    rest = seconds * (total - done) / done
+    hours, minutes = divmod(round(rest / 60), 60)
+    if rest < 90:
+        return f", {rest:.0f} s left"
+    return f", {hours} h {minutes} min left" if hours else f", {minutes} min left"
 
 
 def _rate(done: int, seconds: float) -> str:
