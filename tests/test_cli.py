@@ -208,7 +208,7 @@ def test_an_index_of_other_images_is_not_brought_up_to_date_by_a_guess(folder, c
 
 def test_models_say_where_their_weights_go_and_whether_they_are_there(capsys):
     assert main(["models"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
     assert ["encoder", "toyclip", "there", str(DATA / "toybox/toyclip.safetensors")] in lines
     assert ["vit_b", "absent"] in [line[1:3] for line in lines] or (DATA / "weights").exists()
     assert main(["models", "vit-b-32/openai"]) == 0

@@ -26,7 +26,7 @@ KEPT = 0.3  # share of an untrained SAM's masks that pass: its qualities mean no
 
 
 def measure_regions_build(
-    *, images: int = 48, rounds: int = 3, photos: int = 1, points_per_side: int = 32
+    *, images: int = 48, rounds: int = 3, photos: int = 2, points_per_side: int = 32
 ) -> dict[str, Any]:
     """Measure images a second of `add_regions`, and of SAM's own way, image by image.
 

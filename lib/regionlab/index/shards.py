@@ -205,8 +205,11 @@ def write_region_shards(
     from regionlab.models.pipeline import map_in_threads
     from regionlab.regions.encodings import encode_regions
 
+    own = iter([segmenter])  # of one thread; the others need a memory of images of their own
+
     def make_visit() -> Callable[[int], tuple]:
-        find = partial(segmenter.share(1).segment_everything, settings=everything)
+        finder = next(own, None) or segmenter.share(1)
+        find = partial(finder.segment_everything, settings=everything)
         encode = partial(encode_regions, encoder, encoding=encoding, strict=False)
         return lambda row: _find_regions(index, row, find, encode, encoder.dim)
 
