@@ -165,6 +165,14 @@ def test_only_the_first_images_are_indexed_beside_the_index_of_all(
     assert [len(open_index(every)), len(open_index(first))] == [3, 2]
 
 
+def test_a_trial_does_not_shrink_an_index_of_more_images(folder, capsys):
+    before = len(open_index(folder))
+    made = ["index", folder.with_name("photos"), "--out", folder, "--limit", 2]
+    assert main(made) == 2
+    assert "--limit 2 would take all but 2 of 5 images out of the index" in capsys.readouterr().err
+    assert len(open_index(folder)) == before == 5
+
+
 def test_regions_are_made_with_the_images(encoder_file, tmp_path, monkeypatch):
     write_picture(tmp_path / "photos" / "0.png", 0)
     made = ["index", tmp_path / "photos", "--out", tmp_path / "index", "--encoder"]

@@ -11,15 +11,12 @@ import torch
 from regionlab.data.registry import load_collection
 from regionlab.index.build import add_regions, build_index
 from regionlab.models.encoder import Encoder
-from regionlab.models.mask_generator import decode_points
 from regionlab.models.registry import load_encoder, load_segmenter
-from regionlab.models.sam import SamSegmenter
+from regionlab.models.sam import SamSegmenter, create_sams_own_generator
 from regionlab.models.segmenter import MaskGeneratorConfig
 from regionlab.regions.encodings import encode_regions
 from regionlab.runs.record import describe_device
 from regionlab.util.progress import summarise_measure, time_interleaved
-
-from segment_anything import SamAutomaticMaskGenerator  # isort: skip
 
 SIZE = (480, 640)  # height and width in pixels of most images in COCO
 KEPT = 0.3  # share of an untrained SAM's masks that pass: its qualities mean nothing
@@ -54,8 +51,9 @@ def measure_regions_build(
     return {
         **{f"ratio_vs_sam_{name}": of.pop("ratio") for name, of in found.items()},
         "images_per_second": found,
-        "images": images,
-        "points": points_per_side**2,
+        "images": {"toysam": images, "vit_b": photos},
+        "points_vit_b": points_per_side**2,
+        "share_of_masks_kept_vit_b": KEPT,
         "device": describe_device(),
         "threads": torch.get_num_threads(),
     }
@@ -93,11 +91,7 @@ def build_by_sam(
     settings: MaskGeneratorConfig,
 ) -> list[np.ndarray]:
     """Return (r, d) vectors of each image's regions, masks by SAM's generator, crops one by one."""
-    shared = ("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
-              "stability_score_offset", "box_nms_thresh")  # fmt: skip
-    generator = SamAutomaticMaskGenerator(
-        segmenter.predictor.model, **{name: getattr(settings, name) for name in shared}
-    )
+    generator = create_sams_own_generator(segmenter, settings)
     found = []
     for image in images:
         masks = [record["segmentation"] for record in generator.generate(image)]
@@ -122,12 +116,13 @@ def _choose_settings(
     segmenter: SamSegmenter, image: np.ndarray, points_per_side: int
 ) -> MaskGeneratorConfig:
     """Return settings by which the share `KEPT` of an untrained SAM's masks passes."""
-    segmenter.set_image(image)
-    points = np.random.default_rng(0).uniform(0, SIZE[::-1], (32, 2))
-    quality = decode_points(segmenter.predictor, points).quality
+    every = MaskGeneratorConfig(
+        points_per_side=5, pred_iou_thresh=0, stability_score_thresh=0, box_nms_thresh=1
+    )
+    qualities = [region.quality for region in segmenter.segment_everything(image, settings=every)]
     return MaskGeneratorConfig(
         points_per_side=points_per_side,
-        pred_iou_thresh=max(float(quality.quantile(1 - KEPT)), 1e-6),
+        pred_iou_thresh=max(float(np.quantile(qualities, 1 - KEPT)), 1e-6),
         stability_score_thresh=0.5,
         stability_score_offset=0.01,  # the logits of random weights are small
         max_regions=32,

@@ -63,6 +63,7 @@ def index(
     size = _read_batch_size(batch_size)
     collection = _load_collection(dataset, folder, split)
     if limit:
+        _check_limit(out, limit)
         collection = collection.subset(list(collection.images["image_id"][:limit]))
     has_regions = bool(regions or segmenter)
     parts = (f"first{limit}" if limit else "", "regions" if has_regions else "")
@@ -91,6 +92,20 @@ def index(
             segmenter=finder, **encoding,
         )  # fmt: skip
     print(f"{found} in {found.folder}")
+
+
+def _check_limit(out: Path | None, limit: int) -> None:
+    """Raise InputError if an index of more images would shrink to a trial."""
+    from regionlab.index.tables import read_manifest
+
+    if out is None or not (out / "manifest.json").is_file():
+        return
+    count = read_manifest(out)["count"]
+    if count > limit:
+        raise InputError(
+            f"--limit {limit} would take all but {limit} of {count} images out of the index "
+            f"{out}: name another folder by --out"
+        )
 
 
 def _load_collection(dataset: str, folder: Path | None, split: str | None) -> Any:

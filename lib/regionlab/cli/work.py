@@ -1,4 +1,4 @@
-"""`regionlab serve`, `run`, `bench`, `models`, `train`, `compose`: what is done with models."""
+"""`regionlab serve`, `run`, `bench`, `models`, `train`, `compose`: services, runs and training."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal

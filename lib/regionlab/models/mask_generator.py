@@ -4,12 +4,12 @@ SAM's own `MaskDecoder` repeats the image's cells for every prompt and projects 
 and values, three times over. But the cells are many (64 x 64) and a prompt's tokens are few (7), so
 here the tokens are projected into the space of the cells: for a head (q Wq)(x Wk)^T is
 (q Wq Wk^T) x^T, and a (x Wv) is (a x) Wv. What is the same for all prompts is computed once, and
-masks of low predicted quality, and all but one of those that are alike, are never enlarged.
+masks of low predicted quality, and most of those that are alike, are never enlarged.
 """
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torchvision.ops.boxes import batched_nms  # isort: skip
 PIXELS = 2**26  # of enlarged logits that are in memory at a time; three masks at the least
 NUMBERS = {"cpu": 2**19, "cuda": 2**28}  # of cells that are decoded at a time: cache, and memory
 SLACK = 0.1  # the stability of small logits, by which they are sifted first, is so near to SAM's
-TWIN_IOU = 0.98  # of small masks that are the same to the eye: non-maximum suppression keeps one
+TWIN_IOU = 0.98  # of small masks that are the same to the eye
 
 
 class Decoded(NamedTuple):
@@ -39,6 +39,10 @@ class Decoded(NamedTuple):
     logits: torch.Tensor
     quality: torch.Tensor
     rows: torch.Tensor
+
+    def take(self, which: torch.Tensor) -> "Decoded":
+        """Return some of the masks, by number or by (k,) bool."""
+        return Decoded(*(field[which] for field in self))
 
 
 @torch.no_grad()
@@ -60,10 +64,8 @@ def generate_masks(predictor: SamPredictor, settings: MaskGeneratorConfig) -> li
         _ask(predictor, points[start : start + settings.points_per_batch], settings)
         for start in range(0, len(points), settings.points_per_batch)
     ]
-    masks = [mask for part in parts for mask in part.pop("masks")]
-    found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-    one_class = torch.zeros(len(masks))
-    kept = batched_nms(found["box"], found["quality"], one_class, settings.box_nms_thresh)
+    found = _join(parts)
+    masks, kept = found["masks"], _suppress(found, settings)
     quality, stability, xy = (found[key].cpu().numpy() for key in ("quality", "stability", "xy"))
     records = []
     for i in kept.tolist():
@@ -87,11 +89,39 @@ def rank_records(records: Sequence[dict]) -> list[dict]:
     return list(chosen.values())
 
 
-def _ask(predictor: SamPredictor, points: np.ndarray, settings: MaskGeneratorConfig) -> dict:
-    """Return what points of the image show, the masks that pass the thresholds."""
-    low, quality, rows = decode_points(predictor, points, settings.pred_iou_thresh)
-    first = _find_distinct(low, quality, predictor.model.mask_threshold, settings)
-    low, quality, rows = low[first], quality[first], rows[first]
+def _ask(
+    predictor: SamPredictor, points: np.ndarray, settings: MaskGeneratorConfig
+) -> dict[str, Any]:
+    """Return what points of the image show, the masks that pass the thresholds.
+
+    Of masks that are alike the best is enlarged first; then what non-maximum suppression, whoever
+    survives it, is not sure to take away.
+    """
+    found = decode_points(predictor, points, settings.pred_iou_thresh)
+    low, threshold = _cut_padding(predictor, found.logits), predictor.model.mask_threshold
+    score = calculate_stability_score(low, threshold, settings.stability_score_offset)
+    near = score >= settings.stability_score_thresh - SLACK
+    found, small = found.take(near), low[near] > threshold
+    boxes = batched_mask_to_box(small).float()
+    distinct = _find_distinct(small, found.quality)
+    rows = distinct.nonzero()[:, 0]
+    first = _enlarge_stable(predictor, points, found, rows, settings)
+    best = first["row"][_suppress(first, settings)]
+    sure = _bound_box_iou(boxes, boxes[best]) > settings.box_nms_thresh
+    sure &= found.quality[:, None] < found.quality[best]
+    rows = (~distinct & ~sure.any(1)).nonzero()[:, 0]
+    return _join([first, _enlarge_stable(predictor, points, found, rows, settings)])
+
+
+def _enlarge_stable(
+    predictor: SamPredictor,
+    points: np.ndarray,
+    found: Decoded,
+    rows: torch.Tensor,
+    settings: MaskGeneratorConfig,
+) -> dict[str, Any]:
+    """Return the stable ones of some rows of what was found, in the image's size."""
+    low, quality, of_point = found.take(rows)
     threes = max(1, PIXELS // (3 * math.prod(predictor.original_size)))
     sifted = [_sift(predictor, part, settings) for part in low.split(3 * threes)]
     masks, box, stability = (list(part) for part in zip(*sifted, strict=True))
@@ -102,29 +132,56 @@ def _ask(predictor: SamPredictor, points: np.ndarray, settings: MaskGeneratorCon
         "box": torch.cat(box).float(),
         "quality": quality[stable],
         "stability": stability[stable],
-        "xy": torch.as_tensor(points)[rows.cpu()][stable.cpu()],
+        "xy": torch.as_tensor(points)[of_point.cpu()][stable.cpu()],
+        "row": rows[stable],
     }
 
 
-def _find_distinct(
-    low: torch.Tensor, quality: torch.Tensor, threshold: float, settings: MaskGeneratorConfig
-) -> torch.Tensor:
-    """Return which masks to enlarge, (k,) bool: stable ones, the best of those that are alike."""
-    score = calculate_stability_score(low, threshold, settings.stability_score_offset)
-    keeps = score >= settings.stability_score_thresh - SLACK
-    if not settings.box_nms_thresh < TWIN_IOU:
-        return keeps  # those that are alike are wanted
-    rows = keeps.nonzero()[:, 0]
-    rows = rows[quality[rows].argsort(descending=True, stable=True)]
-    inside = (low[rows] > threshold).flatten(1).float()
+def _join(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return masks of several batches as one."""
+    masks = [mask for part in parts for mask in part["masks"]]
+    names = [name for name in parts[0] if name != "masks"]
+    return {"masks": masks, **{name: torch.cat([part[name] for part in parts]) for name in names}}
+
+
+def _suppress(found: dict[str, Any], settings: MaskGeneratorConfig) -> torch.Tensor:
+    """Return which masks are left by non-maximum suppression of their boxes, best first."""
+    one_class = torch.zeros(len(found["masks"]))
+    return batched_nms(found["box"], found["quality"], one_class, settings.box_nms_thresh)
+
+
+def _cut_padding(predictor: SamPredictor, low: torch.Tensor) -> torch.Tensor:
+    """Return the part of logits (k, g, g) that is of the image: SAM pads the shorter side."""
+    height, width = (
+        math.ceil(side * low.shape[-1] / predictor.model.image_encoder.img_size)
+        for side in predictor.input_size
+    )
+    return low[:, :height, :width]
+
+
+def _find_distinct(small: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    """Return the best of the masks (k, h, w) bool that are alike, (k,) bool."""
+    rows = quality.argsort(descending=True, stable=True)
+    inside = small[rows].flatten(1).float()
     both, area = inside @ inside.T, inside.sum(1)
     alike = (both > TWIN_IOU * (area[:, None] + area - both)).cpu().numpy()
     best = np.ones(len(rows), bool)
     for i in range(len(rows)):
         if best[i]:
             best[i + 1 :] &= ~alike[i, i + 1 :]
-    keeps[rows[torch.from_numpy(~best).to(rows.device)]] = False
-    return keeps
+    distinct = torch.zeros_like(quality, dtype=torch.bool)
+    distinct[rows[torch.from_numpy(best).to(rows.device)]] = True
+    return distinct
+
+
+def _bound_box_iou(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return what the IoU (n, m) of boxes is at least, each side of them being off by a cell."""
+    least = [torch.cat([box[:, :2] + 1, box[:, 2:] - 1], dim=1) for box in (a, b)]
+    corners = torch.maximum(least[0][:, None, :2], least[1][None, :, :2])
+    sides = (torch.minimum(least[0][:, None, 2:], least[1][None, :, 2:]) - corners).clamp(min=0)
+    most = [(box[:, 2:] - box[:, :2] + 2).prod(1) for box in (a, b)]
+    both = sides.prod(2)
+    return both / (most[0][:, None] + most[1] - both)
 
 
 def _sift(

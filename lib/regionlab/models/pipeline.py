@@ -257,16 +257,21 @@ def start_threads(count: int, share: int) -> ThreadPoolExecutor:
     return pool
 
 
+AT_ONCE = 4  # images that are segmented side by side: each takes a gigabyte by a `vit_h`
+
+
 def map_in_threads(
     make: Callable[[], Callable[[Any], Any]], items: Iterable, device: torch.device
 ) -> Iterator:
-    """Yield what a function returns for each item, in order; on a CPU by a thread a core.
+    """Yield what a function returns for each item, in order; on a CPU by several threads.
 
-    Each thread asks `make` for a function of its own, such as one with a model's memory of images,
-    and computes with one of torch's threads: none waits for another, nor for a core that some other
-    process has taken. Elsewhere than on a CPU, or on one core, nothing is done side by side.
+    There is one a core, `AT_ONCE` at most. Each asks `make` for a function of its own, such as one
+    with a model's memory of images, and computes with its share of torch's threads: none waits for
+    another, nor for a core that some other process has taken. Elsewhere than on a CPU, or on one
+    core, nothing is done side by side.
     """
-    count = torch.get_num_threads() if device.type == "cpu" else 1
+    cores = torch.get_num_threads() if device.type == "cpu" else 1
+    count = min(cores, AT_ONCE)
     if count == 1:
         yield from map(make(), items)
         return
@@ -277,7 +282,7 @@ def map_in_threads(
             own.function = make()
         return own.function(item)
 
-    pool = start_threads(count, 1)
+    pool = start_threads(count, cores // count)
     try:
         ahead = deque(pool.submit(call, item) for item in islice(items, 2 * count))
         while ahead:

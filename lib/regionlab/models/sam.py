@@ -24,7 +24,11 @@ from regionlab.models.segmenter import (
 )
 from regionlab.util.errors import name_image, named_memory_error
 
-from segment_anything import SamPredictor, sam_model_registry  # isort: skip
+from segment_anything import (  # isort: skip
+    SamAutomaticMaskGenerator,
+    SamPredictor,
+    sam_model_registry,
+)
 from segment_anything.modeling import (  # isort: skip
     ImageEncoderViT,
     MaskDecoder,
@@ -218,6 +222,16 @@ class SamSegmenter(Segmenter):
                 "refine what `segment` of the same model returned for a box or points"
             )
         return previous.logits
+
+
+def create_sams_own_generator(
+    segmenter: SamSegmenter, settings: MaskGeneratorConfig
+) -> SamAutomaticMaskGenerator:
+    """Return SAM's own generator on the same network and settings, to measure ours against."""
+    shared = ("points_per_side", "points_per_batch", "pred_iou_thresh", "stability_score_thresh",
+              "stability_score_offset", "box_nms_thresh")  # fmt: skip
+    options = {name: getattr(settings, name) for name in shared}
+    return SamAutomaticMaskGenerator(segmenter.predictor.model, **options)
 
 
 # Within bounds of memory
